@@ -1,0 +1,52 @@
+/* nets/nets.h -- a net is a function that writes a Spec, and one row in registry.c. */
+#ifndef NETS_NETS_H
+#define NETS_NETS_H
+
+#include "engine/spec.h"
+
+/* The family whose parameter names (and initialisation) a net takes. */
+typedef enum NetNames {
+    NAMES_DEFAULT, /* that of the alias the user typed */
+    NAMES_APOT,
+    NAMES_FAT,
+    NAMES_F8NET,
+    NAMES_ADABITS,
+    NAMES_HYSTERESIS,
+    NAMES_KEYWORD,
+    NAMES_TORCHVISION
+} NetNames;
+
+typedef struct NetOpts {
+    const char *model;         /* as typed: a name or an alias */
+    const char *names;         /* family, or "" for the alias' own */
+    int depth;                 /* for nets named without one ("resnet"); 0 = from the name */
+    int num_classes;
+    int in_c, in_h, in_w;      /* from the data set and image_size */
+} NetOpts;
+
+struct NetDef;
+typedef struct NetAlias {
+    const char *name;          /* what the user may type */
+    NetNames names;
+} NetAlias;
+
+typedef struct NetDef {
+    const char *name, *doc;
+    int arg;                   /* the builder's own: depth */
+    NetNames names;            /* family when typed by `name` */
+    const NetAlias *alias;     /* ended by a NULL name; may be NULL */
+    int (*build)(Spec *s, const struct NetDef *net, NetNames names, const NetOpts *o, Err *e);
+    int in_c, in_h, in_w;      /* usual input, for tests and `qrun list nets` */
+} NetDef;
+
+extern const NetDef *const nets[];  /* ended by NULL */
+
+/* Looks up name and aliases; builds and finishes the Spec. Unknown name: ERR_CONFIG with a suggestion. */
+const NetDef *net_find(const char *name, NetNames *names);
+int net_build(Spec *s, const NetOpts *o, Err *e);
+
+/* "apot" -> NAMES_APOT; -1 when there is no such family. */
+int net_names_parse(const char *text);
+const char *net_names_text(NetNames names);
+
+#endif

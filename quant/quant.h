@@ -1,0 +1,116 @@
+/* quant/quant.h -- all that the author of a quantization method reads.
+ *
+ * A method offers up to three roles (weight, input activation, output). A role is either
+ *   elementwise: `begin`, `row`, `row_bwd`, `end`  -- fused with norm and activation by quant/chain.c, or mapped over
+ *                a whole tensor by qfn_forward/qfn_backward; or
+ *   whole-tensor: `forward`, `backward`            -- where a method needs all values at once.
+ * See docs/adding.md for a walk-through. */
+#ifndef QUANT_QUANT_H
+#define QUANT_QUANT_H
+
+#include "engine/store.h"
+
+typedef enum QRole { Q_WEIGHT, Q_ACT, Q_OUT, Q_NROLES } QRole;
+typedef enum Phase { PH_TRAIN, PH_EVAL, PH_CALIB, PH_INT_SIM, PH_INT } Phase;
+
+typedef struct QOpts {
+    const char *wt_quant, *fm_quant, *ot_quant; /* rows of quant_methods; "" or "none" = float */
+    int wt_bit, fm_bit, ot_bit;                 /* 32 = float */
+    int first_bit, last_bit;                    /* 0 = the method's rule; 32 = float */
+    const char *quant_variant;                  /* method's variant: apot has cifar, imagenet, mnist */
+    bool power, additive;                       /* APoT: false = uniform; false = plain powers of two */
+    double grad_scale;                          /* APoT imagenet/mnist: factor on alpha gradients; 0 = none */
+    double act_clip_init, wt_clip_init;         /* 0 = the method's */
+    bool fuse;                                  /* fused chains and folded norms; false: one op at a time */
+    int bits_list[8], nbits_list;               /* variants (AdaBits); 0 = one */
+    bool switch_norm;                           /* a norm of its own for each variant */
+    const char *method_opts;                    /* free text for experimental methods: "key=value,..." */
+} QOpts;
+
+struct QFn;
+/* One quantizer of one tensor, in one bit variant. Made once, shared by all programs. */
+typedef struct QInst {
+    const struct QFn *fn;
+    const struct QMethod *method;
+    const QOpts *opts;
+    const char *name;      /* prefix for its parameters, with the dot: "layer1.0.conv1." */
+    QRole role;
+    int bits, variant;
+    unsigned marks;        /* of the unit: UM_FIRST, UM_LAST */
+    int shape[TENSOR_MAX_DIM], ndim; /* of the tensor it quantizes; activations: C,H,W (any batch) */
+    bool enabled;          /* a policy may switch it off: the tensor then passes unchanged */
+    Param *owner;          /* weight role: the latent weight */
+    Param *p[6];           /* its parameters and buffers, in order of declaration */
+    int np;
+    void *priv;            /* fn->priv_size bytes, zeroed: level tables, FFT plans, what `begin` read */
+} QInst;
+
+typedef struct QCtx {
+    Phase phase;
+    void *save;            /* fn->need's save bytes: written in forward, read in backward */
+    void *scratch;
+    double *aux_loss;      /* add an auxiliary loss here */
+    bool want_dx;          /* backward: dx is needed (else dx is NULL) */
+} QCtx;
+
+#define Q_MAX_ACC 4
+
+/* One role. Only `init` and either `row` or `forward` are required; no `backward`/`row_bwd`: gradient passes straight through. */
+typedef struct QFn {
+    size_t priv_size;
+    int nacc;              /* sums that row_bwd makes, at most Q_MAX_ACC */
+
+    /* Declares parameters (q->p), checks bits, builds tables. Errors name q->name. */
+    int (*init)(QInst *q, ParamStore *ps, Err *e);
+
+    /* Elementwise. `begin` runs once per forward, before the rows: it reads parameters into priv, and rows of forward and
+     * backward use only that, so that backward sees what forward saw. Rows run on several threads; they are pure.
+     * row_bwd: dx = gradient (dx may be dy); acc[k] += sums over the row. `end` gets the sums of the whole tensor, after backward,
+     * and ADDS into q->p[k]->grad. */
+    void (*begin)(QInst *q, const QCtx *c);
+    void (*row)(const QInst *q, const float *x, float *y, size_t n);          /* y may be x */
+    void (*row_bwd)(const QInst *q, const float *x, const float *dy, float *dx, size_t n, double *acc);
+    void (*end)(QInst *q, const double *acc);
+
+    /* Whole tensor. backward writes dx (never adds) and ADDS into q->p[k]->grad. */
+    void (*need)(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch);
+    void (*forward)(QInst *q, const Tensor *x, Tensor *y, const QCtx *c);
+    void (*backward)(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c);
+
+    void (*after_step)(QInst *q);                                /* after the optimizer: hysteresis, prox */
+    int (*set)(QInst *q, const char *attr, double v, Err *e);    /* a policy's `attr = v`; -1: unknown attribute */
+    int (*show)(const QInst *wt, const QInst *act, char *line, size_t n); /* weight role: the original's line of thresholds */
+    void (*release)(QInst *q);
+} QFn;
+
+struct Lower;
+struct Unit;
+typedef struct QMethod {
+    const char *name, *doc;
+    const QFn *role[Q_NROLES];                                   /* NULL = not offered */
+    unsigned traits;
+    int default_edge_bits;                                       /* first and last layer when first_bit/last_bit is 0; 0 = like the rest */
+    const char *edge_method;                                     /* method of their weights ("fixed8"), NULL = this one */
+    /* Instead of the default chain for a conv or linear unit: see quant/lower.h. NULL = default. */
+    int (*lower)(struct Lower *lw, int unit, Err *e);
+} QMethod;
+
+enum { QT_ZERO_FIXED = 1 /* maps 0 to 0: padding commutes with it */ };
+
+extern const QMethod *const quant_methods[]; /* ended by NULL */
+const QMethod *quant_find(const char *name);
+
+/* Whole-tensor forward and backward of any role: what qfn offers, else its rows over chunks, sums in chunk order.
+ * x, y, dy, dx: same shape; dx may be NULL when it is not needed. */
+void qinst_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c);
+void qinst_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c);
+void qinst_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch);
+
+/* Makes one instance (calls init). `name` is copied. Used by qplan.c and by tests. -1 with `e`. */
+int qinst_init(QInst *q, const QMethod *m, QRole role, int bits, int variant, const QOpts *o, ParamStore *ps, Param *owner,
+               unsigned marks, int ndim, const int *shape, const char *name, Err *e);
+void qinst_free(QInst *q);
+
+void qopts_default(QOpts *o); /* what config's defaults are; for tests */
+
+#endif
