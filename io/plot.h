@@ -1,0 +1,28 @@
+/* io/plot.h -- line plots as SVG (and PNG through stb_image_write). */
+#ifndef IO_PLOT_H
+#define IO_PLOT_H
+
+#include "engine/mem.h"
+
+typedef struct PlotSeries {
+    const char *name;
+    const double *x, *y;   /* NaN breaks the line */
+    size_t n;
+    bool points;           /* draw markers (few points) */
+} PlotSeries;
+
+typedef struct Plot {
+    const char *title, *xlabel, *ylabel; /* labels with their unit: "epoch", "top-1 (%)" */
+    const PlotSeries *series;
+    int nseries;
+    bool log_y;
+    int width, height;     /* 0: 640 x 360 */
+} Plot;
+
+/* A complete <svg> element, readable on light and dark pages (colours by CSS classes with a prefers-color-scheme rule inside). Axis ticks
+ * at round numbers, legend outside the curves, nothing overlaps. */
+void plot_svg(const Plot *p, Str *out);
+/* Several plots below each other in one SVG file. */
+int plot_write(const char *path, const Plot *p, int n, Err *e);
+
+#endif

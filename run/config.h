@@ -1,0 +1,61 @@
+/* run/config.h -- every option of a run, from one key table (run/keys.def). */
+#ifndef RUN_CONFIG_H
+#define RUN_CONFIG_H
+
+#include "data/data.h"
+#include "io/yaml.h"
+#include "nets/nets.h"
+#include "optim/optim.h"
+#include "quant/quant.h"
+
+typedef struct RunOpts {
+    const char *config_file, *config_name; /* as typed; base name without ending */
+    const char *log_dir;                   /* default results/<config name> */
+    bool test_only;
+    const char *pretrained_file;           /* .pth or .safetensors, or a run folder (its best) */
+    bool strict_load;                      /* missing or unexpected names are an error */
+    int batch_size, val_batch_size;        /* val 0: as batch_size */
+    uint64_t random_seed;
+    int threads;                           /* 0: OMP_NUM_THREADS or all */
+    int topk[4], ntopk;
+    double label_smoothing;
+    int num_epochs;                        /* = optim.num_epochs */
+    int64_t max_steps;                     /* 0: no limit; stop after this many updates in total */
+    double max_time;                       /* seconds; 0: no limit; then exit 75 */
+    int save_every_epochs; int64_t save_every_steps; double save_every_seconds;
+    int eval_every_epochs;
+    int log_interval;                      /* steps between metrics.jsonl train lines */
+    int show_params_every;                 /* epochs between prints of the clipping thresholds; 0 = never */
+    double expect_top1_min;                /* exit 5 below it; < 0: no expectation */
+    const char *precision;                 /* "f32" | "bf16" (bf16 refused until it exists) */
+    const char *compat;                    /* "corrected" | "original" */
+    bool tensorboard, plots;
+    const char *experiment;                /* name shown, default config name */
+} RunOpts;
+
+typedef struct Config {
+    NetOpts net;
+    QOpts quant;
+    DataOpts data;
+    OptimOpts optim;
+    RunOpts run;
+    struct KeyState *state;                /* per key: where the value came from */
+    Arena arena;
+} Config;
+
+void config_default(Config *c);
+/* Reads the file (includes first), then the overrides "key=value" in order, then checks ranges and contradictions. All faults at once in
+ * `e`, one per line. `file` "" : only defaults and overrides; "smoke": the embedded configs/smoke.yml. */
+int config_load(Config *c, const char *file, int noverrides, char **overrides, Err *e);
+void config_free(Config *c);
+
+void config_show(const Config *c, Str *out);       /* every key: value, and where it came from */
+void config_resolved(const Config *c, Str *out);   /* resolved.yml: loads to the same config */
+/* Keys whose value differs between two resolved files, leaving out those that cannot change results (verbosity, threads' absence,
+ * num_epochs made larger ...); for refusing to resume. 0 the same, 1 different (names in out), -1 error. */
+int config_differs(const Config *c, const char *resolved_file, Str *out, Err *e);
+void config_help(const char *pattern, Str *out);   /* NULL: all keys */
+void config_docs(Str *out);                        /* docs/keys.md */
+void config_note_ignored(const Config *c);         /* at -v: keys accepted without effect, repeated keys */
+
+#endif
