@@ -1,0 +1,572 @@
+/* engine/prim.c -- oneDNN 2.6 behind prim.h. The only file that includes dnnl.h.
+ *
+ * What a port to oneDNN 3 changes stays in here: memory descriptors become opaque, operation descriptors vanish, and
+ * scales become per-argument attributes. */
+#include "engine/prim.h"
+
+#include <dnnl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/mem.h"
+
+struct Prim {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+};
+
+static int failed(dnnl_status_t s, const char *what, Err *e)
+{
+    if (s == dnnl_success) return 0;
+    return err_set(e, ERR_RUN, "oneDNN: %s: status %d%s", what, (int)s,
+                   s == dnnl_unimplemented ? " (unimplemented)" : s == dnnl_out_of_memory ? " (out of memory)" : "");
+}
+
+static void must(dnnl_status_t s, const char *what)
+{
+    ASSERT(s == dnnl_success, "oneDNN: %s: status %d", what, (int)s);
+}
+
+Prim *prim_open(Err *e)
+{
+    Prim *p = xcalloc(1, sizeof *p);
+    dnnl_set_primitive_cache_capacity(4096);
+    if (failed(dnnl_engine_create(&p->engine, dnnl_cpu, 0), "engine", e) ||
+        failed(dnnl_stream_create(&p->stream, p->engine, dnnl_stream_default_flags), "stream", e)) {
+        free(p);
+        return NULL;
+    }
+    return p;
+}
+
+void prim_close(Prim *p)
+{
+    if (!p) return;
+    dnnl_stream_destroy(p->stream);
+    dnnl_engine_destroy(p->engine);
+    free(p);
+}
+
+const char *prim_version(char *buf, size_t n)
+{
+    const dnnl_version_t *v = dnnl_version();
+    static const struct {
+        dnnl_cpu_isa_t isa;
+        const char *name;
+    } isas[] = {
+        {dnnl_cpu_isa_sse41, "SSE4.1"},          {dnnl_cpu_isa_avx, "AVX"},
+        {dnnl_cpu_isa_avx2, "AVX2"},             {dnnl_cpu_isa_avx2_vnni, "AVX2_VNNI"},
+        {dnnl_cpu_isa_avx512_core, "AVX512_CORE"}, {dnnl_cpu_isa_avx512_core_vnni, "AVX512_CORE_VNNI"},
+        {dnnl_cpu_isa_avx512_core_bf16, "AVX512_CORE_BF16"}, {dnnl_cpu_isa_avx512_core_amx, "AVX512_CORE_AMX"},
+    };
+    const char *isa = "best of this CPU";
+    for (size_t i = 0; i < ARRAY_LEN(isas); i++)
+        if (dnnl_get_effective_cpu_isa() == isas[i].isa) isa = isas[i].name;
+    snprintf(buf, n, "%d.%d.%d, ISA %s", v->major, v->minor, v->patch, isa);
+    return buf;
+}
+
+/* ---- shared pieces ---- */
+
+static dnnl_memory_desc_t desc4(int n, int c, int h, int w, dnnl_format_tag_t tag)
+{
+    dnnl_memory_desc_t d;
+    dnnl_dims_t dims = {n, c, h, w};
+    must(dnnl_memory_desc_init_by_tag(&d, 4, dims, dnnl_f32, tag), "descriptor");
+    return d;
+}
+
+static dnnl_memory_t memory(const Prim *p, const dnnl_memory_desc_t *d)
+{
+    dnnl_memory_t m;
+    must(dnnl_memory_create(&m, d, p->engine, DNNL_MEMORY_NONE), "memory");
+    return m;
+}
+
+static const dnnl_memory_desc_t *query(const_dnnl_primitive_desc_t pd, dnnl_query_t what)
+{
+    const dnnl_memory_desc_t *d = dnnl_primitive_desc_query_md(pd, what, 0);
+    ASSERT(d, "query %d", (int)what);
+    return d;
+}
+
+static const char *impl_name(const_dnnl_primitive_desc_t pd)
+{
+    const char *s = NULL;
+    must(dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &s), "implementation name");
+    return s;
+}
+
+/* A primitive with its arguments bound to memory objects whose data pointers are set at each run. */
+#define MAX_ARGS 10
+typedef struct Bound {
+    const Prim *prim;
+    dnnl_primitive_desc_t pd;
+    dnnl_primitive_t prv;
+    dnnl_exec_arg_t arg[MAX_ARGS];
+    int nargs;
+    size_t scratch;
+} Bound;
+
+static void bound_arg(Bound *b, int id, const dnnl_memory_desc_t *d)
+{
+    ASSERT(b->nargs < MAX_ARGS, "%d arguments", b->nargs);
+    b->arg[b->nargs].arg = id;
+    b->arg[b->nargs++].memory = memory(b->prim, d);
+}
+
+static void bound_set(const Bound *b, int id, const void *data)
+{
+    void *p;
+    memcpy(&p, &data, sizeof p); /* oneDNN takes read-only arguments through void * */
+    for (int i = 0; i < b->nargs; i++)
+        if (b->arg[i].arg == id) {
+            must(dnnl_memory_set_data_handle(b->arg[i].memory, p), "data handle");
+            return;
+        }
+}
+
+static int bound_make(Bound *b, Err *e)
+{
+    const dnnl_memory_desc_t *d = query(b->pd, dnnl_query_scratchpad_md);
+    if (failed(dnnl_primitive_create(&b->prv, b->pd), "primitive", e)) return -1;
+    b->scratch = dnnl_memory_desc_get_size(d);
+    bound_arg(b, DNNL_ARG_SCRATCHPAD, d);
+    return 0;
+}
+
+static void bound_run(const Bound *b, void *scratch)
+{
+    bound_set(b, DNNL_ARG_SCRATCHPAD, scratch);
+    must(dnnl_primitive_execute(b->prv, b->prim->stream, b->nargs, b->arg), "execute");
+    must(dnnl_stream_wait(b->prim->stream), "wait");
+}
+
+static void bound_free(Bound *b)
+{
+    for (int i = 0; i < b->nargs; i++) dnnl_memory_destroy(b->arg[i].memory);
+    if (b->prv) dnnl_primitive_destroy(b->prv);
+    if (b->pd) dnnl_primitive_desc_destroy(b->pd);
+}
+
+static dnnl_primitive_attr_t user_scratch(void)
+{
+    dnnl_primitive_attr_t a;
+    must(dnnl_primitive_attr_create(&a), "attributes");
+    must(dnnl_primitive_attr_set_scratchpad_mode(a, dnnl_scratchpad_mode_user), "scratchpad mode");
+    return a;
+}
+
+/* ---- convolution ---- */
+
+struct PrimConv {
+    Bound b;
+    ConvDir dir;
+    bool bias, plain;
+    size_t packed_bytes;
+    dnnl_primitive_t pack, unpack; /* plain -> packed, packed -> plain; NULL when plain */
+    dnnl_memory_t m_plain, m_packed;
+};
+
+static int conv_reorder(PrimConv *c, const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to, dnnl_primitive_t *r,
+                        Err *e)
+{
+    dnnl_primitive_desc_t pd;
+    dnnl_status_t s;
+    if (failed(dnnl_reorder_primitive_desc_create(&pd, from, c->b.prim->engine, to, c->b.prim->engine, NULL),
+               "reorder descriptor", e))
+        return -1;
+    s = dnnl_primitive_create(r, pd);
+    dnnl_primitive_desc_destroy(pd);
+    return failed(s, "reorder", e);
+}
+
+PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
+{
+    PrimConv *c = xcalloc(1, sizeof *c);
+    dnnl_format_tag_t tag = s->any ? dnnl_format_tag_any : dnnl_nhwc;
+    dnnl_memory_desc_t src = desc4(s->n, s->ic, s->ih, s->iw, tag), dst = desc4(s->n, s->oc, s->oh, s->ow, tag);
+    dnnl_memory_desc_t wei, plain, bias;
+    dnnl_dims_t w4 = {s->oc, s->ic, s->k, s->k}, b1 = {s->oc};
+    dnnl_dims_t w5 = {s->groups, s->oc / s->groups, s->ic / s->groups, s->k, s->k};
+    dnnl_dims_t stride = {s->stride, s->stride}, dil = {s->dilation - 1, s->dilation - 1};
+    dnnl_dims_t pad = {s->pad, s->pad}, pad_r;
+    dnnl_convolution_desc_t d;
+    dnnl_primitive_desc_t hint = NULL;
+    dnnl_primitive_attr_t attr = user_scratch();
+    dnnl_post_ops_t post = NULL;
+    bool grouped = s->groups > 1;
+    int reach = (s->k - 1) * s->dilation + 1;
+
+    c->b.prim = p;
+    c->dir = dir;
+    c->bias = s->bias && dir != CONV_BWD_DATA;
+    pad_r[0] = (s->oh - 1) * s->stride + reach - s->ih - s->pad;
+    pad_r[1] = (s->ow - 1) * s->stride + reach - s->iw - s->pad;
+    if (grouped) {
+        must(dnnl_memory_desc_init_by_tag(&wei, 5, w5, dnnl_f32, dnnl_format_tag_any), "weights");
+        must(dnnl_memory_desc_init_by_tag(&plain, 5, w5, dnnl_f32, dnnl_goihw), "weights");
+    } else {
+        must(dnnl_memory_desc_init_by_tag(&wei, 4, w4, dnnl_f32, dnnl_format_tag_any), "weights");
+        must(dnnl_memory_desc_init_by_tag(&plain, 4, w4, dnnl_f32, dnnl_oihw), "weights");
+    }
+    must(dnnl_memory_desc_init_by_tag(&bias, 1, b1, dnnl_f32, dnnl_a), "bias");
+
+    if (dir == CONV_FWD && (s->relu || s->sum)) {
+        must(dnnl_post_ops_create(&post), "post-ops");
+        if (s->sum) must(dnnl_post_ops_append_sum(post, 1.0f), "sum");
+        if (s->relu) must(dnnl_post_ops_append_eltwise(post, 1.0f, dnnl_eltwise_relu, 0.0f, 0.0f), "relu");
+        must(dnnl_primitive_attr_set_post_ops(attr, post), "post-ops");
+    }
+    /* A backward descriptor wants the forward one as a hint; it describes the same convolution without extras. */
+    if (failed(dnnl_dilated_convolution_forward_desc_init(
+                   &d, dir == CONV_FWD ? dnnl_forward_inference : dnnl_forward_training, dnnl_convolution_direct, &src,
+                   &wei, c->bias ? &bias : NULL, &dst, stride, dil, pad, pad_r),
+               "convolution", e) ||
+        failed(dnnl_primitive_desc_create(&hint, &d, attr, p->engine, NULL), "convolution", e))
+        goto fail;
+    if (dir == CONV_FWD) {
+        c->b.pd = hint;
+        hint = NULL;
+    } else {
+        dnnl_status_t st =
+            dir == CONV_BWD_DATA
+                ? dnnl_dilated_convolution_backward_data_desc_init(&d, dnnl_convolution_direct, &src, &wei, &dst, stride,
+                                                                   dil, pad, pad_r)
+                : dnnl_dilated_convolution_backward_weights_desc_init(&d, dnnl_convolution_direct, &src, &wei,
+                                                                      c->bias ? &bias : NULL, &dst, stride, dil, pad,
+                                                                      pad_r);
+        if (failed(st, "convolution backward", e) ||
+            failed(dnnl_primitive_desc_create(&c->b.pd, &d, attr, p->engine, hint), "convolution backward", e))
+            goto fail;
+    }
+    {
+        const dnnl_memory_desc_t *w;
+        bound_arg(&c->b, dir == CONV_BWD_DATA ? DNNL_ARG_DIFF_DST : DNNL_ARG_SRC,
+                  query(c->b.pd, dir == CONV_BWD_DATA ? dnnl_query_diff_dst_md : dnnl_query_src_md));
+        w = query(c->b.pd, dir == CONV_BWD_WEIGHTS ? dnnl_query_diff_weights_md : dnnl_query_weights_md);
+        bound_arg(&c->b, dir == CONV_BWD_WEIGHTS ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, w);
+        if (dir == CONV_FWD) {
+            if (c->bias) bound_arg(&c->b, DNNL_ARG_BIAS, &bias);
+            bound_arg(&c->b, DNNL_ARG_DST, query(c->b.pd, dnnl_query_dst_md));
+        } else if (dir == CONV_BWD_DATA) {
+            bound_arg(&c->b, DNNL_ARG_DIFF_SRC, query(c->b.pd, dnnl_query_diff_src_md));
+        } else {
+            bound_arg(&c->b, DNNL_ARG_DIFF_DST, query(c->b.pd, dnnl_query_diff_dst_md));
+            if (c->bias) bound_arg(&c->b, DNNL_ARG_DIFF_BIAS, &bias);
+        }
+        c->packed_bytes = dnnl_memory_desc_get_size(w);
+        c->plain = dnnl_memory_desc_equal(w, &plain);
+        if (!c->plain) {
+            c->m_plain = memory(p, &plain);
+            c->m_packed = memory(p, w);
+            if (conv_reorder(c, &plain, w, &c->pack, e) || conv_reorder(c, w, &plain, &c->unpack, e)) goto fail;
+        }
+    }
+    if (bound_make(&c->b, e)) goto fail;
+    if (hint) dnnl_primitive_desc_destroy(hint);
+    if (post) dnnl_post_ops_destroy(post);
+    dnnl_primitive_attr_destroy(attr);
+    return c;
+fail:
+    err_prefix(e, "convolution %d -> %d channels, %dx%d, kernel %d, stride %d, groups %d", s->ic, s->oc, s->ih, s->iw, s->k,
+               s->stride, s->groups);
+    if (hint) dnnl_primitive_desc_destroy(hint);
+    if (post) dnnl_post_ops_destroy(post);
+    dnnl_primitive_attr_destroy(attr);
+    prim_conv_free(c);
+    return NULL;
+}
+
+void prim_conv_free(PrimConv *c)
+{
+    if (!c) return;
+    if (c->pack) dnnl_primitive_destroy(c->pack);
+    if (c->unpack) dnnl_primitive_destroy(c->unpack);
+    if (c->m_plain) dnnl_memory_destroy(c->m_plain);
+    if (c->m_packed) dnnl_memory_destroy(c->m_packed);
+    bound_free(&c->b);
+    free(c);
+}
+
+const char *prim_conv_impl(const PrimConv *c)
+{
+    return impl_name(c->b.pd);
+}
+
+size_t prim_conv_scratch(const PrimConv *c)
+{
+    return c->b.scratch;
+}
+
+size_t prim_conv_packed_bytes(const PrimConv *c)
+{
+    return c->packed_bytes;
+}
+
+bool prim_conv_plain(const PrimConv *c)
+{
+    return c->plain;
+}
+
+static void reorder(const PrimConv *c, dnnl_primitive_t r, dnnl_memory_t from, const void *src, dnnl_memory_t to,
+                    void *dst)
+{
+    dnnl_exec_arg_t arg[2] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
+    void *s;
+    memcpy(&s, &src, sizeof s);
+    must(dnnl_memory_set_data_handle(from, s), "reorder source");
+    must(dnnl_memory_set_data_handle(to, dst), "reorder target");
+    must(dnnl_primitive_execute(r, c->b.prim->stream, 2, arg), "reorder");
+    must(dnnl_stream_wait(c->b.prim->stream), "wait");
+}
+
+void prim_conv_pack(const PrimConv *c, const float *oihw, void *packed)
+{
+    if (c->plain)
+        memcpy(packed, oihw, c->packed_bytes);
+    else
+        reorder(c, c->pack, c->m_plain, oihw, c->m_packed, packed);
+}
+
+void prim_conv_unpack(const PrimConv *c, const void *packed, float *oihw)
+{
+    if (c->plain)
+        memcpy(oihw, packed, c->packed_bytes);
+    else
+        reorder(c, c->unpack, c->m_packed, packed, c->m_plain, oihw);
+}
+
+void prim_conv_run(const PrimConv *c, const void *a, void *w, const void *b, void *out, void *scratch)
+{
+    switch (c->dir) {
+    case CONV_FWD:
+        bound_set(&c->b, DNNL_ARG_SRC, a);
+        bound_set(&c->b, DNNL_ARG_WEIGHTS, w);
+        bound_set(&c->b, DNNL_ARG_BIAS, b);
+        bound_set(&c->b, DNNL_ARG_DST, out);
+        break;
+    case CONV_BWD_DATA:
+        bound_set(&c->b, DNNL_ARG_DIFF_DST, a);
+        bound_set(&c->b, DNNL_ARG_WEIGHTS, w);
+        bound_set(&c->b, DNNL_ARG_DIFF_SRC, out);
+        break;
+    case CONV_BWD_WEIGHTS:
+        bound_set(&c->b, DNNL_ARG_SRC, a);
+        bound_set(&c->b, DNNL_ARG_DIFF_WEIGHTS, w);
+        bound_set(&c->b, DNNL_ARG_DIFF_DST, b);
+        bound_set(&c->b, DNNL_ARG_DIFF_BIAS, out);
+        break;
+    }
+    bound_run(&c->b, scratch);
+}
+
+double prim_conv_time(Prim *p, ConvDir dir, const ConvShape *s, int reps)
+{
+    PrimConv *c = prim_conv_new(p, dir, s, NULL);
+    void *buf[MAX_ARGS] = {0};
+    double best = -1;
+    if (!c) return -1;
+    for (int i = 0; i < c->b.nargs; i++) {
+        const dnnl_memory_desc_t *d;
+        must(dnnl_memory_get_memory_desc(c->b.arg[i].memory, &d), "descriptor");
+        buf[i] = xaligned(dnnl_memory_desc_get_size(d));
+        must(dnnl_memory_set_data_handle(c->b.arg[i].memory, buf[i]), "data handle");
+    }
+    for (int r = 0; r < reps + 2; r++) {
+        struct timespec t0, t1;
+        double t;
+        clock_gettime(CLOCK_MONOTONIC, &t0);
+        must(dnnl_primitive_execute(c->b.prv, p->stream, c->b.nargs, c->b.arg), "execute");
+        must(dnnl_stream_wait(p->stream), "wait");
+        clock_gettime(CLOCK_MONOTONIC, &t1);
+        t = (double)(t1.tv_sec - t0.tv_sec) + 1e-9 * (double)(t1.tv_nsec - t0.tv_nsec);
+        if (r >= 2 && (best < 0 || t < best)) best = t;
+    }
+    for (int i = 0; i < c->b.nargs; i++) free(buf[i]);
+    prim_conv_free(c);
+    return best;
+}
+
+/* ---- batch norm ---- */
+
+struct PrimNorm {
+    Bound fwd, bwd;
+};
+
+PrimNorm *prim_norm_new(Prim *p, int n, int c, int h, int w, float eps, bool backward, Err *e)
+{
+    PrimNorm *m = xcalloc(1, sizeof *m);
+    dnnl_memory_desc_t x = desc4(n, c, h, w, dnnl_nhwc), v;
+    dnnl_dims_t c1 = {c};
+    dnnl_batch_normalization_desc_t d;
+    dnnl_primitive_attr_t attr = user_scratch();
+    unsigned flags = dnnl_use_scale | dnnl_use_shift;
+    int r = -1;
+    m->fwd.prim = m->bwd.prim = p;
+    must(dnnl_memory_desc_init_by_tag(&v, 1, c1, dnnl_f32, dnnl_a), "channels");
+    if (failed(dnnl_batch_normalization_forward_desc_init(&d, dnnl_forward_training, &x, eps, flags), "batch norm", e) ||
+        failed(dnnl_primitive_desc_create(&m->fwd.pd, &d, attr, p->engine, NULL), "batch norm", e))
+        goto out;
+    bound_arg(&m->fwd, DNNL_ARG_SRC, &x);
+    bound_arg(&m->fwd, DNNL_ARG_DST, &x);
+    bound_arg(&m->fwd, DNNL_ARG_MEAN, &v);
+    bound_arg(&m->fwd, DNNL_ARG_VARIANCE, &v);
+    bound_arg(&m->fwd, DNNL_ARG_SCALE, &v);
+    bound_arg(&m->fwd, DNNL_ARG_SHIFT, &v);
+    if (bound_make(&m->fwd, e)) goto out;
+    if (backward) {
+        if (failed(dnnl_batch_normalization_backward_desc_init(&d, dnnl_backward, &x, &x, eps, flags), "batch norm", e) ||
+            failed(dnnl_primitive_desc_create(&m->bwd.pd, &d, attr, p->engine, m->fwd.pd), "batch norm", e))
+            goto out;
+        bound_arg(&m->bwd, DNNL_ARG_SRC, &x);
+        bound_arg(&m->bwd, DNNL_ARG_DIFF_DST, &x);
+        bound_arg(&m->bwd, DNNL_ARG_DIFF_SRC, &x);
+        bound_arg(&m->bwd, DNNL_ARG_MEAN, &v);
+        bound_arg(&m->bwd, DNNL_ARG_VARIANCE, &v);
+        bound_arg(&m->bwd, DNNL_ARG_SCALE, &v);
+        bound_arg(&m->bwd, DNNL_ARG_SHIFT, &v);
+        bound_arg(&m->bwd, DNNL_ARG_DIFF_SCALE, &v);
+        bound_arg(&m->bwd, DNNL_ARG_DIFF_SHIFT, &v);
+        if (bound_make(&m->bwd, e)) goto out;
+    }
+    r = 0;
+out:
+    dnnl_primitive_attr_destroy(attr);
+    if (r == 0) return m;
+    prim_norm_free(m);
+    return NULL;
+}
+
+void prim_norm_free(PrimNorm *m)
+{
+    if (!m) return;
+    bound_free(&m->fwd);
+    bound_free(&m->bwd);
+    free(m);
+}
+
+size_t prim_norm_scratch(const PrimNorm *m)
+{
+    return m->fwd.scratch > m->bwd.scratch ? m->fwd.scratch : m->bwd.scratch;
+}
+
+void prim_norm_fwd(const PrimNorm *m, const float *src, const float *scale, const float *shift, float *mean, float *var,
+                   float *dst, void *scratch)
+{
+    bound_set(&m->fwd, DNNL_ARG_SRC, src);
+    bound_set(&m->fwd, DNNL_ARG_DST, dst);
+    bound_set(&m->fwd, DNNL_ARG_MEAN, mean);
+    bound_set(&m->fwd, DNNL_ARG_VARIANCE, var);
+    bound_set(&m->fwd, DNNL_ARG_SCALE, scale);
+    bound_set(&m->fwd, DNNL_ARG_SHIFT, shift);
+    bound_run(&m->fwd, scratch);
+}
+
+void prim_norm_bwd(const PrimNorm *m, const float *src, const float *scale, const float *shift, const float *mean,
+                   const float *var, const float *ddst, float *dsrc, float *dscale, float *dshift, void *scratch)
+{
+    bound_set(&m->bwd, DNNL_ARG_SRC, src);
+    bound_set(&m->bwd, DNNL_ARG_DIFF_DST, ddst);
+    bound_set(&m->bwd, DNNL_ARG_DIFF_SRC, dsrc);
+    bound_set(&m->bwd, DNNL_ARG_MEAN, mean);
+    bound_set(&m->bwd, DNNL_ARG_VARIANCE, var);
+    bound_set(&m->bwd, DNNL_ARG_SCALE, scale);
+    bound_set(&m->bwd, DNNL_ARG_SHIFT, shift);
+    bound_set(&m->bwd, DNNL_ARG_DIFF_SCALE, dscale);
+    bound_set(&m->bwd, DNNL_ARG_DIFF_SHIFT, dshift);
+    bound_run(&m->bwd, scratch);
+}
+
+/* ---- pooling ---- */
+
+struct PrimPool {
+    Bound fwd, bwd;
+    size_t workspace;
+};
+
+PrimPool *prim_pool_new(Prim *p, const PoolShape *s, bool train, Err *e)
+{
+    PrimPool *m = xcalloc(1, sizeof *m);
+    dnnl_memory_desc_t src = desc4(s->n, s->c, s->ih, s->iw, dnnl_nhwc), dst = desc4(s->n, s->c, s->oh, s->ow, dnnl_nhwc);
+    dnnl_dims_t stride = {s->stride, s->stride}, kernel = {s->kh, s->kw}, pad = {s->pad, s->pad}, pad_r;
+    dnnl_alg_kind_t alg = s->max         ? dnnl_pooling_max
+                          : s->count_pad ? dnnl_pooling_avg_include_padding
+                                         : dnnl_pooling_avg_exclude_padding;
+    dnnl_pooling_desc_t d;
+    dnnl_primitive_attr_t attr = user_scratch();
+    int r = -1;
+    pad_r[0] = (s->oh - 1) * s->stride + s->kh - s->ih - s->pad;
+    pad_r[1] = (s->ow - 1) * s->stride + s->kw - s->iw - s->pad;
+    m->fwd.prim = m->bwd.prim = p;
+    if (failed(dnnl_pooling_forward_desc_init(&d, train ? dnnl_forward_training : dnnl_forward_inference, alg, &src, &dst,
+                                              stride, kernel, pad, pad_r),
+               "pooling", e) ||
+        failed(dnnl_primitive_desc_create(&m->fwd.pd, &d, attr, p->engine, NULL), "pooling", e))
+        goto out;
+    bound_arg(&m->fwd, DNNL_ARG_SRC, &src);
+    bound_arg(&m->fwd, DNNL_ARG_DST, &dst);
+    if (train && s->max) {
+        const dnnl_memory_desc_t *ws = query(m->fwd.pd, dnnl_query_workspace_md);
+        m->workspace = dnnl_memory_desc_get_size(ws);
+        bound_arg(&m->fwd, DNNL_ARG_WORKSPACE, ws);
+    }
+    if (bound_make(&m->fwd, e)) goto out;
+    if (train) {
+        if (failed(dnnl_pooling_backward_desc_init(&d, alg, &src, &dst, stride, kernel, pad, pad_r), "pooling", e) ||
+            failed(dnnl_primitive_desc_create(&m->bwd.pd, &d, attr, p->engine, m->fwd.pd), "pooling", e))
+            goto out;
+        bound_arg(&m->bwd, DNNL_ARG_DIFF_SRC, &src);
+        bound_arg(&m->bwd, DNNL_ARG_DIFF_DST, &dst);
+        if (s->max) bound_arg(&m->bwd, DNNL_ARG_WORKSPACE, query(m->fwd.pd, dnnl_query_workspace_md));
+        if (bound_make(&m->bwd, e)) goto out;
+    }
+    r = 0;
+out:
+    dnnl_primitive_attr_destroy(attr);
+    if (r == 0) return m;
+    prim_pool_free(m);
+    return NULL;
+}
+
+void prim_pool_free(PrimPool *m)
+{
+    if (!m) return;
+    bound_free(&m->fwd);
+    bound_free(&m->bwd);
+    free(m);
+}
+
+size_t prim_pool_scratch(const PrimPool *m)
+{
+    return m->fwd.scratch > m->bwd.scratch ? m->fwd.scratch : m->bwd.scratch;
+}
+
+size_t prim_pool_workspace(const PrimPool *m)
+{
+    return m->workspace;
+}
+
+void prim_pool_fwd(const PrimPool *m, const float *src, float *dst, void *workspace, void *scratch)
+{
+    bound_set(&m->fwd, DNNL_ARG_SRC, src);
+    bound_set(&m->fwd, DNNL_ARG_DST, dst);
+    bound_set(&m->fwd, DNNL_ARG_WORKSPACE, workspace);
+    bound_run(&m->fwd, scratch);
+}
+
+void prim_pool_bwd(const PrimPool *m, const float *ddst, float *dsrc, void *workspace, void *scratch)
+{
+    bound_set(&m->bwd, DNNL_ARG_DIFF_DST, ddst);
+    bound_set(&m->bwd, DNNL_ARG_DIFF_SRC, dsrc);
+    bound_set(&m->bwd, DNNL_ARG_WORKSPACE, workspace);
+    bound_run(&m->bwd, scratch);
+}
+
+void prim_sgemm(bool ta, bool tb, int m, int n, int k, float alpha, const float *a, int lda, const float *b, int ldb,
+                float beta, float *c, int ldc)
+{
+    must(dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc), "sgemm");
+}
