@@ -1,0 +1,161 @@
+/* nets/registry.c -- one row per net, and looking them up.
+ *
+ * An alias that stands in several rows is a name without a depth: `resnet_cifar` with `depth: 20`. */
+#include "nets/blocks.h"
+
+#include <stdlib.h>
+
+#define CIFAR(d)                                                                                   \
+    &(const NetDef)                                                                                \
+    {                                                                                              \
+        .name = "resnet" #d "_cifar", .doc = "ResNet-" #d " for 32x32 images", .arg = d,           \
+        .names = NAMES_APOT, .build = net_resnet_cifar, .in_c = 3, .in_h = 32, .in_w = 32,         \
+        .alias = (const NetAlias[])                                                                \
+        {                                                                                          \
+            {"res" #d, NAMES_APOT}, {"resnet" #d, NAMES_APOT}, {"resnet_" #d, NAMES_FAT},          \
+                {"resnet_cifar", NAMES_APOT}, {NULL, NAMES_DEFAULT}                                \
+        }                                                                                          \
+    }
+
+#define IMAGENET(d)                                                                                \
+    &(const NetDef)                                                                                \
+    {                                                                                              \
+        .name = "resnet" #d, .doc = "ResNet-" #d " for ImageNet", .arg = d,                        \
+        .names = NAMES_TORCHVISION, .build = net_resnet, .in_c = 3, .in_h = 224, .in_w = 224,      \
+        .alias = (const NetAlias[])                                                                \
+        {                                                                                          \
+            {"res" #d, NAMES_APOT}, {"resnet_" #d, NAMES_FAT}, {"resnet", NAMES_TORCHVISION},      \
+                {NULL, NAMES_DEFAULT}                                                              \
+        }                                                                                          \
+    }
+
+#define MNIST(d)                                                                                   \
+    &(const NetDef)                                                                                \
+    {                                                                                              \
+        .name = "mnist_resnet" #d, .doc = "ResNet-" #d " of a quarter of the width, for MNIST",    \
+        .arg = d, .names = NAMES_APOT, .build = net_resnet_mnist, .in_c = 1, .in_h = 28,           \
+        .in_w = 28, .alias = (const NetAlias[])                                                    \
+        {                                                                                          \
+            {"mnist_res" #d, NAMES_APOT}, {"mnist_resnet", NAMES_APOT}, {NULL, NAMES_DEFAULT}      \
+        }                                                                                          \
+    }
+
+const NetDef *const nets[] = {
+    CIFAR(20),    CIFAR(32),    CIFAR(44),     CIFAR(56),     CIFAR(110), IMAGENET(18),
+    IMAGENET(34), IMAGENET(50), IMAGENET(101), IMAGENET(152), MNIST(10),  MNIST(14),
+    MNIST(18),    MNIST(34),    MNIST(50),     MNIST(101),    MNIST(152), NULL,
+};
+
+static const struct {
+    const char *text;
+    NetNames names;
+} families[] = {
+    {"apot", NAMES_APOT},       {"fat", NAMES_FAT},
+    {"f8net", NAMES_F8NET},     {"adabits", NAMES_ADABITS},
+    {"hysteresis", NAMES_HYSTERESIS}, {"keyword", NAMES_KEYWORD},
+    {"torchvision", NAMES_TORCHVISION},
+};
+
+int net_names_parse(const char *text)
+{
+    if (!text || !*text) return NAMES_DEFAULT;
+    for (size_t i = 0; i < ARRAY_LEN(families); i++)
+        if (str_eq(text, families[i].text)) return (int)families[i].names;
+    return -1;
+}
+
+const char *net_names_text(NetNames names)
+{
+    for (size_t i = 0; i < ARRAY_LEN(families); i++)
+        if (families[i].names == names) return families[i].text;
+    return "default";
+}
+
+/* Whether `net` answers to `name`; *names: the family that goes with it. */
+static bool answers(const NetDef *net, const char *name, NetNames *names)
+{
+    *names = net->names;
+    if (str_eq(net->name, name)) return true;
+    for (const NetAlias *a = net->alias; a && a->name; a++) {
+        if (!str_eq(a->name, name)) continue;
+        *names = a->names;
+        return true;
+    }
+    return false;
+}
+
+const NetDef *net_find(const char *name, NetNames *names)
+{
+    NetNames found;
+    for (int i = 0; nets[i]; i++) {
+        if (!answers(nets[i], name, &found)) continue;
+        if (names) *names = found;
+        return nets[i];
+    }
+    return NULL;
+}
+
+static int unknown_net(const char *name, Err *e)
+{
+    const char **all = NULL, *near;
+    size_t n = 0, cap = 0;
+    for (int i = 0; nets[i]; i++) {
+        mem_grow(&all, &cap, n + 1, sizeof *all);
+        all[n++] = nets[i]->name;
+        for (const NetAlias *a = nets[i]->alias; a && a->name; a++) {
+            mem_grow(&all, &cap, n + 1, sizeof *all);
+            all[n++] = a->name;
+        }
+    }
+    near = str_nearest(name, all, n);
+    free(all);
+    return near ? err_set(e, ERR_CONFIG, "model: unknown net '%s'; did you mean '%s'?", name, near)
+                : err_set(e, ERR_CONFIG, "model: unknown net '%s'; see 'qrun list nets'", name);
+}
+
+/* Picks the row for o->model and o->depth. */
+static const NetDef *choose(const NetOpts *o, NetNames *names, Err *e)
+{
+    const NetDef *found = NULL;
+    Str have = {0};
+    int n = 0;
+    for (int i = 0; nets[i]; i++) {
+        NetNames family;
+        if (!answers(nets[i], o->model, &family)) continue;
+        str_printf(&have, "%s%d", n++ ? ", " : "", nets[i]->arg);
+        if (found && (found->arg == o->depth || nets[i]->arg != o->depth)) continue;
+        found = nets[i];
+        *names = family;
+    }
+    if (!found) {
+        unknown_net(o->model, e);
+    } else if (n > 1 && !o->depth) {
+        err_set(e, ERR_CONFIG, "depth: net '%s' needs one; expected one of %s", o->model, have.s);
+        found = NULL;
+    } else if (o->depth && found->arg != o->depth) {
+        err_set(e, ERR_CONFIG, "depth: net '%s' has no depth %d; expected %s%s", o->model, o->depth,
+                n > 1 ? "one of " : "", have.s);
+        found = NULL;
+    }
+    str_free(&have);
+    return found;
+}
+
+int net_build(Spec *s, const NetOpts *o, Err *e)
+{
+    NetNames own = NAMES_DEFAULT;
+    const NetDef *net = choose(o, &own, e);
+    int wanted = net_names_parse(o->names);
+    if (!net) return -1;
+    if (wanted < 0) {
+        const char *list[ARRAY_LEN(families)], *near;
+        for (size_t i = 0; i < ARRAY_LEN(families); i++) list[i] = families[i].text;
+        near = str_nearest(o->names, list, ARRAY_LEN(families));
+        return err_set(e, ERR_CONFIG, "names: unknown family '%s'; %s%s%s", o->names,
+                       near ? "did you mean '" : "expected apot, fat, torchvision, ...",
+                       near ? near : "", near ? "'?" : "");
+    }
+    if (o->num_classes < 1)
+        return err_set(e, ERR_CONFIG, "num_classes: %d; expected 1 or more", o->num_classes);
+    return net->build(s, net, wanted == NAMES_DEFAULT ? own : (NetNames)wanted, o, e);
+}

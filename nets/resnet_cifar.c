@@ -1,0 +1,30 @@
+/* nets/resnet_cifar.c -- ResNet-20/32/44/56/110 for 32x32 images.
+ *
+ * Stem 3x3 -> 16, then three stages of n basic blocks with 16, 32, 64 channels (depth 6n + 2), the second
+ * and third beginning with stride 2. Shortcuts that change the shape are convolutions ("option B"). The
+ * average pool of the originals covers the whole 8x8 map; it is a global one here, so that other image
+ * sizes work too.
+ *
+ * Sources: APoT_Quantization CIFAR10/models/resnet.py (apot); FAT_Quantization cifar10/models/resnet.py
+ * (fat: the classifier is called `linear`, convolutions keep PyTorch's initialisation). In both, a block
+ * declares its convolutions before its norms. */
+#include "nets/blocks.h"
+
+static const NetStyle styles[] = {
+    {.names = NAMES_APOT, .init = CI_FAN_OUT, .convs_first = true, .fc = "fc"},
+    {.names = NAMES_FAT, .init = CI_TORCH, .convs_first = true, .fc = "linear"},
+};
+
+int net_resnet_cifar(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e)
+{
+    const NetStyle *st = style_find(styles, ARRAY_LEN(styles), net, names, e);
+    int x, n = (net->arg - 2) / 6;
+    if (!st) return -1;
+    x = spec_input(s, o->in_c, o->in_h, o->in_w);
+    x = block_conv(s, x, st, 16, 3, 1, "conv1");
+    spec_mark(s, x, UM_FIRST);
+    x = block_relu(s, block_norm(s, x, "bn1"), "relu");
+    for (int stage = 1; stage <= 3; stage++)
+        x = block_stage(s, x, st, block_basic, stage, 8 << stage, n, stage > 1 ? 2 : 1);
+    return spec_finish(s, block_classifier(s, x, st, o->num_classes), e);
+}
