@@ -882,6 +882,7 @@ int pickle_read(Pickle *p, const void *data, size_t len, const PickleRules *r, E
     Machine m = {.p = p, .r = r, .b = data, .len = len, .e = e};
     int rc = 0;
     *p = (Pickle){0};
+    mem_grow(&m.stack, &m.cap, 1, sizeof *m.stack); /* never NULL: top() and pop_mark() point into it */
     while (rc == 0 && !m.stopped) rc = step(&m);
     free(m.stack);
     free(m.memo);
