@@ -1,0 +1,192 @@
+/* engine/op_norm.c -- batch norm on its own (oneDNN with batch statistics), with running statistics, and folded into weights.
+ *
+ *   y = (x - mean) / sqrt(var + eps) * scale + shift
+ *   running = (1 - momentum) running + momentum batch, the variance unbiased (as PyTorch). */
+#include <math.h>
+#include <string.h>
+
+#include "engine/ops.h"
+#include "engine/par.h"
+
+typedef struct NormNode {
+    NormStats st;
+    int n, c, h, w;
+    bool scale, shift;
+} NormNode;
+
+void norm_update_running(const NormStats *st, const float *mean, const float *var, int c, double m)
+{
+    float *rm = st->mean->value.data, *rv = st->var->value.data;
+    double unbias = m > 1 ? m / (m - 1) : 1;
+    for (int i = 0; i < c; i++) {
+        rm[i] = st->momentum * mean[i] + (1 - st->momentum) * rm[i];
+        rv[i] = st->momentum * (float)((double)var[i] * unbias) + (1 - st->momentum) * rv[i];
+    }
+    if (st->count) ++*(int64_t *)st->count->value.data;
+    param_touch(st->mean);
+    param_touch(st->var);
+    if (st->count) param_touch(st->count);
+}
+
+/* Save: mean, var, then scale and shift as used (ones and zeros when not affine): 4 c floats. */
+static float *saved(const Exec *x, const Node *n, int row)
+{
+    const NormNode *a = n->attr;
+    return (float *)exec_save(x, n) + (size_t)row * (size_t)a->c;
+}
+
+static int prepare_train(Graph *g, Node *n, Prim *p, Err *e)
+{
+    const NormNode *a = n->attr;
+    PrimNorm *m = prim_norm_new(p, a->n, a->c, a->h, a->w, a->st.eps, n->run_bwd, e);
+    (void)g;
+    if (!m) return -1;
+    n->state = m;
+    n->save_bytes = 4 * (size_t)a->c * sizeof(float);
+    n->scratch_bytes = prim_norm_scratch(m) + 2 * (size_t)a->c * sizeof(float) + 2 * MEM_ALIGN;
+    n->bwd_in = 1;
+    return 0;
+}
+
+static void forward_train(Node *n, Exec *x)
+{
+    const NormNode *a = n->attr;
+    float *mean = saved(x, n, 0), *var = saved(x, n, 1), *scale = saved(x, n, 2), *shift = saved(x, n, 3);
+    for (int i = 0; i < a->c; i++) {
+        scale[i] = a->scale ? ((const float *)exec_in(x, n, 1))[i] : 1;
+        shift[i] = a->shift ? ((const float *)exec_in(x, n, n->nin - 1))[i] : 0;
+    }
+    prim_norm_fwd(n->state, exec_in(x, n, 0), scale, shift, mean, var, exec_out(x, n, 0), exec_scratch(x, n));
+    norm_update_running(&a->st, mean, var, a->c, (double)a->n * a->h * a->w);
+}
+
+static void backward_train(Node *n, Exec *x)
+{
+    const NormNode *a = n->attr;
+    size_t c = (size_t)a->c, at = (prim_norm_scratch(n->state) + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
+    float *ds = (float *)(void *)((char *)exec_scratch_bwd(x, n) + at), *db = ds + c;
+    float *dx = exec_gin(x, n, 0), *gs = a->scale ? exec_gin(x, n, 1) : NULL, *gb = a->shift ? exec_gin(x, n, n->nin - 1) : NULL;
+    prim_norm_bwd(n->state, exec_in(x, n, 0), saved(x, n, 2), saved(x, n, 3), saved(x, n, 0), saved(x, n, 1),
+                  exec_gout(x, n, 0), dx, ds, db, exec_scratch_bwd(x, n));
+    if (gs) memcpy(gs, ds, c * sizeof *gs);
+    if (gb) memcpy(gb, db, c * sizeof *gb);
+}
+
+static void release_train(Node *n)
+{
+    prim_norm_free(n->state);
+}
+
+static const OpDef op_norm_train = {"norm", 0, prepare_train, forward_train, backward_train, release_train};
+
+/* y = x * s + b per channel, from the running statistics; also differentiable (frozen norms). */
+static int prepare_eval(Graph *g, Node *n, Prim *p, Err *e)
+{
+    const NormNode *a = n->attr;
+    (void)g, (void)p, (void)e;
+    n->save_bytes = 2 * (size_t)a->c * sizeof(float);
+    n->inplace = !n->run_bwd;
+    n->bwd_in = n->run_bwd ? 1 : 0;
+    return 0;
+}
+
+static void forward_eval(Node *n, Exec *x)
+{
+    const NormNode *a = n->attr;
+    const float *mean = a->st.mean->value.data, *var = a->st.var->value.data, *src = exec_in(x, n, 0);
+    float *s = saved(x, n, 0), *b = saved(x, n, 1), *dst = exec_out(x, n, 0);
+    size_t c = (size_t)a->c;
+    for (size_t i = 0; i < c; i++) {
+        s[i] = (a->scale ? ((const float *)exec_in(x, n, 1))[i] : 1) / sqrtf(var[i] + a->st.eps);
+        b[i] = (a->shift ? ((const float *)exec_in(x, n, n->nin - 1))[i] : 0) - mean[i] * s[i];
+    }
+    PARALLEL_FOR(r, (size_t)a->n * (size_t)a->h * (size_t)a->w) {
+        const float *u = src + (size_t)r * c;
+        float *v = dst + (size_t)r * c;
+        SIMD_FOR(i, c) v[i] = u[i] * s[i] + b[i];
+    }
+}
+
+static void backward_eval(Node *n, Exec *x)
+{
+    const NormNode *a = n->attr;
+    const float *mean = a->st.mean->value.data, *var = a->st.var->value.data, *src = exec_in(x, n, 0);
+    const float *dy = exec_gout(x, n, 0), *s = saved(x, n, 0);
+    float *dx = exec_gin(x, n, 0), *gs = a->scale ? exec_gin(x, n, 1) : NULL, *gb = a->shift ? exec_gin(x, n, n->nin - 1) : NULL;
+    size_t c = (size_t)a->c, rows = (size_t)a->n * (size_t)a->h * (size_t)a->w;
+    PARALLEL_FOR(k, c) {
+        double sum = 0, dot = 0;
+        for (size_t r = 0; r < rows; r++) {
+            double d = (double)dy[r * c + (size_t)k];
+            sum += d;
+            dot += d * (double)(src[r * c + (size_t)k] - mean[k]);
+        }
+        if (gb) gb[k] = (float)sum;
+        if (gs) gs[k] = (float)(dot / sqrt((double)var[k] + (double)a->st.eps));
+    }
+    if (!dx) return;
+    PARALLEL_FOR(r, rows) {
+        SIMD_FOR(i, c) dx[(size_t)r * c + i] = dy[(size_t)r * c + i] * s[i];
+    }
+}
+
+static const OpDef op_norm_eval = {"norm_eval", 0, prepare_eval, forward_eval, backward_eval, NULL};
+
+static int make(Graph *g, const OpDef *op, const char *name, int x, int scale, int shift, const NormStats *st)
+{
+    const Tensor *t = &g->v[x].t;
+    int in[3] = {x}, nin = 1;
+    NormNode a = {*st, t->dim[0], t->dim[1], t->ndim > 2 ? t->dim[2] : 1, t->ndim > 3 ? t->dim[3] : 1, scale >= 0, shift >= 0};
+    if (scale >= 0) in[nin++] = scale;
+    if (shift >= 0) in[nin++] = shift;
+    return graph_out(g, graph_node(g, op, name, nin, in, &a, sizeof a), *t);
+}
+
+int graph_norm_train(Graph *g, const char *name, int x, int scale, int shift, const NormStats *st)
+{
+    return make(g, &op_norm_train, name, x, scale, shift, st);
+}
+
+int graph_norm_eval(Graph *g, const char *name, int x, int scale, int shift, const NormStats *st)
+{
+    return make(g, &op_norm_eval, name, x, scale, shift, st);
+}
+
+/* ---- folding, evaluation only ---- */
+
+typedef struct FoldNode {
+    NormStats st;
+    int oc;
+    size_t per;            /* weights per output channel */
+    int bias, scale, shift; /* input positions, -1: none */
+} FoldNode;
+
+static void forward_fold(Node *n, Exec *x)
+{
+    const FoldNode *a = n->attr;
+    const float *w = exec_in(x, n, 0), *mean = a->st.mean->value.data, *var = a->st.var->value.data;
+    const float *bias = a->bias < 0 ? NULL : exec_in(x, n, a->bias), *scale = a->scale < 0 ? NULL : exec_in(x, n, a->scale);
+    const float *shift = a->shift < 0 ? NULL : exec_in(x, n, a->shift);
+    float *fw = exec_out(x, n, 0), *fb = exec_out(x, n, 1);
+    for (int o = 0; o < a->oc; o++) {
+        float s = (scale ? scale[o] : 1) / sqrtf(var[o] + a->st.eps);
+        for (size_t i = 0; i < a->per; i++) fw[(size_t)o * a->per + i] = w[(size_t)o * a->per + i] * s;
+        fb[o] = ((bias ? bias[o] : 0) - mean[o]) * s + (shift ? shift[o] : 0);
+    }
+}
+
+static const OpDef op_fold = {"fold_norm", OP_HOISTABLE, NULL, forward_fold, NULL, NULL};
+
+void graph_fold_norm(Graph *g, const char *name, int w, int bias, int scale, int shift, const NormStats *st, int *w_out,
+                     int *b_out)
+{
+    Tensor tw = g->v[w].t;
+    int in[4] = {w}, nin = 1, node, dim[1] = {tw.dim[0]};
+    FoldNode a = {*st, tw.dim[0], tensor_len(&tw) / (size_t)tw.dim[0], -1, -1, -1};
+    if (bias >= 0) in[a.bias = nin++] = bias;
+    if (scale >= 0) in[a.scale = nin++] = scale;
+    if (shift >= 0) in[a.shift = nin++] = shift;
+    node = graph_node(g, &op_fold, name, nin, in, &a, sizeof a);
+    *w_out = graph_out(g, node, tw);
+    *b_out = graph_out(g, node, tensor_make(DT_F32, 1, dim, NULL));
+}
