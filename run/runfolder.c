@@ -1,0 +1,88 @@
+/* run/runfolder.c -- see runfolder.h. */
+#include "run/runfolder.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "io/fs.h"
+#include "run/log.h"
+
+#define RESOLVED "resolved.yml"
+
+char *runfolder_path(const RunFolder *f, const char *name)
+{
+    return fs_join(f->dir, name);
+}
+
+int runfolder_open(RunFolder *f, const char *dir, Err *e)
+{
+    char *checkpoints;
+    long pid = 0;
+    int r;
+    *f = (RunFolder){.lock = -1, .created = !fs_exists(dir)};
+    if (fs_exists(dir) == 1) return err_set(e, ERR_RUN, "log_dir %s: is a file, not a folder", dir);
+    if (fs_mkdirs(dir, e)) return -1;
+    f->dir = xstrdup(dir);
+    r = fs_lock(dir, &f->lock, &pid, e);
+    if (r != 1) f->lock = -1;
+    if (r == 0)
+        err_set(e, ERR_RUN, "log_dir %s: process %ld is working in it; wait for it, or give another log_dir",
+                dir, pid);
+    if (r != 1) {
+        f->created = false;
+        runfolder_close(f);
+        return -1;
+    }
+    fs_remove_temps(dir);
+    checkpoints = runfolder_path(f, "checkpoints");
+    if (fs_exists(checkpoints)) fs_remove_temps(checkpoints);
+    free(checkpoints);
+    return 0;
+}
+
+int runfolder_check_config(const RunFolder *f, const Config *c, Err *e)
+{
+    char *path = runfolder_path(f, RESOLVED);
+    Str keys = {0};
+    int r = 0;
+    if (fs_exists(path)) {
+        r = config_differs(c, path, &keys, e);
+        if (r == 1)
+            err_set(e, ERR_CONFIG,
+                    "log_dir %s holds a run of another configuration; what differs: %s\n"
+                    "give another log_dir=..., or remove the folder to start again", f->dir,
+                    keys.s ? keys.s : "");
+    }
+    str_free(&keys);
+    free(path);
+    return r ? -1 : 0;
+}
+
+int runfolder_begin(RunFolder *f, const Config *c, Err *e)
+{
+    char *resolved = runfolder_path(f, RESOLVED), *log = runfolder_path(f, "log.txt");
+    Str text = {0};
+    int r;
+    f->created = false;
+    config_resolved(c, &text);
+    r = fs_write(resolved, text.s, text.len, e);
+    if (!r) r = log_file(log, e);
+    str_free(&text);
+    free(resolved);
+    free(log);
+    return r;
+}
+
+void runfolder_close(RunFolder *f)
+{
+    if (!f->dir) return;
+    if (f->created) {
+        char *lock = runfolder_path(f, ".lock");
+        unlink(lock);
+        rmdir(f->dir); /* only succeeds on an empty folder */
+        free(lock);
+    }
+    if (f->lock >= 0) fs_unlock(f->lock);
+    free(f->dir);
+    *f = (RunFolder){.lock = -1};
+}

@@ -1,0 +1,32 @@
+/* run/runfolder.h -- the folder of a run: one process at a time, one configuration, everything explained.
+ *
+ *   DIR/run.json         manifest (run/manifest.h)     DIR/resolved.yml  every key with its value
+ *   DIR/log.txt          the log                       DIR/metrics.jsonl, curves.svg, tb/
+ *   DIR/checkpoints/     run/checkpoint.h              DIR/<mode>/       what other modes write */
+#ifndef RUN_RUNFOLDER_H
+#define RUN_RUNFOLDER_H
+
+#include "run/config.h"
+
+typedef struct RunFolder {
+    char *dir;
+    int lock;      /* descriptor, -1: not held */
+    bool created;  /* by this process, and nothing has been put into it yet */
+} RunFolder;
+
+/* Makes the folder if need be and takes its lock. Another process has it: ERR_RUN naming its pid. Removes
+ * temporary files of dead processes. */
+int runfolder_open(RunFolder *f, const char *dir, Err *e);
+
+/* ERR_CONFIG naming the keys when the folder holds a run of another configuration. */
+int runfolder_check_config(const RunFolder *f, const Config *c, Err *e);
+
+/* From here on the folder is in use: writes resolved.yml, starts log.txt. */
+int runfolder_begin(RunFolder *f, const Config *c, Err *e);
+
+/* Releases the lock; a folder that this process made and did not use is removed again. */
+void runfolder_close(RunFolder *f);
+
+char *runfolder_path(const RunFolder *f, const char *name); /* the caller frees */
+
+#endif

@@ -1,0 +1,168 @@
+/* run/session.c -- see session.h. */
+#include "run/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/par.h"
+#include "io/ckpt.h"
+#include "io/fs.h"
+#include "run/checkpoint.h"
+
+int session_open(Session *s, Config *cfg, Err *e)
+{
+    NetOpts no = cfg->net;
+    *s = (Session){.cfg = cfg};
+    par_set_threads(cfg->run.threads);
+    topk_init(&s->topk, cfg->run.topk, cfg->run.ntopk);
+    if (data_input_shape(&cfg->data, &s->input, &s->classes, e)) return -1;
+    no.num_classes = s->classes;
+    no.in_c = s->input.c;
+    no.in_h = s->input.h;
+    no.in_w = s->input.w;
+    s->model = model_new(&no, &cfg->quant, cfg->run.label_smoothing, cfg->run.random_seed, e);
+    return s->model ? 0 : -1;
+}
+
+int session_eval_batch(const Session *s)
+{
+    return s->cfg->run.val_batch_size > 0 ? s->cfg->run.val_batch_size : s->cfg->run.batch_size;
+}
+
+int session_data(Session *s, Split split, Err *e)
+{
+    Dataset *d = &s->data[split];
+    int batch = split == SPLIT_TRAIN ? s->cfg->run.batch_size : session_eval_batch(s);
+    if (dataset_open(d, &s->cfg->data, split, e)) return -1;
+    s->data_open[split] = true;
+    if (d->classes > s->classes)
+        return err_set(e, ERR_DATA, "%s: %d classes, but the net has num_classes: %d", d->where, d->classes,
+                       s->classes);
+    s->loader[split] = loader_open(d, &s->cfg->data, &s->input, split, batch, e);
+    if (!s->loader[split]) return -1;
+    if (loader_batches(s->loader[split]) < 1)
+        return err_set(e, ERR_DATA, "%s: %u images make no batch of %d", d->where, d->count, batch);
+    return 0;
+}
+
+void session_free(Session *s)
+{
+    for (int i = 0; i < 2; i++) {
+        if (s->loader[i]) loader_close(s->loader[i]);
+        if (s->data_open[i]) dataset_close(&s->data[i]);
+    }
+    if (s->model) model_free(s->model);
+    *s = (Session){0};
+}
+
+/* ---- weights ---- */
+
+char *weights_path(const char *given, Err *e)
+{
+    static const CkptFile order[] = {CKPT_BEST, CKPT_LAST};
+    if (fs_exists(given) != 2) {
+        if (fs_exists(given)) return xstrdup(given);
+        err_set(e, ERR_DATA, "%s: no such checkpoint or run folder", given);
+        return NULL;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(order); i++) {
+        char *path = checkpoint_path(given, order[i]);
+        if (fs_exists(path)) return path;
+        free(path);
+    }
+    err_set(e, ERR_DATA, "%s: no checkpoint in this run folder (checkpoints/best.safetensors)", given);
+    return NULL;
+}
+
+/* Names that every net has with or without quantizers; what ends otherwise belongs to a quantizer. */
+static bool is_plain_name(const char *name)
+{
+    static const char *const ends[] = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"};
+    const char *dot = strrchr(name, '.'), *last = dot ? dot + 1 : name;
+    for (size_t i = 0; i < ARRAY_LEN(ends); i++)
+        if (!strcmp(last, ends[i])) return true;
+    return false;
+}
+
+static bool is_quantizers(const Param *p)
+{
+    return p->kind == PK_CLIP || (p->kind == PK_BUFFER && !is_plain_name(p->name));
+}
+
+typedef struct Pairing {
+    int kept, left_over;  /* quantizers' own: not in the file; only in the file */
+    Str faults;           /* everything else, one line each */
+    int nfaults;
+} Pairing;
+
+static void fault(Pairing *p, const char *what, const char *name)
+{
+    enum { SHOWN = 20 };
+    if (p->nfaults < SHOWN) str_printf(&p->faults, "\n  %s: %s", what, name);
+    if (p->nfaults++ == SHOWN) str_puts(&p->faults, "\n  ...");
+}
+
+static void pair(const TensorFile *f, const ParamStore *ps, Pairing *p)
+{
+    *p = (Pairing){0};
+    for (int i = 0; i < ps->n; i++) {
+        const Param *q = ps->p[i];
+        if (tensors_find(f, q->name)) continue;
+        if (is_quantizers(q))
+            p->kept++;
+        else
+            fault(p, "missing in the file", q->name);
+    }
+    for (int i = 0; i < f->n; i++) {
+        if (store_find(ps, f->v[i].name)) continue;
+        if (is_plain_name(f->v[i].name))
+            fault(p, "not in the net", f->v[i].name);
+        else
+            p->left_over++;
+    }
+}
+
+static int load(Session *s, const TensorFile *f, const char *path, Err *e)
+{
+    LoadReport report = {0};
+    Pairing p;
+    int r = 0;
+    pair(f, model_store(s->model), &p);
+    if (p.nfaults && s->cfg->run.strict_load)
+        r = err_set(e, ERR_DATA, "%s: %d names do not match the net %s (strict_load=false takes what does):%s",
+                    path, p.nfaults, s->cfg->net.model, p.faults.s);
+    if (!r) {
+        r = tensors_into_store(f, model_store(s->model), false, &report, e);
+        if (r && e && !strstr(e->msg, path)) err_prefix(e, "%s", path);
+    }
+    if (!r && !report.matched) r = err_set(e, ERR_DATA, "%s: no name in it is one of the net %s", path, s->cfg->net.model);
+    if (!r) {
+        log_msg(LOG_INFO, "%s (%s): %d tensors loaded; of the quantizers %d keep initial values, %d left over",
+                path, f->format, report.matched, p.kept, p.left_over);
+        if (p.nfaults) log_msg(LOG_WARN, "%s: %d names do not match:%s", path, p.nfaults, p.faults.s);
+        if (report.text.s) log_msg(LOG_DEBUG, "%s:\n%s", path, report.text.s);
+    }
+    str_free(&p.faults);
+    load_report_free(&report);
+    return r;
+}
+
+int session_load(Session *s, const char *path, Err *e)
+{
+    TensorFile f;
+    double mean[3], std[3];
+    int r;
+    if (tensors_read(&f, path, e)) return -1;
+    checkpoint_strip(&f);
+    r = load(s, &f, path, e);
+    if (!r && checkpoint_input(&f, mean, std)) {
+        const DataOpts *d = &s->cfg->data;
+        for (int i = 0; i < 3; i++) {
+            if (d->nmean) mean[i] = (double)s->input.mean[i];
+            if (d->nstd) std[i] = (double)s->input.std[i];
+        }
+        input_constants(&s->input, mean, std);
+    }
+    tensors_free(&f);
+    return r;
+}
