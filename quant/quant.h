@@ -19,6 +19,7 @@ typedef struct QOpts {
     int first_bit, last_bit;                    /* 0 = the method's rule; 32 = float */
     const char *quant_variant;                  /* method's variant: apot has cifar, imagenet, mnist */
     bool power, additive;                       /* APoT: false = uniform; false = plain powers of two */
+    bool wt_normalize;                          /* APoT: weights to mean 0 and deviation 1 first */
     double grad_scale;                          /* APoT imagenet/mnist: factor on alpha gradients; 0 = none */
     double act_clip_init, wt_clip_init;         /* 0 = the method's */
     bool fuse;                                  /* fused chains and folded norms; false: one op at a time */
@@ -42,6 +43,9 @@ typedef struct QInst {
     Param *owner;          /* weight role: the latent weight */
     Param *p[6];           /* its parameters and buffers, in order of declaration */
     int np;
+    const char *fault;     /* set by begin or forward when the tensor cannot be quantized (constant weights, clip level 0): one line that
+                            * names the parameter, valid as long as the instance. The output is then zeros, never NaN; the executor
+                            * stops the run with this text. NULL when the last begin or forward went well. */
     void *priv;            /* fn->priv_size bytes, zeroed: level tables, FFT plans, what `begin` read */
 } QInst;
 
@@ -95,18 +99,22 @@ typedef struct QMethod {
     int (*lower)(struct Lower *lw, int unit, Err *e);
 } QMethod;
 
-enum { QT_ZERO_FIXED = 1 /* maps 0 to 0: padding commutes with it */ };
+enum { /* QMethod.traits */
+    QT_ZERO_FIXED = 1,       /* maps 0 to 0: padding commutes with it */
+    QT_DECLARES_AT_32 = 2    /* instances are made at 32 bits too: init declares what checkpoints hold, and leaves q->enabled false */
+};
 
 extern const QMethod *const quant_methods[]; /* ended by NULL */
 const QMethod *quant_find(const char *name);
 
-/* Whole-tensor forward and backward of any role: what qfn offers, else its rows over chunks, sums in chunk order.
- * x, y, dy, dx: same shape; dx may be NULL when it is not needed. */
+/* Whole-tensor forward and backward of any role: what qfn offers, else its rows over chunks, sums in chunk order. A
+ * disabled instance copies. x, y, dy, dx: same shape; y may be x and dx may be dy; dx may be NULL when it is not needed.
+ * c->save and c->scratch have the bytes of qinst_need. */
 void qinst_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c);
 void qinst_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c);
 void qinst_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch);
 
-/* Makes one instance (calls init). `name` is copied. Used by qplan.c and by tests. -1 with `e`. */
+/* Makes one instance (calls init). `name` is copied, `o` is borrowed. Used by qplan.c and by tests. -1 with `e`. */
 int qinst_init(QInst *q, const QMethod *m, QRole role, int bits, int variant, const QOpts *o, ParamStore *ps, Param *owner,
                unsigned marks, int ndim, const int *shape, const char *name, Err *e);
 void qinst_free(QInst *q);

@@ -1,0 +1,134 @@
+/* quant/quant.c -- instances of quantizers, and rows mapped over whole tensors. See quant.h. */
+#include "quant/quant.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/par.h"
+
+static const char *const role_name[Q_NROLES] = {"weight", "activation", "output"};
+
+const QMethod *quant_find(const char *name)
+{
+    for (int i = 0; quant_methods[i]; i++)
+        if (str_eq(quant_methods[i]->name, name)) return quant_methods[i];
+    return NULL;
+}
+
+void qopts_default(QOpts *o)
+{
+    *o = (QOpts){.wt_quant = "none",
+                 .fm_quant = "none",
+                 .ot_quant = "none",
+                 .wt_bit = 32,
+                 .fm_bit = 32,
+                 .ot_bit = 32,
+                 .quant_variant = "",
+                 .power = true,
+                 .additive = true,
+                 .wt_normalize = true,
+                 .fuse = true,
+                 .method_opts = ""};
+}
+
+int qinst_init(QInst *q, const QMethod *m, QRole role, int bits, int variant, const QOpts *o, ParamStore *ps,
+               Param *owner, unsigned marks, int ndim, const int *shape, const char *name, Err *e)
+{
+    const QFn *fn = m->role[role];
+    memset(q, 0, sizeof *q);
+    ASSERT(ndim >= 0 && ndim <= TENSOR_MAX_DIM, "%s: %d dimensions", name, ndim);
+    if (!fn)
+        return err_set(e, ERR_CONFIG, "%s: method '%s' has no %s quantizer", name, m->name, role_name[role]);
+    q->fn = fn;
+    q->method = m;
+    q->opts = o;
+    q->name = xstrdup(name);
+    q->role = role;
+    q->bits = bits;
+    q->variant = variant;
+    q->marks = marks;
+    q->ndim = ndim;
+    if (ndim) memcpy(q->shape, shape, (size_t)ndim * sizeof *shape);
+    q->enabled = true;
+    q->owner = owner;
+    q->priv = fn->priv_size ? xaligned(fn->priv_size) : NULL;
+    if (fn->init && fn->init(q, ps, e)) {
+        qinst_free(q);
+        return -1;
+    }
+    ASSERT(fn->nacc <= Q_MAX_ACC, "%s: %d sums", m->name, fn->nacc);
+    return 0;
+}
+
+void qinst_free(QInst *q)
+{
+    if (q->fn && q->fn->release) q->fn->release(q);
+    free(q->priv);
+    free((void *)(uintptr_t)q->name);
+    memset(q, 0, sizeof *q);
+}
+
+static bool maps_rows_bwd(const QFn *fn)
+{
+    return !fn->backward && fn->row_bwd;
+}
+
+void qinst_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch)
+{
+    *save = *scratch = 0;
+    if (q->fn->need) q->fn->need(q, x, ph, save, scratch);
+    if (maps_rows_bwd(q->fn) && q->fn->nacc) {
+        size_t sums = par_chunks(tensor_len(x)) * (size_t)q->fn->nacc * sizeof(double);
+        if (sums > *scratch) *scratch = sums;
+    }
+}
+
+void qinst_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
+{
+    const QFn *fn = q->fn;
+    const size_t n = tensor_len(x);
+    const float *xs = x->data;
+    float *ys = y->data;
+    if (!q->enabled) {
+        if (ys != xs) memcpy(ys, xs, tensor_bytes(x));
+        return;
+    }
+    if (fn->forward) {
+        fn->forward(q, x, y, c);
+        return;
+    }
+    if (fn->begin) fn->begin(q, c);
+    PARALLEL_FOR(k, par_chunks(n))
+    {
+        const size_t at = (size_t)k * PAR_CHUNK;
+        fn->row(q, xs + at, ys + at, par_chunk_len(n, (size_t)k));
+    }
+}
+
+void qinst_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c)
+{
+    const QFn *fn = q->fn;
+    const size_t n = tensor_len(x), nchunks = par_chunks(n), nacc = (size_t)fn->nacc;
+    const float *xs = x->data, *dys = dy->data;
+    float *dxs = dx ? dx->data : NULL;
+    double *sums = c->scratch, acc[Q_MAX_ACC] = {0};
+    if (q->enabled && fn->backward) {
+        fn->backward(q, x, dy, dx, c);
+        return;
+    }
+    if (!q->enabled || !fn->row_bwd) { /* straight through */
+        if (dxs && dxs != dys) memcpy(dxs, dys, tensor_bytes(x));
+        return;
+    }
+    ASSERT(sums || !nacc || !n, "%s: no scratch memory for the sums", q->name);
+    PARALLEL_FOR(k, nchunks)
+    {
+        const size_t at = (size_t)k * PAR_CHUNK;
+        double part[Q_MAX_ACC] = {0};
+        fn->row_bwd(q, xs + at, dys + at, dxs ? dxs + at : NULL, par_chunk_len(n, (size_t)k), part);
+        for (size_t i = 0; i < nacc; i++) sums[(size_t)k * nacc + i] = part[i];
+    }
+    for (size_t k = 0; k < nchunks; k++)
+        for (size_t i = 0; i < nacc; i++) acc[i] += sums[k * nacc + i];
+    if (fn->end) fn->end(q, acc);
+}
