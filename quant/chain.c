@@ -1,0 +1,522 @@
+/* quant/chain.c -- see chain.h.
+ *
+ *   z = (x - mean) / sqrt(var + eps) * gamma + beta + r,  a = act(z),  y_k = Q_k(a)
+ *   dz = act'(z) * (da + sum_k Q_k'(a) dy_k),  dr = dz
+ *   dgamma = sum dz xhat,  dbeta = sum dz,  dx = gamma / s * (dz - mean(dz) - xhat * mean(dz * xhat))
+ *
+ * The map is cut into tiles that stay in the first-level cache, tiles into groups; a group is the unit of parallel work and
+ * of summation (float within a tile, double across, groups added in order), so sums do not depend on the threads.
+ * Channel tables are repeated to at least 64 entries: the inner loop is then long whatever the channel count. */
+#include "quant/chain.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "engine/par.h"
+
+#define TILE       4096
+#define MAX_TILE   CHAIN_MAX_CHANNELS
+#define MAX_GROUPS 256
+#define WIDE       64
+
+typedef struct ChainNode {
+    ChainSpec s;
+    size_t m, c;       /* values in the map, channels */
+    size_t wide, tile; /* length of a channel table; values per tile (multiples of c) */
+    size_t tiles, groups, per_group;
+    size_t nsums;      /* doubles per group: 2 c, then Q_MAX_ACC per quantizer */
+    int in_res, in_scale, in_shift;
+} ChainNode;
+
+enum { SV_MEAN, SV_INV, SV_SCALE, SV_SHIFT, SV_ROWS }; /* saved, c floats each */
+
+static float *saved(const Exec *x, const Node *n, int row)
+{
+    const ChainNode *a = n->attr;
+    return (float *)exec_save(x, n) + (size_t)row * a->c;
+}
+
+/* scratch: 4 wide tables, then the groups' sums */
+static float *table(const ChainNode *a, void *scratch, int i)
+{
+    return (float *)scratch + (size_t)i * a->wide;
+}
+
+static double *sums(const ChainNode *a, void *scratch, size_t group)
+{
+    size_t at = (4 * a->wide * sizeof(float) + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
+    return (double *)(void *)((char *)scratch + at) + group * a->nsums;
+}
+
+static void widen(const ChainNode *a, const float *v, float *wide)
+{
+    for (size_t i = 0; i < a->wide; i++) wide[i] = v[i % a->c];
+}
+
+/* Calls the kernel with a constant table length where one is common, so that its inner loop unrolls. */
+#define WITH_WIDTH(w, call)                                                                        \
+    switch (w) {                                                                                   \
+    case 64: {                                                                                     \
+        const size_t W = 64;                                                                       \
+        call;                                                                                      \
+        break;                                                                                     \
+    }                                                                                              \
+    case 128: {                                                                                    \
+        const size_t W = 128;                                                                      \
+        call;                                                                                      \
+        break;                                                                                     \
+    }                                                                                              \
+    default: {                                                                                     \
+        const size_t W = (w);                                                                      \
+        call;                                                                                      \
+    }                                                                                              \
+    }
+
+#define KERNEL static inline __attribute__((always_inline)) void
+
+KERNEL k_stats(const float *restrict x, const float *restrict first, size_t n, size_t W, float *restrict s, float *restrict q)
+{
+    size_t i = 0;
+    for (; i + W <= n; i += W) {
+        SIMD_FOR(j, W)
+        {
+            float d = x[i + j] - first[j];
+            s[j] += d;
+            q[j] += d * d;
+        }
+    }
+    for (size_t j = 0; i + j < n; j++) {
+        float d = x[i + j] - first[j];
+        s[j] += d;
+        q[j] += d * d;
+    }
+}
+
+KERNEL k_affine(const float *restrict x, const float *restrict sc, const float *restrict sh, size_t n, size_t W,
+                float *restrict z)
+{
+    size_t i = 0;
+    for (; i + W <= n; i += W) {
+        SIMD_FOR(j, W) z[i + j] = x[i + j] * sc[j] + sh[j];
+    }
+    for (size_t j = 0; i + j < n; j++) z[i + j] = x[i + j] * sc[j] + sh[j];
+}
+
+KERNEL k_affine_relu(const float *restrict x, const float *restrict sc, const float *restrict sh, size_t n, size_t W,
+                     float *restrict z)
+{
+    size_t i = 0;
+    for (; i + W <= n; i += W) {
+        SIMD_FOR(j, W)
+        {
+            float t = x[i + j] * sc[j] + sh[j];
+            z[i + j] = t > 0 ? t : 0;
+        }
+    }
+    for (size_t j = 0; i + j < n; j++) {
+        float t = x[i + j] * sc[j] + sh[j];
+        z[i + j] = t > 0 ? t : 0;
+    }
+}
+
+KERNEL k_affine_add_relu(const float *restrict x, const float *restrict r, const float *restrict sc, const float *restrict sh,
+                         size_t n, size_t W, float *restrict z)
+{
+    size_t i = 0;
+    for (; i + W <= n; i += W) {
+        SIMD_FOR(j, W)
+        {
+            float t = x[i + j] * sc[j] + sh[j] + r[i + j];
+            z[i + j] = t > 0 ? t : 0;
+        }
+    }
+    for (size_t j = 0; i + j < n; j++) {
+        float t = x[i + j] * sc[j] + sh[j] + r[i + j];
+        z[i + j] = t > 0 ? t : 0;
+    }
+}
+
+/* Sums of dz and dz (x - mean) per table entry. */
+KERNEL k_dsums(const float *restrict dz, const float *restrict x, const float *restrict mean, size_t n, size_t W,
+               float *restrict s, float *restrict q)
+{
+    size_t i = 0;
+    for (; i + W <= n; i += W) {
+        SIMD_FOR(j, W)
+        {
+            float d = dz[i + j];
+            s[j] += d;
+            q[j] += d * (x[i + j] - mean[j]);
+        }
+    }
+    for (size_t j = 0; i + j < n; j++) {
+        float d = dz[i + j];
+        s[j] += d;
+        q[j] += d * (x[i + j] - mean[j]);
+    }
+}
+
+/* dx may be dz. */
+KERNEL k_dx(const float *dz, const float *x, const float *restrict mean, const float *restrict m1, const float *restrict k,
+            const float *restrict sc, size_t n, size_t W, float *dx)
+{
+    size_t i = 0;
+    for (; i + W <= n; i += W) {
+        SIMD_FOR(j, W) dx[i + j] = (dz[i + j] - m1[j] - (x[i + j] - mean[j]) * k[j]) * sc[j];
+    }
+    for (size_t j = 0; i + j < n; j++) dx[i + j] = (dz[i + j] - m1[j] - (x[i + j] - mean[j]) * k[j]) * sc[j];
+}
+
+static void clip_above(float *z, size_t n, float top)
+{
+    SIMD_FOR(i, n) z[i] = z[i] > top ? top : z[i];
+}
+
+/* a = act(x * sc + sh + r) for one tile. z is written unless there is nothing to compute; returns where `a` stands. */
+static const float *activate(const ChainNode *a, const float *x, const float *r, const float *sc, const float *sh, size_t n,
+                             float *z)
+{
+    const bool relu = a->s.act != AK_NONE, norm = a->s.norm != CHAIN_NO_NORM;
+    if (norm && relu && r) {
+        WITH_WIDTH(a->wide, k_affine_add_relu(x, r, sc, sh, n, W, z))
+    } else if (norm && relu) {
+        WITH_WIDTH(a->wide, k_affine_relu(x, sc, sh, n, W, z))
+    } else if (norm) {
+        WITH_WIDTH(a->wide, k_affine(x, sc, sh, n, W, z))
+        if (r) {
+            SIMD_FOR(i, n) z[i] += r[i];
+        }
+    } else if (r && relu) {
+        SIMD_FOR(i, n)
+        {
+            float t = x[i] + r[i];
+            z[i] = t > 0 ? t : 0;
+        }
+    } else if (r) {
+        SIMD_FOR(i, n) z[i] = x[i] + r[i];
+    } else if (relu) {
+        SIMD_FOR(i, n) z[i] = x[i] > 0 ? x[i] : 0;
+    } else {
+        return x;
+    }
+    if (a->s.act == AK_RELU6) clip_above(z, n, 6);
+    return z;
+}
+
+static size_t tile_len(const ChainNode *a, size_t t)
+{
+    size_t rest = a->m - t * a->tile;
+    return rest < a->tile ? rest : a->tile;
+}
+
+/* Per channel sums of all groups, in order: total[i] over partial sums i, i < c. */
+static double group_sum(const ChainNode *a, void *scratch, size_t i)
+{
+    double s = 0;
+    for (size_t g = 0; g < a->groups; g++) s += sums(a, scratch, g)[i];
+    return s;
+}
+
+/* A tile's float sums, folded from table entries to channels, into the group's doubles. */
+static void flush(const ChainNode *a, const float *s, const float *q, double *to)
+{
+    for (size_t j = 0, k = 0; j < a->wide; j++) {
+        to[k] += (double)s[j];
+        to[a->c + k] += (double)q[j];
+        if (++k == a->c) k = 0;
+    }
+}
+
+static void batch_statistics(const ChainNode *a, const float *x, void *scratch, float *mean, float *var)
+{
+    float *first = table(a, scratch, 0);
+    widen(a, x, first); /* shifted by the first pixel: no cancellation when |mean| is large */
+    PARALLEL_FOR(g, a->groups) {
+        double *to = sums(a, scratch, (size_t)g);
+        size_t t0 = (size_t)g * a->per_group, t1 = t0 + a->per_group;
+        float s[MAX_TILE], q[MAX_TILE];
+        memset(to, 0, 2 * a->c * sizeof *to);
+        for (size_t t = t0; t < t1 && t < a->tiles; t++) {
+            memset(s, 0, a->wide * sizeof *s);
+            memset(q, 0, a->wide * sizeof *q);
+            WITH_WIDTH(a->wide, k_stats(x + t * a->tile, first, tile_len(a, t), W, s, q))
+            flush(a, s, q, to);
+        }
+    }
+    for (size_t k = 0; k < a->c; k++) {
+        double m = (double)(a->m / a->c), d = group_sum(a, scratch, k) / m, v = group_sum(a, scratch, a->c + k) / m - d * d;
+        mean[k] = (float)((double)x[k] + d);
+        var[k] = v > 0 ? (float)v : 0;
+    }
+}
+
+static void tables_forward(Node *n, Exec *x)
+{
+    const ChainNode *a = n->attr;
+    float *mean = saved(x, n, SV_MEAN), *inv = saved(x, n, SV_INV), *sc = saved(x, n, SV_SCALE), *sh = saved(x, n, SV_SHIFT);
+    const float *gamma = a->in_scale < 0 ? NULL : exec_in(x, n, a->in_scale);
+    const float *beta = a->in_shift < 0 ? NULL : exec_in(x, n, a->in_shift);
+    if (a->s.norm == CHAIN_BATCH) {
+        batch_statistics(a, exec_in(x, n, 0), exec_scratch(x, n), mean, inv);
+        norm_update_running(&a->s.st, mean, inv, (int)a->c, (double)(a->m / a->c));
+    } else {
+        memcpy(mean, a->s.st.mean->value.data, a->c * sizeof *mean);
+        memcpy(inv, a->s.st.var->value.data, a->c * sizeof *inv);
+    }
+    for (size_t k = 0; k < a->c; k++) {
+        inv[k] = 1 / sqrtf(inv[k] + a->s.st.eps);
+        sc[k] = (gamma ? gamma[k] : 1) * inv[k];
+        sh[k] = (beta ? beta[k] : 0) - mean[k] * sc[k];
+    }
+}
+
+static void forward(Node *n, Exec *x)
+{
+    const ChainNode *a = n->attr;
+    const float *src = exec_in(x, n, 0), *res = a->in_res < 0 ? NULL : exec_in(x, n, a->in_res);
+    void *scratch = exec_scratch(x, n);
+    float *sc = table(a, scratch, 0), *sh = table(a, scratch, 1), *plain = a->s.plain ? exec_out(x, n, 0) : NULL;
+    QCtx ctx = {.phase = (Phase)x->phase, .aux_loss = &x->aux_loss};
+
+    if (a->s.norm != CHAIN_NO_NORM) {
+        tables_forward(n, x);
+        widen(a, saved(x, n, SV_SCALE), sc);
+        widen(a, saved(x, n, SV_SHIFT), sh);
+    }
+    for (int k = 0; k < a->s.nq; k++) {
+        if (a->s.q[k]->fn->begin) a->s.q[k]->fn->begin(a->s.q[k], &ctx);
+        if (a->s.q[k]->fault) x->fault = a->s.q[k]->fault;
+    }
+    PARALLEL_FOR(g, a->groups) {
+        size_t t0 = (size_t)g * a->per_group, t1 = t0 + a->per_group;
+        for (size_t t = t0; t < t1 && t < a->tiles; t++) {
+            size_t at = t * a->tile, len = tile_len(a, t);
+            float *z = plain ? plain + at : (float *)exec_out(x, n, 0) + at; /* quantizer 0 then works in place */
+            const float *act = activate(a, src + at, res ? res + at : NULL, sc, sh, len, z);
+            if (plain && act != z) memmove(z, act, len * sizeof *z);
+            for (int k = a->s.nq - 1; k >= 0; k--) {
+                const QInst *q = a->s.q[k];
+                q->fn->row(q, act, (float *)exec_out(x, n, (plain ? 1 : 0) + k) + at, len);
+            }
+        }
+    }
+}
+
+/* The gradient that reaches the activation, for one tile: contributions to the plain output and, through each quantizer, to
+ * its output. Returns where it stands: in `g`, or a contribution itself when that is all. */
+typedef struct Grads {
+    int n[1 + CHAIN_MAX_Q];
+    const float *part[1 + CHAIN_MAX_Q][GRAD_MAX_PARTS]; /* [0] plain, [1 + k] quantizer k */
+} Grads;
+
+static const float *sum_tile(const float *const *part, int np, size_t at, size_t len, float *tmp)
+{
+    const float *p0 = part[0] + at;
+    if (np == 1) return p0;
+    for (int k = 1; k < np; k++) {
+        const float *p = part[k] + at, *from = k == 1 ? p0 : tmp;
+        SIMD_FOR(i, len) tmp[i] = from[i] + p[i];
+    }
+    return tmp;
+}
+
+static const float *collect(const ChainNode *a, const Grads *gr, const float *act, size_t at, size_t len, double *acc, float *g,
+                            float *tmp, float *tmp2)
+{
+    const float *have = gr->n[0] ? sum_tile(gr->part[0], gr->n[0], at, len, g) : NULL;
+    for (int k = 0; k < a->s.nq; k++) {
+        const QInst *q = a->s.q[k];
+        const float *dy;
+        float *to = have ? tmp : g;
+        if (!gr->n[1 + k]) continue;
+        dy = sum_tile(gr->part[1 + k], gr->n[1 + k], at, len, tmp2);
+        if (q->fn->row_bwd)
+            q->fn->row_bwd(q, act, dy, to, len, acc + (size_t)k * Q_MAX_ACC);
+        else
+            memcpy(to, dy, len * sizeof *to);
+        if (have) {
+            SIMD_FOR(i, len) g[i] = have[i] + tmp[i];
+        }
+        have = g;
+    }
+    return have;
+}
+
+static void mask(ActKind act, const float *a, const float *g, size_t n, float *dz)
+{
+    if (act == AK_NONE) {
+        if (dz != g) memmove(dz, g, n * sizeof *dz);
+    } else if (act == AK_RELU) {
+        SIMD_FOR(i, n) dz[i] = a[i] > 0 ? g[i] : 0;
+    } else {
+        SIMD_FOR(i, n) dz[i] = a[i] > 0 && a[i] < 6 ? g[i] : 0;
+    }
+}
+
+static void backward(Node *n, Exec *x)
+{
+    const ChainNode *a = n->attr;
+    const bool norm = a->s.norm != CHAIN_NO_NORM;
+    const float *src = exec_in(x, n, 0), *res = a->in_res < 0 ? NULL : exec_in(x, n, a->in_res);
+    const float *plain = a->s.plain ? exec_out(x, n, 0) : NULL;
+    float *dx = exec_gin(x, n, 0), *dr = a->in_res < 0 ? NULL : exec_gin(x, n, a->in_res);
+    float *dgamma = a->in_scale < 0 ? NULL : exec_gin(x, n, a->in_scale);
+    float *dbeta = a->in_shift < 0 ? NULL : exec_gin(x, n, a->in_shift);
+    float *dz_all = dr ? dr : dx;
+    void *scratch = exec_scratch_bwd(x, n);
+    float *sc = table(a, scratch, 0), *sh = table(a, scratch, 1), *mean = table(a, scratch, 2);
+    Grads gr = {{0}, {{0}}};
+
+    gr.n[0] = plain ? exec_gout_parts(x, n, 0, gr.part[0]) : 0;
+    for (int k = 0; k < a->s.nq; k++) gr.n[1 + k] = exec_gout_parts(x, n, (plain ? 1 : 0) + k, gr.part[1 + k]);
+    if (norm) {
+        widen(a, saved(x, n, SV_SCALE), sc);
+        widen(a, saved(x, n, SV_SHIFT), sh);
+        widen(a, saved(x, n, SV_MEAN), mean);
+    }
+    PARALLEL_FOR(g, a->groups) {
+        size_t t0 = (size_t)g * a->per_group, t1 = t0 + a->per_group;
+        double *to = sums(a, scratch, (size_t)g);
+        _Alignas(64) float ta[MAX_TILE], tg[MAX_TILE], t1b[MAX_TILE], t2b[MAX_TILE], tz[MAX_TILE];
+        memset(to, 0, a->nsums * sizeof *to);
+        for (size_t t = t0; t < t1 && t < a->tiles; t++) {
+            size_t at = t * a->tile, len = tile_len(a, t);
+            const float *act = plain ? plain + at : activate(a, src + at, res ? res + at : NULL, sc, sh, len, ta);
+            const float *da = collect(a, &gr, act, at, len, to + 2 * a->c, tg, t1b, t2b);
+            float *dz = dz_all ? dz_all + at : tz;
+            mask(a->s.act, act, da, len, dz);
+            if (!norm) {
+                if (dr && dx) memcpy(dx + at, dz, len * sizeof *dx);
+                continue;
+            }
+            memset(t1b, 0, a->wide * sizeof *t1b);
+            memset(t2b, 0, a->wide * sizeof *t2b);
+            WITH_WIDTH(a->wide, k_dsums(dz, src + at, mean, len, W, t1b, t2b))
+            flush(a, t1b, t2b, to);
+        }
+    }
+    for (int k = 0; k < a->s.nq; k++) {
+        double acc[Q_MAX_ACC];
+        for (size_t i = 0; i < Q_MAX_ACC; i++) acc[i] = group_sum(a, scratch, 2 * a->c + (size_t)k * Q_MAX_ACC + i);
+        if (gr.n[1 + k] && a->s.q[k]->fn->end) a->s.q[k]->fn->end(a->s.q[k], acc);
+    }
+    if (!norm) return;
+    {
+        float *m1 = table(a, scratch, 1), *kk = table(a, scratch, 3); /* the shift is no longer needed */
+        const float *inv = saved(x, n, SV_INV);
+        double m = (double)(a->m / a->c);
+        for (size_t k = 0; k < a->c; k++) {
+            double s1 = group_sum(a, scratch, k), s2 = group_sum(a, scratch, a->c + k);
+            if (dbeta) dbeta[k] = (float)s1;
+            if (dgamma) dgamma[k] = (float)(s2 * (double)inv[k]);
+            m1[k] = a->s.norm == CHAIN_BATCH ? (float)(s1 / m) : 0;
+            kk[k] = a->s.norm == CHAIN_BATCH ? (float)(s2 / m * (double)inv[k] * (double)inv[k]) : 0;
+        }
+        for (size_t i = a->c; i < a->wide; i++) m1[i] = m1[i - a->c], kk[i] = kk[i - a->c];
+        if (!dx) return;
+        PARALLEL_FOR(g, a->groups) {
+            size_t t0 = (size_t)g * a->per_group, t1 = t0 + a->per_group;
+            for (size_t t = t0; t < t1 && t < a->tiles; t++) {
+                size_t at = t * a->tile, len = tile_len(a, t);
+                WITH_WIDTH(a->wide, k_dx(dz_all + at, src + at, mean, m1, kk, sc, len, W, dx + at))
+            }
+        }
+    }
+}
+
+static int prepare(Graph *g, Node *n, Prim *p, Err *e)
+{
+    ChainNode *a = n->attr;
+    (void)g, (void)p, (void)e;
+    a->wide = a->c >= WIDE ? a->c : (WIDE + a->c - 1) / a->c * a->c;
+    a->tile = a->wide >= TILE ? a->wide : TILE / a->wide * a->wide;
+    a->tiles = (a->m + a->tile - 1) / a->tile;
+    a->per_group = (a->tiles + MAX_GROUPS - 1) / MAX_GROUPS;
+    a->groups = (a->tiles + a->per_group - 1) / a->per_group;
+    a->nsums = 2 * a->c + (size_t)a->s.nq * Q_MAX_ACC;
+    if (a->s.norm != CHAIN_NO_NORM) n->save_bytes = SV_ROWS * a->c * sizeof(float);
+    n->scratch_bytes = 4 * a->wide * sizeof(float) + MEM_ALIGN + a->groups * a->nsums * sizeof(double);
+    n->inplace = !n->run_bwd;
+    n->grad_inplace = true;
+    if (n->run_bwd) {
+        bool recompute = !a->s.plain;
+        n->bwd_in = (a->s.norm != CHAIN_NO_NORM || recompute ? 1u : 0) |
+                    (recompute && a->in_res >= 0 ? 1u << a->in_res : 0);
+        n->bwd_out = a->s.plain ? 1u : 0;
+        for (int k = 0; k < a->s.nq; k++)
+            for (int i = 0; i < a->s.q[k]->np; i++)
+                if (a->s.q[k]->p[i]->kind != PK_BUFFER) a->s.q[k]->p[i]->trained = true;
+    }
+    return 0;
+}
+
+/* With quantizers of its own parameters backward runs even where the image is the input. */
+static const OpDef op_chain = {"chain", OP_GRAD_PARTS, prepare, forward, backward, NULL};
+static const OpDef op_chain_q = {"chain_q", OP_GRAD_PARTS | OP_OWN_PARAMS, prepare, forward, backward, NULL};
+
+void graph_chain(Graph *g, const char *name, int x, const ChainSpec *c, int out[1 + CHAIN_MAX_Q])
+{
+    const Tensor *t = &g->v[x].t;
+    Tensor shape = *t;
+    ChainNode a = {.s = *c, .m = tensor_len(t), .c = (size_t)t->dim[1], .in_res = -1, .in_scale = -1, .in_shift = -1};
+    int in[4] = {x}, nin = 1, node;
+    ASSERT(a.c <= CHAIN_MAX_CHANNELS, "%s: %zu channels", name, a.c);
+    if (c->residual >= 0) in[a.in_res = nin++] = c->residual;
+    if (c->norm != CHAIN_NO_NORM && c->scale >= 0) in[a.in_scale = nin++] = c->scale;
+    if (c->norm != CHAIN_NO_NORM && c->shift >= 0) in[a.in_shift = nin++] = c->shift;
+    node = graph_node(g, c->nq ? &op_chain_q : &op_chain, name, nin, in, &a, sizeof a);
+    out[0] = c->plain ? graph_out(g, node, shape) : -1;
+    for (int k = 0; k < c->nq; k++) out[1 + k] = graph_out(g, node, shape);
+}
+
+/* ---- a quantizer as a node of its own ---- */
+
+static QCtx context(const Node *n, Exec *x, void *scratch)
+{
+    QCtx c = {.phase = (Phase)x->phase, .save = exec_save(x, n), .scratch = scratch, .aux_loss = &x->aux_loss};
+    return c;
+}
+
+static int quant_prepare(Graph *g, Node *n, Prim *p, Err *e)
+{
+    QInst *q = *(QInst **)n->attr;
+    (void)p, (void)e;
+    qinst_need(q, &g->v[n->in[0]].t, g->train ? PH_TRAIN : PH_EVAL, &n->save_bytes, &n->scratch_bytes);
+    n->bwd_in = n->run_bwd ? 1 : 0;
+    n->inplace = !g->train && q->fn->row && !n->hoisted;
+    n->grad_inplace = q->fn->row != NULL;
+    for (int i = 0; n->run_bwd && i < q->np; i++)
+        if (q->p[i]->kind != PK_BUFFER) q->p[i]->trained = true;
+    return 0;
+}
+
+static void quant_forward(Node *n, Exec *x)
+{
+    Tensor src = exec_in_tensor(x, n, 0), dst = exec_out_tensor(x, n, 0);
+    QCtx c = context(n, x, exec_scratch(x, n));
+    QInst *q = *(QInst **)n->attr;
+    qinst_forward(q, &src, &dst, &c);
+    if (q->fault) x->fault = q->fault;
+}
+
+static void quant_backward(Node *n, Exec *x)
+{
+    Tensor src = exec_in_tensor(x, n, 0), dy = exec_out_tensor(x, n, 0), dx = src;
+    QCtx c = context(n, x, exec_scratch_bwd(x, n));
+    union {
+        const float *c;
+        void *p;
+    } u = {exec_gout(x, n, 0)}; /* backward only reads it */
+    dy.data = u.p;
+    dx.data = exec_gin(x, n, 0);
+    c.want_dx = dx.data != NULL;
+    qinst_backward(*(QInst **)n->attr, &src, &dy, dx.data ? &dx : NULL, &c);
+}
+
+static const OpDef op_quant_w = {"quant_w", OP_OWN_PARAMS | OP_HOISTABLE, quant_prepare, quant_forward, quant_backward, NULL};
+static const OpDef op_quant = {"quant", OP_OWN_PARAMS, quant_prepare, quant_forward, quant_backward, NULL};
+
+int graph_quant(Graph *g, const char *name, int x, QInst *q)
+{
+    return graph_out(g, graph_node(g, q->role == Q_WEIGHT ? &op_quant_w : &op_quant, name, 1, &x, &q, sizeof q), g->v[x].t);
+}

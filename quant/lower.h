@@ -1,0 +1,42 @@
+/* quant/lower.h -- Spec -> Graph for one (phase, variant, batch). The only place that knows how quantizers are placed.
+ *
+ * Default, for a convolution: [act quantizer] -> conv( , [weight quantizer]) -> [out quantizer]; a norm, the sum and the activation behind
+ * it and the act quantizers of the readers become one chain node when opts.fuse; outside training the norm is folded into the
+ * convolution's weights. A method with `.lower` does its own units through the functions below. */
+#ifndef QUANT_LOWER_H
+#define QUANT_LOWER_H
+
+#include "engine/ops.h"
+#include "quant/qplan.h"
+
+typedef struct Lower {
+    Graph *g;
+    const Spec *spec;
+    QPlan *qp;
+    Phase phase;
+    int variant, batch;
+    float smoothing;
+    int *value;     /* per unit: its value, -1: not yet, or swallowed by a fusion */
+    int *quantized; /* per conv or linear: its quantized input where a chain has made it, else -1 */
+    int input, labels, logits, loss; /* labels, loss: -1 outside training */
+} Lower;
+
+/* Fills g. Value indices of input, labels, logits, loss are left in lw. */
+int lower_graph(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int batch, float smoothing, Err *e);
+void lower_free(Lower *lw);
+
+/* ---- for methods with `.lower` ---- */
+/* The default lowering of a conv or linear unit. */
+int lower_default(Lower *lw, int unit, Err *e);
+/* Value of the unit's input, quantized by its act role (made by a chain, or a node of its own); the input itself when float. */
+int lower_act(Lower *lw, int unit);
+/* Value of its weight, quantized; the parameter when float. */
+int lower_weight(Lower *lw, int unit);
+/* A convolution or linear with the unit's geometry. bias -1: none. */
+int lower_conv(Lower *lw, int unit, int x, int w, int bias);
+/* Sets the unit's result; a unit with a value is skipped by the lowering: this is how a method swallows the norm behind it. */
+void lower_set(Lower *lw, int unit, int value);
+NormStats lower_norm_stats(const Lower *lw, int norm_unit);
+bool lower_trains(const Lower *lw); /* batch statistics, gradients */
+
+#endif

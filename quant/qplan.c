@@ -1,0 +1,208 @@
+/* quant/qplan.c -- see qplan.h. */
+#include "quant/qplan.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static bool is_float(const char *method)
+{
+    return !method || !method[0] || str_eq(method, "none") || str_eq(method, "float");
+}
+
+static const QMethod *find_method(const char *name, const char *key, Err *e)
+{
+    const char *names[64];
+    size_t n = 0;
+    const QMethod *m = quant_find(name);
+    const char *near;
+    if (m) return m;
+    while (quant_methods[n] && n < ARRAY_LEN(names)) names[n] = quant_methods[n]->name, n++;
+    near = str_nearest(name, names, n);
+    err_set(e, ERR_CONFIG, "%s: unknown quantization method '%s'%s%s%s", key, name, near ? "; did you mean '" : "",
+            near ? near : "", near ? "'?" : "");
+    return NULL;
+}
+
+/* Which method quantizes a role of a unit, at how many bits; NULL: float. */
+typedef struct Choice {
+    const QMethod *method;
+    int bits;
+} Choice;
+
+static Choice choose(const QPlan *qp, const Unit *u, QRole role, int variant, const QMethod *const method[Q_NROLES])
+{
+    const QOpts *o = qp->opts;
+    const QMethod *m = method[role];
+    const bool edge = (u->marks & (UM_FIRST | UM_LAST)) != 0;
+    const int asked = u->marks & UM_FIRST ? o->first_bit : u->marks & UM_LAST ? o->last_bit : 0;
+    int bits = qp->bits[variant] ? qp->bits[variant] : role == Q_WEIGHT ? o->wt_bit : role == Q_ACT ? o->fm_bit : o->ot_bit;
+    Choice none = {NULL, 32};
+    if (!m || (u->marks & UM_NO_QUANT)) return none;
+    if (edge) {
+        const bool own_rule = m->default_edge_bits && (!asked || asked == m->default_edge_bits);
+        if (asked == 32) return none;
+        if (own_rule && m->edge_method) { /* weights only, by a simpler method */
+            if (role != Q_WEIGHT) return none;
+            return (Choice){quant_find(m->edge_method), m->default_edge_bits};
+        }
+        if (own_rule) bits = m->default_edge_bits;
+        if (asked) bits = asked;
+        if (role == Q_ACT && (u->marks & UM_FIRST)) return none; /* the image itself */
+    }
+    if (bits >= 32 && !(m->traits & QT_DECLARES_AT_32)) return none;
+    return (Choice){m, bits};
+}
+
+static int add_instances(QPlan *qp, int unit, QRole role, const QMethod *const method[Q_NROLES], Err *e)
+{
+    const Unit *u = &qp->spec->u[unit];
+    QUnit *qu = &qp->u[unit];
+    char name[256];
+    int act_shape[3] = {u->ic, u->ih, u->iw}, out_shape[3] = {u->c, u->h, u->w};
+    for (int v = 0; v < qp->nvariants; v++) {
+        Choice c = choose(qp, u, role, v, method);
+        QInst *q;
+        int nd = 3;
+        const int *dim = role == Q_ACT ? act_shape : out_shape;
+        if (!c.method) continue;
+        if (!c.method->role[role])
+            return err_set(e, ERR_CONFIG, "%s: method '%s' has no %s quantizer", u->name, c.method->name,
+                           role == Q_WEIGHT ? "weight" : role == Q_ACT ? "activation" : "output");
+        if (!qu->q[role]) qu->q[role] = arena_alloc(&qp->arena, (size_t)qp->nvariants * sizeof *qu->q[role]);
+        q = &qu->q[role][v];
+        if (role == Q_WEIGHT) {
+            nd = qu->weight->value.ndim;
+            dim = qu->weight->value.dim;
+        }
+        snprintf(name, sizeof name, "%s.", u->name);
+        if (qinst_init(q, c.method, role, c.bits, v, qp->opts, qp->store, role == Q_WEIGHT ? qu->weight : NULL, u->marks, nd, dim,
+                       name, e) < 0)
+            return -1;
+        if (c.method->lower && role != Q_OUT) qu->method = c.method;
+    }
+    return 0;
+}
+
+static void declare_norm(QPlan *qp, int unit)
+{
+    const Unit *u = &qp->spec->u[unit];
+    const NormAttr *a = &u->u.norm;
+    ParamStore *ps = qp->store;
+    const bool many = qp->opts->switch_norm && qp->nvariants > 1;
+    for (int v = 0; v < qp->nvariants; v++) {
+        NormParams *p = &qp->u[unit].norm[v];
+        char name[256];
+        if (v && !many) {
+            *p = qp->u[unit].norm[0];
+            continue;
+        }
+        if (many)
+            snprintf(name, sizeof name, "%s.%d", u->name, v);
+        else
+            snprintf(name, sizeof name, "%s", u->name);
+        if (a->affine) {
+            p->scale = store_add(ps, PK_NORM, DT_F32, (Init){INIT_CONST, a->weight_init, 0}, 1, &u->c, "%s.weight", name);
+            p->shift = store_add(ps, PK_NORM, DT_F32, (Init){INIT_CONST, 0, 0}, 1, &u->c, "%s.bias", name);
+        }
+        p->mean = store_add(ps, PK_BUFFER, DT_F32, (Init){INIT_CONST, 0, 0}, 1, &u->c, "%s.running_mean", name);
+        p->var = store_add(ps, PK_BUFFER, DT_F32, (Init){INIT_CONST, 1, 0}, 1, &u->c, "%s.running_var", name);
+        p->count = store_add(ps, PK_BUFFER, DT_S64, (Init){INIT_CONST, 0, 0}, 0, NULL, "%s.num_batches_tracked", name);
+    }
+}
+
+static int declare(QPlan *qp, int unit, const QMethod *const method[Q_NROLES], Err *e)
+{
+    const Unit *u = &qp->spec->u[unit];
+    QUnit *qu = &qp->u[unit];
+    ParamStore *ps = qp->store;
+    static const QRole order[] = {Q_ACT, Q_WEIGHT, Q_OUT};
+    switch (u->kind) {
+    case U_CONV: {
+        const ConvAttr *a = &u->u.conv;
+        int dim[4] = {a->oc, u->ic / (a->groups ? a->groups : 1), a->k, a->k};
+        qu->weight = store_add(ps, PK_WEIGHT, DT_F32, a->init, 4, dim, "%s.weight", u->name);
+        if (a->bias) qu->bias = store_add(ps, PK_BIAS, DT_F32, (Init){INIT_CONST, 0, 0}, 1, &a->oc, "%s.bias", u->name);
+        break;
+    }
+    case U_LINEAR: {
+        const LinearAttr *a = &u->u.linear;
+        int dim[2] = {a->out, u->ic * u->ih * u->iw};
+        qu->weight = store_add(ps, PK_WEIGHT, DT_F32, a->init, 2, dim, "%s.weight", u->name);
+        if (a->bias) qu->bias = store_add(ps, PK_BIAS, DT_F32, a->bias_init, 1, &a->out, "%s.bias", u->name);
+        break;
+    }
+    case U_NORM:
+        declare_norm(qp, unit);
+        return 0;
+    case U_SCALE:
+    case U_SHIFT:
+        qu->weight = store_scalar(ps, PK_BIAS, u->u.init, "%s", u->name);
+        return 0;
+    case U_ACT:
+        if (u->u.act.kind == AK_PRELU)
+            qu->weight = store_add(ps, PK_BIAS, DT_F32, (Init){INIT_CONST, u->u.act.slope, 0}, 1, &u->c, "%s.weight", u->name);
+        return 0;
+    default:
+        return 0;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(order); i++)
+        if (add_instances(qp, unit, order[i], method, e) < 0) return -1;
+    return 0;
+}
+
+int qplan_build(QPlan *qp, const Spec *spec, const QOpts *opts, ParamStore *store, Err *e)
+{
+    const char *const name[Q_NROLES] = {[Q_WEIGHT] = opts->wt_quant, [Q_ACT] = opts->fm_quant, [Q_OUT] = opts->ot_quant};
+    static const char *const key[Q_NROLES] = {[Q_WEIGHT] = "wt_quant", [Q_ACT] = "fm_quant", [Q_OUT] = "ot_quant"};
+    const QMethod *method[Q_NROLES] = {NULL};
+    int *order, r = 0;
+    *qp = (QPlan){.spec = spec, .opts = opts, .store = store, .nvariants = opts->nbits_list ? opts->nbits_list : 1};
+    ASSERT(qp->nvariants <= QPLAN_MAX_VARIANTS, "%d variants", qp->nvariants);
+    for (int v = 0; v < opts->nbits_list; v++) qp->bits[v] = opts->bits_list[v];
+    for (int i = 0; i < Q_NROLES; i++) {
+        if (is_float(name[i])) continue;
+        method[i] = find_method(name[i], key[i], e);
+        if (!method[i]) return -1;
+    }
+    qp->u = xcalloc((size_t)spec->n, sizeof *qp->u);
+    order = xcalloc((size_t)spec->n, sizeof *order);
+    spec_declaration_order(spec, order);
+    for (int i = 0; i < spec->n && r == 0; i++) r = declare(qp, order[i], method, e);
+    free(order);
+    return r;
+}
+
+void qplan_each(QPlan *qp, void (*f)(QInst *q, void *arg), void *arg)
+{
+    for (int i = 0; i < qp->spec->n; i++)
+        for (int r = 0; r < Q_NROLES; r++)
+            for (int v = 0; qp->u[i].q[r] && v < qp->nvariants; v++)
+                if (qp->u[i].q[r][v].fn) f(&qp->u[i].q[r][v], arg);
+}
+
+static void release(QInst *q, void *arg)
+{
+    (void)arg;
+    qinst_free(q);
+}
+
+void qplan_free(QPlan *qp)
+{
+    if (qp->u) qplan_each(qp, release, NULL);
+    free(qp->u);
+    arena_free(&qp->arena);
+    *qp = (QPlan){0};
+}
+
+QInst *qplan_get(const QPlan *qp, int unit, QRole role, int variant)
+{
+    QInst *q = qp->u[unit].q[role];
+    if (!q || !q[variant].fn || !q[variant].enabled) return NULL;
+    return &q[variant];
+}
+
+int qplan_bits(const QPlan *qp, int unit, QRole role, int variant)
+{
+    const QInst *q = qplan_get(qp, unit, role, variant);
+    return q ? q->bits : 32;
+}
