@@ -31,6 +31,11 @@ int model_eval(Model *m, int variant, const float *x, const int32_t *label, int 
                const float **logits, Err *e);
 void model_after_step(Model *m);   /* after the optimizer: every quantizer's after_step */
 
+/* Policy: `enable`, or a method's own attribute, on every instance whose name contains `pattern`. Number of instances set, or -1 with `e`.
+ * Programs are dropped when the graph changes. */
+int model_set(Model *m, const char *pattern, const char *attr, double value, Err *e);
+void model_drop_programs(Model *m);
+
 size_t model_arena_bytes(const Model *m);             /* planned activations, the largest program */
 void model_print(Model *m, Phase ph, int batch, Str *out);   /* the graph: nodes, shapes, implementations, bytes, lifetimes */
 

@@ -1,0 +1,310 @@
+/* run/model.c -- see model.h. */
+#include "run/model.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "quant/lower.h"
+
+/* Graph, plan and primitives for one (phase, variant, batch). */
+typedef struct Program {
+    Phase phase;
+    int variant, batch;
+    Graph g;
+    Plan plan;
+    Lower lw;
+    Exec x;
+    struct Program *next;
+} Program;
+
+struct Model {
+    Spec spec;
+    ParamStore store;
+    QPlan qp;
+    QOpts qopts;
+    Prim *prim;
+    Program *programs;
+    char *arena;         /* shared: programs never run at the same time */
+    size_t arena_bytes;
+    float smoothing;
+    uint64_t seed;
+    float *pad_x;        /* a partial evaluation batch, padded */
+};
+
+Model *model_new(const NetOpts *no, const QOpts *qo, double label_smoothing, uint64_t seed, Err *e)
+{
+    Model *m = xcalloc(1, sizeof *m);
+    m->smoothing = (float)label_smoothing;
+    m->seed = seed;
+    m->qopts = *qo;
+    m->prim = prim_open(e);
+    if (!m->prim || net_build(&m->spec, no, e) < 0 || qplan_build(&m->qp, &m->spec, &m->qopts, &m->store, e) < 0) {
+        model_free(m);
+        return NULL;
+    }
+    store_init(&m->store, seed);
+    return m;
+}
+
+static void program_free(Program *p)
+{
+    exec_free(&p->x);
+    plan_free(&p->plan);
+    lower_free(&p->lw);
+    graph_free(&p->g);
+    free(p);
+}
+
+void model_drop_programs(Model *m)
+{
+    while (m->programs) {
+        Program *p = m->programs;
+        m->programs = p->next;
+        program_free(p);
+    }
+}
+
+void model_free(Model *m)
+{
+    if (!m) return;
+    model_drop_programs(m);
+    qplan_free(&m->qp);
+    spec_free(&m->spec);
+    store_free(&m->store);
+    prim_close(m->prim);
+    free(m->arena);
+    free(m->pad_x);
+    free(m);
+}
+
+const Spec *model_spec(const Model *m)
+{
+    return &m->spec;
+}
+
+ParamStore *model_store(Model *m)
+{
+    return &m->store;
+}
+
+QPlan *model_qplan(Model *m)
+{
+    return &m->qp;
+}
+
+/* Programs hold pointers into the arena: when it must grow, they are pointed at the new one. */
+static void grow_arena(Model *m, size_t bytes)
+{
+    const size_t huge = (size_t)2 << 20;
+    if (bytes <= m->arena_bytes) return;
+    bytes = (bytes + huge - 1) / huge * huge;
+    free(m->arena);
+    m->arena = aligned_alloc(huge, bytes);
+    ASSERT(m->arena, "out of memory: %zu bytes of activations", bytes);
+    madvise(m->arena, bytes, MADV_HUGEPAGE); /* fewer TLB misses; harmless where it is refused */
+    m->arena_bytes = bytes;
+    for (Program *p = m->programs; p; p = p->next) {
+        uint64_t version = p->x.weights_version;
+        exec_free(&p->x);
+        exec_init(&p->x, &p->g, &p->plan, m->arena);
+        p->x.weights_version = version;
+    }
+}
+
+static Program *program(Model *m, Phase phase, int variant, int batch, Err *e)
+{
+    Program *p;
+    for (p = m->programs; p; p = p->next)
+        if (p->phase == phase && p->variant == variant && p->batch == batch) return p;
+    p = xcalloc(1, sizeof *p);
+    p->phase = phase, p->variant = variant, p->batch = batch;
+    graph_init(&p->g, phase == PH_TRAIN);
+    if (lower_graph(&p->lw, &p->g, &m->qp, phase, variant, batch, m->smoothing, e) < 0 || graph_finish(&p->g, m->prim, e) < 0) {
+        program_free(p);
+        return NULL;
+    }
+    plan_make(&p->plan, &p->g, true);
+    if (phase == PH_TRAIN) store_alloc_grads(&m->store);
+    p->next = m->programs;
+    m->programs = p;
+    grow_arena(m, p->plan.arena_bytes);
+    if (!p->x.g) exec_init(&p->x, &p->g, &p->plan, m->arena);
+    p->x.phase = (int)phase;
+    p->x.seed = m->seed;
+    return p;
+}
+
+int model_prepare(Model *m, Phase phase, int variant, int batch, Err *e)
+{
+    return program(m, phase, variant, batch, e) ? 0 : -1;
+}
+
+static int not_finite(Program *p, double loss, Err *e)
+{
+    const char *node;
+    if (p->x.fault) return err_set(e, ERR_DIVERGED, "%s", p->x.fault);
+    node = exec_find_nonfinite(&p->x);
+    return err_set(e, ERR_DIVERGED, "the loss is %g; first not finite: the output of '%s'", loss, node ? node : "loss");
+}
+
+int model_train(Model *m, int variant, const float *x, const int32_t *label, int batch, int64_t step, double *loss,
+                const float **logits, Err *e)
+{
+    Program *p = program(m, PH_TRAIN, variant, batch, e);
+    if (!p) return -1;
+    exec_bind(&p->x, p->lw.input, x);
+    exec_bind(&p->x, p->lw.labels, label);
+    p->x.step = step;
+    exec_forward(&p->x, 0);
+    *loss = (double)*(const float *)p->x.data[p->lw.loss] + p->x.aux_loss;
+    if (logits) *logits = p->x.data[p->lw.logits];
+    if (p->x.fault || !isfinite(*loss)) return not_finite(p, *loss, e);
+    exec_backward(&p->x);
+    return 0;
+}
+
+static double cross_entropy(const float *z, int classes, int label)
+{
+    double top = (double)z[0], sum = 0;
+    for (int k = 1; k < classes; k++) top = fmax(top, (double)z[k]);
+    for (int k = 0; k < classes; k++) sum += exp((double)z[k] - top);
+    return top + log(sum) - (double)z[label];
+}
+
+int model_eval(Model *m, int variant, const float *x, const int32_t *label, int n, int batch, double *loss_sum,
+               const float **logits, Err *e)
+{
+    const Unit *in = &m->spec.u[0];
+    const int classes = m->spec.u[m->spec.out].c;
+    const size_t image = (size_t)in->c * (size_t)in->h * (size_t)in->w;
+    Program *p = program(m, PH_EVAL, variant, batch, e);
+    const float *z;
+    if (!p) return -1;
+    ASSERT(n <= batch, "%d images for a batch of %d", n, batch);
+    if (n < batch) {
+        free(m->pad_x);
+        m->pad_x = xaligned(image * (size_t)batch * sizeof *m->pad_x);
+        memcpy(m->pad_x, x, image * (size_t)n * sizeof *x);
+        x = m->pad_x;
+    }
+    exec_bind(&p->x, p->lw.input, x);
+    exec_forward(&p->x, store_version(&m->store));
+    if (p->x.fault) return err_set(e, ERR_DIVERGED, "%s", p->x.fault);
+    z = p->x.data[p->lw.logits];
+    if (logits) *logits = z;
+    *loss_sum = 0;
+    for (int i = 0; i < n; i++)
+        if (label[i] >= 0) *loss_sum += cross_entropy(z + (size_t)i * (size_t)classes, classes, label[i]);
+    return 0;
+}
+
+static void after_step(QInst *q, void *arg)
+{
+    (void)arg;
+    if (q->fn->after_step) q->fn->after_step(q);
+}
+
+void model_after_step(Model *m)
+{
+    qplan_each(&m->qp, after_step, NULL);
+}
+
+size_t model_arena_bytes(const Model *m)
+{
+    return m->arena_bytes;
+}
+
+void model_print(Model *m, Phase ph, int batch, Str *out)
+{
+    Err e = {0};
+    Program *p = program(m, ph, 0, batch, &e);
+    if (!p) {
+        str_printf(out, "%s\n", e.msg);
+        return;
+    }
+    graph_print(&p->g, out);
+    str_printf(out, "%d nodes, %d blocks, arena %.1f MB (lower bound %.1f MB), kept %.1f MB\n", p->g.nn, p->plan.blocks,
+               (double)p->plan.arena_bytes / 1e6, (double)p->plan.lower_bound / 1e6, (double)p->plan.fixed_bytes / 1e6);
+}
+
+/* Set, or a method's own attribute, on every instance whose name contains `pattern`. */
+typedef struct SetArg {
+    const char *pattern, *attr;
+    double value;
+    int done;
+    bool graph_changed;
+    Err *e;
+} SetArg;
+
+static void set_one(QInst *q, void *arg)
+{
+    SetArg *a = arg;
+    if (a->done < 0 || !strstr(q->name, a->pattern)) return;
+    if (str_eq(a->attr, "enable")) {
+        a->graph_changed = a->graph_changed || q->enabled != (a->value != 0);
+        q->enabled = a->value != 0;
+    } else if (!q->fn->set || q->fn->set(q, a->attr, a->value, a->e) < 0) {
+        if (a->e && !a->e->msg[0]) err_set(a->e, ERR_CONFIG, "%s: no attribute '%s'", q->name, a->attr);
+        a->done = -1;
+        return;
+    }
+    a->done++;
+}
+
+int model_set(Model *m, const char *pattern, const char *attr, double value, Err *e)
+{
+    SetArg a = {pattern, attr, value, 0, false, e};
+    qplan_each(&m->qp, set_one, &a);
+    if (a.graph_changed) model_drop_programs(m);
+    return a.done;
+}
+
+int model_profile(Model *m, Phase ph, int batch, int steps, OpTime **t, int *n, double *total_s, Err *e)
+{
+    Program *p = program(m, ph, 0, batch, e);
+    const Unit *in = &m->spec.u[0];
+    size_t image = (size_t)in->c * (size_t)in->h * (size_t)in->w;
+    float *x;
+    int32_t *label;
+    Rng r = rng_stream(m->seed, RNG_TEST, 0, 0);
+    if (!p) return -1;
+    x = xaligned(image * (size_t)batch * sizeof *x);
+    label = xcalloc((size_t)batch, sizeof *label);
+    for (size_t i = 0; i < image * (size_t)batch; i++) x[i] = (float)rng_range(&r, -1, 1);
+    for (int i = 0; i < batch; i++) label[i] = i % m->spec.u[m->spec.out].c;
+    exec_bind(&p->x, p->lw.input, x);
+    if (ph == PH_TRAIN) exec_bind(&p->x, p->lw.labels, label);
+    *n = p->g.nn;
+    *t = xcalloc((size_t)p->g.nn, sizeof **t);
+    *total_s = 0;
+    p->x.timing = true;
+    for (int s = 0; s < steps + 2; s++) {
+        double t0 = exec_now(), all;
+        exec_forward(&p->x, store_version(&m->store));
+        if (ph == PH_TRAIN) exec_backward(&p->x);
+        all = exec_now() - t0;
+        if (s < 2) continue; /* warm-up */
+        if (s == 2 || all < *total_s) *total_s = all;
+        for (int i = 0; i < p->g.nn; i++) {
+            const Node *nd = &p->g.n[i];
+            OpTime *o = &(*t)[i];
+            if (s == 2 || nd->t_fwd < o->fwd_s) o->fwd_s = nd->t_fwd;
+            if (s == 2 || nd->t_bwd < o->bwd_s) o->bwd_s = nd->t_bwd;
+        }
+    }
+    p->x.timing = false;
+    for (int i = 0; i < p->g.nn; i++) {
+        const Node *nd = &p->g.n[i];
+        OpTime *o = &(*t)[i];
+        o->name = nd->name, o->op = nd->op->name, o->impl = nd->impl ? nd->impl : "";
+        o->flops = nd->flops;
+        if (nd->hoisted) o->fwd_s = 0;
+        for (int k = 0; k < nd->nin; k++) o->bytes += (double)tensor_bytes(&p->g.v[nd->in[k]].t);
+        for (int k = 0; k < nd->nout; k++) o->bytes += (double)tensor_bytes(&p->g.v[nd->out[k]].t);
+    }
+    free(x);
+    free(label);
+    return 0;
+}
