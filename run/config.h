@@ -31,6 +31,11 @@ typedef struct RunOpts {
     const char *compat;                    /* "corrected" | "original" */
     bool tensorboard, plots;
     const char *experiment;                /* name shown, default config name */
+    /* Keys of the originals that other options are made from while loading. */
+    bool normalize;                        /* -> data.input */
+    int batch_size_per_gpu, num_gpus_per_job; /* -> batch_size */
+    double multistep_lr_gamma, exp_decaying_lr_gamma; /* -> optim.gamma, by schedule */
+    int exp_decaying_period, lr_step_size; /* -> optim.step_size, by schedule */
 } RunOpts;
 
 typedef struct Config {
@@ -43,9 +48,12 @@ typedef struct Config {
     Arena arena;
 } Config;
 
+/* Every option at its default. Release with config_free. */
 void config_default(Config *c);
 /* Reads the file (includes first), then the overrides "key=value" in order, then checks ranges and contradictions. All faults at once in
- * `e`, one per line. `file` "" : only defaults and overrides; "smoke": the embedded configs/smoke.yml. */
+ * `e`, one per line. `file` "" : only defaults and overrides; "smoke": the embedded configs/smoke.yml.
+ * `app:FILE` and `bs:N` are accepted among `file` and `overrides` as the originals take them, with their rule for large
+ * batches (config_note_ignored says so). -1 with ERR_CONFIG; `c` may then still be passed to config_free only. */
 int config_load(Config *c, const char *file, int noverrides, char **overrides, Err *e);
 void config_free(Config *c);
 
@@ -56,6 +64,6 @@ void config_resolved(const Config *c, Str *out);   /* resolved.yml: loads to the
 int config_differs(const Config *c, const char *resolved_file, Str *out, Err *e);
 void config_help(const char *pattern, Str *out);   /* NULL: all keys */
 void config_docs(Str *out);                        /* docs/keys.md */
-void config_note_ignored(const Config *c);         /* at -v: keys accepted without effect, repeated keys */
+void config_note_ignored(const Config *c);         /* logs rules applied, and at -v keys without effect and repeated keys */
 
 #endif

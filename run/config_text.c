@@ -1,0 +1,251 @@
+/* run/config_text.c -- a configuration and the key table as text: show, resolved.yml, help, docs/keys.md. */
+#include "run/config.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "run/keys.h"
+
+static bool has_value(const Key *k)
+{
+    return k->kind == KK_VALUE || k->kind == KK_LIST || k->kind == KK_GROUPS;
+}
+
+/* Rows that a configuration's own text names. */
+static bool is_listed(const Key *k)
+{
+    return has_value(k) && !(k->flags & KF_FOLDED);
+}
+
+static void pad(Str *out, size_t from, size_t width)
+{
+    size_t used = out->len - from;
+    do str_puts(out, " ");
+    while (++used < width);
+}
+
+/* ---- one configuration ---- */
+
+void config_show(const Config *c, Str *out)
+{
+    Str t = { 0 };
+    size_t wname = 0, wvalue = 0;
+    for (size_t i = 0; i < nkeys; i++) {
+        size_t n = strlen(keys[i].name);
+        if (!is_listed(&keys[i])) continue;
+        t.len = 0;
+        key_value_text(c, &keys[i], &t);
+        if (n > wname) wname = n;
+        if (t.len > wvalue && t.len <= 40) wvalue = t.len;
+    }
+    for (size_t i = 0; i < nkeys; i++) {
+        const Key *k = &keys[i];
+        size_t from = out->len;
+        if (k->kind == KK_SECTION && i + 1 < nkeys && has_value(&keys[i + 1])) str_printf(out, "%s%s\n", i ? "\n" : "", k->doc);
+        if (!is_listed(k)) continue;
+        str_printf(out, "  %s", k->name);
+        pad(out, from, wname + 4);
+        from = out->len;
+        key_value_text(c, k, out);
+        pad(out, from, wvalue + 2);
+        key_origin_text(&c->state[i], out);
+        str_puts(out, "\n");
+    }
+    str_free(&t);
+}
+
+/* A file name inside a comment must not end it. */
+static void put_comment(const char *s, Str *out)
+{
+    for (; *s; s++) str_printf(out, "%c", iscntrl((unsigned char)*s) ? '?' : *s);
+}
+
+void config_resolved(const Config *c, Str *out)
+{
+    Str origin = { 0 };
+    str_puts(out, "# Every option of the run");
+    if (*c->run.config_file) {
+        str_puts(out, ", from ");
+        put_comment(c->run.config_file, out);
+    }
+    str_puts(out, "\n");
+    for (size_t i = 0; i < nkeys; i++) {
+        const Key *k = &keys[i];
+        const char *dot = strchr(k->name, '.');
+        size_t from = out->len;
+        if (k->kind == KK_SECTION && i + 1 < nkeys && has_value(&keys[i + 1])) str_printf(out, "\n# %s\n", k->doc);
+        if (!is_listed(k)) continue;
+        /* A dotted key is a map; repeated maps of one name add up. */
+        if (dot) str_printf(out, "%.*s: {%s: ", (int)(dot - k->name), k->name, dot + 1);
+        else str_printf(out, "%s: ", k->name);
+        key_value_text(c, k, out);
+        if (dot) str_puts(out, "}");
+        if (c->state[i].origin != ORIGIN_DEFAULT) {
+            origin.len = 0;
+            key_origin_text(&c->state[i], &origin);
+            pad(out, from, 40);
+            str_puts(out, "# ");
+            put_comment(origin.s, out);
+        }
+        str_puts(out, "\n");
+    }
+    str_free(&origin);
+}
+
+int config_differs(const Config *c, const char *resolved_file, Str *out, Err *e)
+{
+    Config old;
+    Str a = { 0 }, b = { 0 };
+    int differs = 0, rc = config_load(&old, resolved_file, 0, NULL, e);
+    for (size_t i = 0; i < nkeys && rc == 0; i++) {
+        const Key *k = &keys[i];
+        if (!is_listed(k) || (k->flags & KF_NO_RESULT)) continue;
+        a.len = b.len = 0;
+        key_value_text(&old, k, &a);
+        key_value_text(c, k, &b);
+        if (str_eq(a.s, b.s)) continue;
+        if ((k->flags & KF_MAY_LACK) && (str_eq(a.s, "0") || str_eq(b.s, "0"))) continue;
+        if ((k->flags & KF_MAY_GROW) && strtod(b.s, NULL) > strtod(a.s, NULL)) continue;
+        str_printf(out, "%s%s: %s -> %s", differs ? "\n" : "", k->name, a.s, b.s);
+        differs = 1;
+    }
+    str_free(&a);
+    str_free(&b);
+    config_free(&old);
+    return rc ? -1 : differs;
+}
+
+void config_note_ignored(const Config *c)
+{
+    const char *rule = NULL;
+    for (size_t i = 0; i < nkeys; i++) {
+        const KeyState *s = &c->state[i];
+        if (keys[i].kind == KK_SECTION || s->origin == ORIGIN_DEFAULT) continue;
+        if (s->origin == ORIGIN_RULE) {
+            /* The originals' rule changes what the file says: always told, once. */
+            if (str_starts(s->file, "rule of") && !rule) {
+                rule = s->file;
+                log_msg(LOG_INFO, "%s: batch_size %d, lr %g, warm-up over %g epochs from %g", rule, c->run.batch_size, c->optim.lr,
+                        c->optim.warmup_epochs, c->optim.warmup_lr);
+            }
+            continue;
+        }
+        if (keys[i].kind == KK_IGNORED) log_msg(LOG_DEBUG, "%s: no effect: %s", s->typed, keys[i].doc);
+        if (s->repeated_line)
+            log_msg(LOG_DEBUG, "%s:%d: %s was set in line %d already; the last one counts", s->file, s->line, s->typed, s->repeated_line);
+    }
+}
+
+/* ---- the key table ---- */
+
+static void put_kind(const Key *k, Str *out)
+{
+    Str range = { 0 };
+    key_range_text(k, &range);
+    if (k->choices) choices_text(k->choices, out);
+    else str_puts(out, key_type_text(k));
+    if (range.len) str_printf(out, ", %s", range.s);
+    if (k->flags & KF_SECONDS) str_puts(out, " (seconds, or 55m, 2h)");
+    str_free(&range);
+}
+
+static void help_key(const Key *k, Str *out)
+{
+    str_printf(out, "%s\n", k->name);
+    if (k->kind == KK_IGNORED) {
+        str_printf(out, "  accepted without effect: %s\n", k->doc);
+    } else if (k->kind == KK_LATER) {
+        str_printf(out, "  not available in this version: %s\n", k->doc);
+        if (strlen(k->def) > 2) str_printf(out, "  accepted    %.*s\n", (int)strlen(k->def) - 2, k->def + 1);
+    } else {
+        str_printf(out, "  %s\n  value       ", k->doc);
+        put_kind(k, out);
+        str_printf(out, "\n  default     %s\n", str_eq(k->def, "''") ? "empty" : k->def);
+    }
+    if (*k->aliases) str_printf(out, "  also        %s\n", k->aliases);
+    if (*k->from) str_printf(out, "  known from  %s\n", k->from);
+}
+
+static bool contains(const char *hay, const char *needle)
+{
+    return hay && strcasestr(hay, needle);
+}
+
+void config_help(const char *pattern, Str *out)
+{
+    size_t n = 0;
+    bool exact = pattern && key_find(pattern);
+    for (size_t i = 0; i < nkeys; i++) {
+        const Key *k = &keys[i];
+        bool hit = !pattern;
+        if (k->kind == KK_SECTION) {
+            if (!pattern) str_printf(out, "%s== %s ==\n\n", n ? "\n" : "", k->doc);
+            continue;
+        }
+        if (exact)
+            hit = key_named(k, pattern); /* an alias may stand in several rows */
+        else if (pattern)
+            hit = contains(k->name, pattern) || contains(k->aliases, pattern) || contains(k->doc, pattern) ||
+                  contains(k->from, pattern);
+        if (!hit) continue;
+        if (n++ && pattern) str_puts(out, "\n");
+        help_key(k, out);
+    }
+    if (n == 0) {
+        const char *like = key_suggest(pattern);
+        str_printf(out, "no key matches '%s'%s%s%s\n", pattern, like ? "; did you mean '" : "; `qrun help keys` lists all",
+                   like ? like : "", like ? "'?" : "");
+    }
+}
+
+/* Markdown table cells must not hold bars. */
+static void put_cell(const char *s, Str *out)
+{
+    for (; *s; s++) {
+        if (*s == '|') str_puts(out, "\\|");
+        else str_putn(out, s, 1);
+    }
+}
+
+static void docs_row(const Key *k, Str *out)
+{
+    Str kind = { 0 };
+    str_printf(out, "| `%s` | ", k->name);
+    for (const char *a = k->aliases; *a;) {
+        size_t n = strcspn(a, " ");
+        str_printf(out, "`%.*s`%s", (int)n, a, a[n] ? ", " : "");
+        a += n + (a[n] == ' ');
+    }
+    str_puts(out, " | ");
+    if (has_value(k)) {
+        put_kind(k, &kind);
+        put_cell(kind.s, out);
+        str_printf(out, " | `%s` | ", k->def);
+    } else if (k->kind == KK_LATER) {
+        str_printf(out, "`%.*s` | ", (int)strlen(k->def) - 2, strlen(k->def) > 2 ? k->def + 1 : "-");
+    }
+    put_cell(k->doc, out);
+    str_printf(out, " | %s |\n", k->from);
+    str_free(&kind);
+}
+
+void config_docs(Str *out)
+{
+    str_puts(out, "# Configuration keys\n\n"
+                  "Generated by `make docs` from `run/keys.def`; do not edit. `qrun help NAME` prints one entry.\n\n"
+                  "A configuration is a flat YAML map; on the command line `key=value` follows the file, in any order. The order of strength is: default, included "
+                  "files (`_default: FILE`, `!include FILE`), the file, the command line. A repeated key: the last one counts. `~` asks for the "
+                  "default. `-` in a key counts as `_`. Names under \"known from\" are those of the original systems' files and flags.\n");
+    for (size_t i = 0; i < nkeys; i++) {
+        const Key *k = &keys[i];
+        if (k->kind != KK_SECTION) {
+            docs_row(k, out);
+            continue;
+        }
+        str_printf(out, "\n## %s\n\n", k->doc);
+        if (has_value(k + 1)) str_puts(out, "| key | also | value | default | meaning | known from |\n|---|---|---|---|---|---|\n");
+        else if (k[1].kind == KK_LATER) str_puts(out, "| key | also | accepted | what it would ask for | known from |\n|---|---|---|---|---|\n");
+        else str_puts(out, "| key | also | why | known from |\n|---|---|---|---|\n");
+    }
+}
