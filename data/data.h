@@ -20,12 +20,12 @@ typedef struct DataOpts {
     int nmean, nstd;
     int image_size;                  /* 0 = the recipe's */
     int num_classes;                 /* 0 = the data set's */
-    int limit_train, limit_val;      /* 0 = all; else the first N samples */
+    int limit_train, limit_val;      /* 0 = all; else the first N samples (class-per-folder trees: N spread evenly) */
     int data_loader_workers;
     bool shuffle, drop_last;
     uint64_t seed;
-    double synth_noise;              /* dataset: synthetic */
-    int synth_train, synth_val;
+    double synth_noise;              /* dataset: synthetic; deviation of the pixel noise, 1 = full scale; < 0: the default */
+    int synth_train, synth_val;      /* images drawn; 0: the defaults */
 } DataOpts;
 
 /* One data set, one split. Images are 8-bit RGB or grey, H,W,C. get() may be called from several threads at once. */
@@ -50,10 +50,11 @@ typedef struct DatasetDef {
     const char *name, *const *alias, *doc;
     int channels, classes, size;     /* size: side of an image, 0 = varies */
     const char *recipe;              /* default data_transforms */
-    int (*open)(Dataset *d, const DataOpts *o, Err *e);  /* fills count, classes, priv */
+    int (*open)(Dataset *d, const DataOpts *o, Err *e);  /* fills count, classes (as found), class_names, where, priv */
     int (*get)(const Dataset *d, uint32_t i, Image *im, int *label, Err *e);
     void (*close)(Dataset *d);
     const char *how_to_get;          /* printed when it is missing: commands to type, layout expected */
+    const char *const *places;       /* its usual file and folder names below a data folder, best first, ended by NULL */
 } DatasetDef;
 
 extern const DatasetDef *const datasets[]; /* ended by NULL */
@@ -65,6 +66,7 @@ void dataset_close(Dataset *d);
 typedef struct TransformRecipe TransformRecipe;
 const TransformRecipe *recipe_find(const char *name);
 extern const char *const recipe_names[]; /* ended by NULL */
+const char *recipe_doc(const TransformRecipe *r); /* one line */
 /* What reaches the net: channels, height, width, and the constants used. */
 typedef struct InputShape {
     int c, h, w;
@@ -91,7 +93,10 @@ typedef struct Batch {
 } Batch;
 
 typedef struct Loader Loader;
-/* Starts the workers (plain threads, no OpenMP inside). Batches come in the same order for any number of workers.
+/* A bad image under on_bad_image "fail" is the error of its batch, in order. Under "skip" it is logged and counted; in training the next
+ * good sample of the epoch's order takes its place, in validation the batch has one sample less.
+ *
+ * Starts the workers (plain threads, no OpenMP inside; 0 workers: loader_next does the work). Batches come in the same order for any number of workers.
  * Training: shuffled by (seed, RNG_SHUFFLE, epoch) when o->shuffle, last partial batch kept unless drop_last. */
 Loader *loader_open(const Dataset *d, const DataOpts *o, const InputShape *s, Split split, int batch_size, Err *e);
 int64_t loader_batches(const Loader *l);                               /* per epoch */
