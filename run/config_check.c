@@ -4,6 +4,7 @@
 #include "run/config.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "run/keys.h"
@@ -99,7 +100,6 @@ void config_derive(Config *c, Faults *f)
 {
     derive_batch(c, f);
     derive_input(c, f);
-    if (str_eq(c->optim.weight_decay_scheme, "only_no_bn")) c->optim.weight_decay_scheme = "weights";
     if (!c->run.log_dir[0]) {
         c->run.log_dir = arena_printf(&c->arena, "results/%s", c->run.config_name);
         by_rule(c, "log_dir", "from the file's name");
@@ -168,6 +168,20 @@ static void check_data(const Config *c, Faults *f)
         fault_key(f, c, "drop_last", "drop_last: true leaves no batch with limit_train: %d and batch_size: %d", d->limit_train, batch);
 }
 
+/* "KEY: text" lines of another area's check, at the place of their key where it is one of ours. */
+static void add_lines(Faults *f, const Config *c, const char *text)
+{
+    while (*text) {
+        size_t n = strcspn(text, "\n");
+        char *line = xstrndup(text, n), *key = xstrndup(text, strcspn(text, ":\n"));
+        const Key *k = key_find(key);
+        fault_key(f, c, k ? k->name : "optimizer", "%s", line);
+        free(line);
+        free(key);
+        text += n + (text[n] == '\n');
+    }
+}
+
 static void check_optim(const Config *c, Faults *f)
 {
     const OptimOpts *o = &c->optim;
@@ -191,8 +205,8 @@ static void check_optim(const Config *c, Faults *f)
         fault_key(f, c, "warmup_epochs", "warmup_epochs: %g is more than num_epochs: %d", o->warmup_epochs, o->num_epochs);
     if (o->lr_min > o->lr && good(c, "lr", "lr_min"))
         fault_key(f, c, "lr_min", "lr_min: %g is more than lr: %g", o->lr_min, o->lr);
-    if (f->n == before && good(c, "optimizer", "lr_scheduler") && optim_check(o, &e))
-        fault_key(f, c, "lr_scheduler", "%s", e.msg);
+    if (f->n == before && good(c, "optimizer", "lr_scheduler") && good(c, "weight_decay_scheme", NULL) && optim_check(o, &e))
+        add_lines(f, c, e.msg);
 }
 
 static void check_run(const Config *c, Faults *f)

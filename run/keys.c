@@ -68,6 +68,11 @@ static const char *at_schedules(size_t i)
     return schedules[i].name;
 }
 
+static const char *at_decay(size_t i)
+{
+    return decay_schemes[i].name;
+}
+
 static const char *at_recipes(size_t i)
 {
     return recipe_names[i];
@@ -90,7 +95,6 @@ WORDS(variant, "cifar", "imagenet", "mnist")
 WORDS(input, "normalized", "k256", "byte")
 WORDS(decoder, "auto", "libjpeg", "stb")
 WORDS(bad_image, "fail", "skip")
-WORDS(decay, "all", "weights", "only_no_bn")
 WORDS(precision, "f32", "bf16")
 WORDS(compat, "corrected", "original")
 
@@ -99,6 +103,7 @@ static const Choices choice_datasets = { "datasets", at_datasets };
 static const Choices choice_quant = { "quant", at_quant };
 static const Choices choice_optim = { "optimizers", at_optim };
 static const Choices choice_schedules = { "schedules", at_schedules };
+static const Choices choice_decay = { NULL, at_decay };
 static const Choices choice_recipes = { NULL, at_recipes };
 static const Choices choice_names = { NULL, at_names };
 
