@@ -31,12 +31,12 @@ struct Manifest {
     double clock;
 };
 
-Manifest *manifest_open(const char *path)
+Manifest *manifest_open(const char *path, bool keep)
 {
     Manifest *m = xcalloc(1, sizeof *m);
     json_error_t je;
     m->path = xstrdup(path);
-    if (fs_exists(path)) {
+    if (keep && fs_exists(path)) {
         m->root = json_load_file(path, JSON_REJECT_DUPLICATES, &je);
         if (!json_is_object(m->root)) {
             log_msg(LOG_WARN, "%s:%d:%d: %s; it is written anew", path, je.line, je.column, je.text);

@@ -9,8 +9,8 @@
 
 typedef struct Manifest Manifest;
 
-/* Reads PATH if it is there (a damaged one is warned about and begun anew). Never NULL. */
-Manifest *manifest_open(const char *path);
+/* With `keep` goes on with PATH if it is there (a damaged one is warned about and begun anew). Never NULL. */
+Manifest *manifest_open(const char *path, bool keep);
 void manifest_free(Manifest *m);
 
 /* Adds this start of the program. `resolved` is the file whose SHA-256 is recorded; `init` the checkpoint the

@@ -8,6 +8,7 @@
 #include "io/ckpt.h"
 #include "io/fs.h"
 #include "run/checkpoint.h"
+#include "run/keys.h"
 
 int session_open(Session *s, Config *cfg, Err *e)
 {
@@ -165,4 +166,16 @@ int session_load(Session *s, const char *path, Err *e)
     }
     tensors_free(&f);
     return r;
+}
+
+void session_config_text(const Config *cfg, Str *out)
+{
+    for (size_t i = 0; i < nkeys; i++) {
+        const Key *k = &keys[i];
+        if (k->kind != KK_VALUE && k->kind != KK_LIST && k->kind != KK_GROUPS) continue;
+        if (k->flags & (KF_NO_RESULT | KF_FOLDED)) continue;
+        str_printf(out, "%s: ", k->name);
+        key_value_text(cfg, k, out);
+        str_puts(out, "\n");
+    }
 }

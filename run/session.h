@@ -35,4 +35,8 @@ char *weights_path(const char *given, Err *e);
  * file's normalisation constants when the configuration does not set them. */
 int session_load(Session *s, const char *path, Err *e);
 
+/* "key: value" lines of every key that can change results: what a checkpoint carries. No folder of the run, no
+ * verbosity, so that two runs of one configuration write the same bytes wherever they stand. */
+void session_config_text(const Config *cfg, Str *out);
+
 #endif

@@ -1,0 +1,63 @@
+/* run/clips.c -- see clips.h. */
+#include "run/clips.h"
+
+#include <stdlib.h>
+
+#include "quant/qplan.h"
+#include "run/log.h"
+
+/* Calls f for every unit whose weight is quantized, in the order of the modules. */
+static void each_layer(Model *m, void (*f)(const Unit *u, const QInst *wt, const QInst *act, void *arg), void *arg)
+{
+    const Spec *spec = model_spec(m);
+    const QPlan *qp = model_qplan(m);
+    int *order = xcalloc((size_t)spec->n, sizeof *order);
+    spec_declaration_order(spec, order);
+    for (int i = 0; i < spec->n; i++) {
+        const QInst *wt = qplan_get(qp, order[i], Q_WEIGHT, 0), *act = qplan_get(qp, order[i], Q_ACT, 0);
+        if (wt || act) f(&spec->u[order[i]], wt, act, arg);
+    }
+    free(order);
+}
+
+static void print(const Unit *u, const QInst *wt, const QInst *act, void *arg)
+{
+    char line[512] = "";
+    (void)u;
+    (void)arg;
+    if (wt && wt->fn->show && wt->fn->show(wt, act, line, sizeof line) > 0 && *line) log_plain(LOG_INFO, "%s", line);
+}
+
+void clips_print(Model *m)
+{
+    each_layer(m, print, NULL);
+}
+
+/* The first trained scalar of a quantizer is its clip level. */
+static void add(ClipList *c, const char *prefix, const Unit *u, const QInst *q)
+{
+    if (!q || !q->np || q->p[0]->kind != PK_CLIP || tensor_len(&q->p[0]->value) != 1) return;
+    mem_grow(&c->tag, &c->cap, (size_t)c->n + 1, sizeof *c->tag);
+    mem_grow(&c->value, &c->value_cap, (size_t)c->n + 1, sizeof *c->value);
+    c->tag[c->n] = arena_printf(&c->arena, "%s/%s", prefix, u->name);
+    c->value[c->n++] = (double)param_scalar(q->p[0]);
+}
+
+static void collect(const Unit *u, const QInst *wt, const QInst *act, void *arg)
+{
+    add(arg, "alpha_wgt", u, wt);
+    add(arg, "alpha_act", u, act);
+}
+
+void clips_collect(Model *m, ClipList *c)
+{
+    each_layer(m, collect, c);
+}
+
+void clips_free(ClipList *c)
+{
+    free(c->tag);
+    free(c->value);
+    arena_free(&c->arena);
+    *c = (ClipList){0};
+}

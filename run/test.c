@@ -1,0 +1,92 @@
+/* run/test.c -- test_only: evaluate one checkpoint. Writes below log_dir/test and touches nothing of a training. */
+#include <stdlib.h>
+
+#include "io/fs.h"
+#include "run/checkpoint.h"
+#include "run/clips.h"
+#include "run/evaluate.h"
+#include "run/log.h"
+#include "run/manifest.h"
+#include "run/modes.h"
+#include "run/runfolder.h"
+#include "run/signals.h"
+
+/* pretrained_file, else what a training in log_dir left. The caller frees. */
+static char *what_to_test(const RunOpts *o, Err *e)
+{
+    char *own = checkpoint_path(o->log_dir, CKPT_BEST);
+    const bool trained = fs_exists(own) != 0;
+    free(own);
+    if (o->pretrained_file && *o->pretrained_file) {
+        if (trained)
+            log_msg(LOG_INFO, "testing pretrained_file; for the net trained in log_dir: pretrained_file=%s", o->log_dir);
+        return weights_path(o->pretrained_file, e);
+    }
+    if (trained || fs_exists(o->log_dir) == 2) return weights_path(o->log_dir, e);
+    err_set(e, ERR_DATA, "nothing to test: no pretrained_file is given and %s holds no checkpoint", o->log_dir);
+    return NULL;
+}
+
+static int report(Session *s, Run *run, Manifest *man, const Meter *m, Err *e)
+{
+    Str line = {0};
+    int r;
+    clips_print(s->model);
+    meter_result(m, &s->topk, manifest_seconds(man), &line);
+    manifest_result(man, line.s, m, &s->topk, 0, -1, NULL);
+    r = run_check_expectation(run->cfg, meter_percent(m, 0), e);
+    if (manifest_save(man, "finished", r ? (int)ERR_EXPECT : 0, e)) r = -1;
+    run_print_result(line.s);
+    str_free(&line);
+    return r;
+}
+
+static int stop(Run *run, Manifest *man, Err *e)
+{
+    run->signal = signals_stop();
+    run->status = 128 + run->signal;
+    log_msg(LOG_WARN, "stopped by a signal before the end of the test");
+    return manifest_save(man, "stopped", run->status, e);
+}
+
+static int test(Session *s, RunFolder *f, Manifest **man, const char *weights, Run *run, Err *e)
+{
+    char *json, *resolved;
+    Progress p;
+    Meter m;
+    int r;
+    if (session_open(s, run->cfg, e) || session_load(s, weights, e) || session_data(s, SPLIT_VAL, e)) return -1;
+    if (runfolder_begin(f, run->cfg, e)) return -1;
+    json = runfolder_path(f, "run.json");
+    resolved = runfolder_path(f, "resolved.yml");
+    *man = manifest_open(json, false);
+    manifest_begin(*man, run->cfg, "test", run->argc, run->argv, resolved, weights, 0);
+    manifest_data(*man, "val", &s->data[SPLIT_VAL]);
+    free(json);
+    free(resolved);
+    signals_install();
+    p = (Progress){.eval_batches = loader_batches(s->loader[SPLIT_VAL]), .last_shown = log_clock()};
+    r = evaluate(s, &p, &m, e);
+    if (r < 0) return -1;
+    return r > 0 ? stop(run, *man, e) : report(s, run, *man, &m, e);
+}
+
+int test_run(Run *run, Err *e)
+{
+    Session s = {0};
+    RunFolder f = {.lock = -1};
+    Manifest *man = NULL;
+    char *dir = fs_join(run->cfg->run.log_dir, "test"), *weights = what_to_test(&run->cfg->run, e);
+    int r = -1;
+    if (weights && !runfolder_open(&f, dir, e)) r = test(&s, &f, &man, weights, run, e);
+    if (r && man && e->kind != ERR_EXPECT) {
+        Err ignored;
+        manifest_save(man, "failed", (int)e->kind, &ignored);
+    }
+    manifest_free(man);
+    session_free(&s);
+    runfolder_close(&f);
+    free(weights);
+    free(dir);
+    return r;
+}
