@@ -1,4 +1,4 @@
-/* io/plot.h -- line plots as SVG (and PNG through stb_image_write). */
+/* io/plot.h -- line plots as SVG. */
 #ifndef IO_PLOT_H
 #define IO_PLOT_H
 
@@ -19,10 +19,11 @@ typedef struct Plot {
     int width, height;     /* 0: 640 x 360 */
 } Plot;
 
-/* A complete <svg> element, readable on light and dark pages (colours by CSS classes with a prefers-color-scheme rule inside). Axis ticks
- * at round numbers, legend outside the curves, nothing overlaps. */
+/* A complete <svg> element, readable on light and dark pages (colours by CSS classes with a prefers-color-scheme rule
+ * inside). Axis ticks at round numbers, legend outside the curves, nothing overlaps. Values that are not finite, or not
+ * positive on a logarithmic axis, break the line. Long series are thinned to what a pixel column can show. */
 void plot_svg(const Plot *p, Str *out);
-/* Several plots below each other in one SVG file. */
+/* Several plots below each other in one SVG file, written atomically. */
 int plot_write(const char *path, const Plot *p, int n, Err *e);
 
 #endif

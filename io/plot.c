@@ -1,0 +1,402 @@
+/* io/plot.c -- see plot.h. Layout from top to bottom: title, legend rows, plot area, tick labels, x label; the y label
+ * stands upright at the left. Text widths are estimated (no font is at hand), generously, so that nothing
+ * overlaps. */
+#include "io/plot.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "io/fs.h"
+
+enum {
+    WIDTH = 640,
+    HEIGHT = 360,
+    TITLE_SIZE = 15,
+    TEXT_SIZE = 12,
+    TICK_SIZE = 11,
+    ROW = 18,      /* height of a legend row */
+    SWATCH = 22,   /* line in front of a legend entry */
+    GAP = 16,      /* between legend entries, and at the edges */
+    NCOLOURS = 8,
+    MAX_TICKS = 24
+};
+
+static double text_width(const char *s, int size)
+{
+    size_t n = 0;
+    for (; *s; s++) n += ((unsigned char)*s & 0xC0) != 0x80; /* UTF-8 continuation bytes take no room */
+    return 0.6 * size * (double)n;
+}
+
+/* Escapes for XML; cut with an ellipsis to `room` pixels (0: not cut). */
+static void put_text(Str *out, const char *s, int size, double room)
+{
+    bool cut = room > 0 && text_width(s, size) > room;
+    size_t keep = cut ? (size_t)fmax(1, room / (0.6 * size) - 1) : 0, n = 0;
+    for (; *s; s++) {
+        n += ((unsigned char)*s & 0xC0) != 0x80;
+        if (cut && n > keep) break;
+        switch (*s) {
+        case '&':
+            str_puts(out, "&amp;");
+            break;
+        case '<':
+            str_puts(out, "&lt;");
+            break;
+        case '>':
+            str_puts(out, "&gt;");
+            break;
+        case '"':
+            str_puts(out, "&quot;");
+            break;
+        default:
+            str_putn(out, (unsigned char)*s < ' ' ? " " : s, 1);
+        }
+    }
+    if (cut) str_puts(out, "\xE2\x80\xA6");
+}
+
+/* ---- axes ---- */
+
+typedef struct Axis {
+    double lo, hi;           /* of the axis; logarithms of the values when log */
+    bool log;
+    double tick[MAX_TICKS];  /* positions, same unit as lo and hi */
+    char label[MAX_TICKS][24];
+    int n;
+} Axis;
+
+static bool usable(const Plot *p, double x, double y)
+{
+    return isfinite(x) && isfinite(y) && (!p->log_y || y > 0);
+}
+
+/* 1, 2 or 5 times a power of ten, at least `x`. */
+static double round_step(double x)
+{
+    double power = pow(10, floor(log10(x))), m = x / power;
+    return (m <= 1.0001 ? 1 : m <= 2.0001 ? 2 : m <= 5.0001 ? 5 : 10) * power;
+}
+
+static void label_tick(char *s, size_t n, double v, double step)
+{
+    double size = fmax(fabs(v), step);
+    if (fabs(v) < step * 1e-6) v = 0;
+    if (size >= 1e6 || step < 1e-4)
+        snprintf(s, n, "%.4g", v);
+    else
+        snprintf(s, n, "%.*f", step >= 1 ? 0 : (int)ceil(-log10(step) - 1e-6), v);
+}
+
+/* Ticks at multiples of a round step, at most `want` of them; `widen` moves the ends to ticks. */
+static void linear_axis(Axis *a, int want, bool widen)
+{
+    double span, step;
+    if (a->hi - a->lo <= 1e-12 * fmax(fabs(a->lo), fabs(a->hi))) { /* one value: room around it */
+        double room = a->lo != 0 ? 0.5 * fabs(a->lo) : 0.5;
+        a->lo -= room;
+        a->hi += room;
+    }
+    span = a->hi - a->lo;
+    step = round_step(span / want);
+    if (widen) {
+        a->lo = floor(a->lo / step + 1e-9) * step;
+        a->hi = ceil(a->hi / step - 1e-9) * step;
+    }
+    a->n = 0;
+    for (double k = ceil(a->lo / step - 1e-9); k * step <= a->hi + 1e-9 * span && a->n < MAX_TICKS; k++) {
+        label_tick(a->label[a->n], sizeof a->label[0], k * step, step);
+        a->tick[a->n++] = k * step;
+    }
+}
+
+/* lo and hi are logarithms. Ticks at powers of ten, with 2 and 5 between them where there is room. */
+static void log_axis(Axis *a, int want)
+{
+    static const double part[] = {0, 0.30102999566398120, 0.69897000433601880};
+    int decades, every, parts;
+    if (a->hi - a->lo < 0.3) {
+        a->lo -= 0.15;
+        a->hi += 0.15;
+    }
+    decades = (int)(ceil(a->hi) - floor(a->lo));
+    parts = 3 * decades <= 2 * want ? 3 : 1;
+    every = parts == 3 ? 1 : (decades + want - 1) / want;
+    if (parts == 1) {
+        a->lo = floor(a->lo);
+        a->hi = ceil(a->hi);
+    }
+    a->n = 0;
+    for (int k = (int)floor(a->lo); k <= (int)ceil(a->hi); k += every) {
+        for (int i = 0; i < parts; i++) {
+            double t = k + part[i];
+            if (t < a->lo - 1e-9 || t > a->hi + 1e-9 || a->n == MAX_TICKS) continue;
+            snprintf(a->label[a->n], sizeof a->label[0], "%g", pow(10, t));
+            a->tick[a->n++] = t;
+        }
+    }
+}
+
+/* The ranges of the usable points; false when there are none. */
+static bool find_ranges(const Plot *p, Axis *x, Axis *y)
+{
+    x->lo = y->lo = INFINITY;
+    x->hi = y->hi = -INFINITY;
+    y->log = p->log_y;
+    for (int i = 0; i < p->nseries; i++) {
+        const PlotSeries *s = &p->series[i];
+        for (size_t k = 0; k < s->n; k++) {
+            double v;
+            if (!usable(p, s->x[k], s->y[k])) continue;
+            v = p->log_y ? log10(s->y[k]) : s->y[k];
+            x->lo = fmin(x->lo, s->x[k]);
+            x->hi = fmax(x->hi, s->x[k]);
+            y->lo = fmin(y->lo, v);
+            y->hi = fmax(y->hi, v);
+        }
+    }
+    if (x->lo <= x->hi) return true;
+    x->lo = y->lo = 0;
+    x->hi = y->hi = 1;
+    y->log = false;
+    return false;
+}
+
+/* ---- drawing ---- */
+
+typedef struct Area {
+    double left, top, right, bottom;
+    const Axis *x, *y;
+} Area;
+
+static double px(const Area *a, double v)
+{
+    return a->left + (v - a->x->lo) / (a->x->hi - a->x->lo) * (a->right - a->left);
+}
+
+/* v: the value, or its logarithm on a logarithmic axis. */
+static double py(const Area *a, double v)
+{
+    return a->bottom - (v - a->y->lo) / (a->y->hi - a->y->lo) * (a->bottom - a->top);
+}
+
+/* What has been drawn in the current pixel column: the path goes through its first, lowest, highest and last point. */
+typedef struct Column {
+    int at;
+    size_t n;
+    double x[4], y[4]; /* first, top, bottom, last */
+    bool top_first;
+} Column;
+
+static void flush_column(Str *out, Column *c, bool *pen)
+{
+    int order[4] = {0, c->top_first ? 1 : 2, c->top_first ? 2 : 1, 3};
+    for (int i = 0; i < 4 && c->n; i++) {
+        int k = order[i];
+        if (i && c->x[k] == c->x[order[i - 1]] && c->y[k] == c->y[order[i - 1]]) continue;
+        str_printf(out, "%s%.1f %.1f", *pen ? "L" : "M", c->x[k], c->y[k]);
+        *pen = true;
+    }
+    c->n = 0;
+}
+
+static void add_to_column(Column *c, double x, double y)
+{
+    if (!c->n++) {
+        for (int i = 0; i < 4; i++) {
+            c->x[i] = x;
+            c->y[i] = y;
+        }
+        c->top_first = true;
+    }
+    if (y < c->y[1]) {
+        c->x[1] = x;
+        c->y[1] = y;
+        c->top_first = false; /* the lowest so far came before */
+    }
+    if (y > c->y[2]) {
+        c->x[2] = x;
+        c->y[2] = y;
+        c->top_first = true;
+    }
+    c->x[3] = x;
+    c->y[3] = y;
+}
+
+static void draw_series(Str *out, const Plot *p, const Area *a, int index)
+{
+    const PlotSeries *s = &p->series[index];
+    Column col = {0};
+    bool pen = false;
+    size_t run = 0;
+    str_printf(out, "<path class=\"l c%d%s\" d=\"", index % NCOLOURS, index >= NCOLOURS ? " dash" : "");
+    for (size_t k = 0; k <= s->n; k++) {
+        bool ok = k < s->n && usable(p, s->x[k], s->y[k]);
+        double x, y;
+        if (!ok) {
+            flush_column(out, &col, &pen);
+            if (run == 1) str_puts(out, "h0"); /* a point alone: a dot, through the round line ends */
+            pen = false;
+            run = 0;
+            continue;
+        }
+        x = px(a, s->x[k]);
+        y = py(a, p->log_y ? log10(s->y[k]) : s->y[k]);
+        if (col.n && (int)x != col.at) flush_column(out, &col, &pen);
+        col.at = (int)x;
+        add_to_column(&col, x, y);
+        run++;
+    }
+    str_puts(out, "\"/>\n");
+    for (size_t k = 0; s->points && k < s->n; k++) {
+        if (!usable(p, s->x[k], s->y[k])) continue;
+        str_printf(out, "<circle class=\"m c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"2.5\"/>\n", index % NCOLOURS,
+                   px(a, s->x[k]), py(a, p->log_y ? log10(s->y[k]) : s->y[k]));
+    }
+}
+
+/* Legend entries from left to right, in as many rows as they need. With out == NULL only counts. Returns the rows. */
+static int legend(Str *out, const Plot *p, double left, double right, double top)
+{
+    double x = left;
+    int rows = 0;
+    for (int i = 0; i < p->nseries; i++) {
+        const char *name = p->series[i].name ? p->series[i].name : "";
+        double room = right - left - SWATCH - 6, width = fmin(text_width(name, TEXT_SIZE), room);
+        if (!*name) continue;
+        if (!rows || x + SWATCH + 6 + width > right) {
+            rows++;
+            x = left;
+        }
+        if (out) {
+            double y = top + (rows - 0.5) * ROW;
+            str_printf(out, "<path class=\"l c%d%s\" d=\"M%.1f %.1fh%d\"/>", i % NCOLOURS,
+                       i >= NCOLOURS ? " dash" : "", x, y, SWATCH);
+            str_printf(out, "<text class=\"t\" x=\"%.1f\" y=\"%.1f\">", x + SWATCH + 6, y + 4);
+            put_text(out, name, TEXT_SIZE, room);
+            str_puts(out, "</text>\n");
+        }
+        x += SWATCH + 6 + width + GAP;
+    }
+    return rows;
+}
+
+static void draw_axes(Str *out, const Plot *p, const Area *a)
+{
+    double middle = (a->left + a->right) / 2, last = -1e9;
+    for (int i = 0; i < a->y->n; i++) {
+        double y = py(a, a->y->tick[i]);
+        str_printf(out, "<path class=\"g\" d=\"M%.1f %.1fH%.1f\"/>", a->left, y, a->right);
+        str_printf(out, "<text class=\"k\" text-anchor=\"end\" x=\"%.1f\" y=\"%.1f\">%s</text>\n", a->left - 6,
+                   y + 4, a->y->label[i]);
+    }
+    for (int i = 0; i < a->x->n; i++) {
+        double x = px(a, a->x->tick[i]), half = text_width(a->x->label[i], TICK_SIZE) / 2;
+        str_printf(out, "<path class=\"a\" d=\"M%.1f %.1fv4\"/>", x, a->bottom);
+        if (x - half < last + 4) continue; /* no room for its label */
+        last = x + half;
+        str_printf(out, "<text class=\"k\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">%s</text>\n", x,
+                   a->bottom + 17, a->x->label[i]);
+    }
+    str_printf(out, "<path class=\"a\" d=\"M%.1f %.1fV%.1fH%.1f\"/>\n", a->left, a->top, a->bottom, a->right);
+    str_printf(out, "<text class=\"t\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">", middle, a->bottom + 35);
+    put_text(out, p->xlabel ? p->xlabel : "", TEXT_SIZE, a->right - a->left);
+    str_printf(out, "</text>\n<text class=\"t\" text-anchor=\"middle\" transform=\"translate(%d %.1f) rotate(-90)\">",
+               GAP, (a->top + a->bottom) / 2);
+    put_text(out, p->ylabel ? p->ylabel : "", TEXT_SIZE, a->bottom - a->top);
+    str_puts(out, "</text>\n");
+}
+
+/* Colours for light and dark pages; both sets keep their order apart for colour-blind readers. */
+static const char style[] =
+    "<style>\n"
+    ".qplot text{font-family:system-ui,'DejaVu Sans',Arial,sans-serif}\n"
+    ".qplot .h{font-size:15px;font-weight:600;fill:#1a1a1a}\n"
+    ".qplot .t{font-size:12px;fill:#333}.qplot .k{font-size:11px;fill:#555}\n"
+    ".qplot .b{fill:#fff}.qplot .g{stroke:#e3e3e3;fill:none}.qplot .a{stroke:#777;fill:none}\n"
+    ".qplot .l{fill:none;stroke-width:1.7;stroke-linejoin:round;stroke-linecap:round}\n"
+    ".qplot .dash{stroke-dasharray:5 4}\n"
+    ".qplot .c0{stroke:#0067a5}.qplot .c1{stroke:#d1490a}.qplot .c2{stroke:#008a63}.qplot .c3{stroke:#b3589a}\n"
+    ".qplot .c4{stroke:#b57900}.qplot .c5{stroke:#3a9bd6}.qplot .c6{stroke:#5b3fa0}.qplot .c7{stroke:#6b6b6b}\n"
+    ".qplot .m.c0{fill:#0067a5}.qplot .m.c1{fill:#d1490a}.qplot .m.c2{fill:#008a63}.qplot .m.c3{fill:#b3589a}\n"
+    ".qplot .m.c4{fill:#b57900}.qplot .m.c5{fill:#3a9bd6}.qplot .m.c6{fill:#5b3fa0}.qplot .m.c7{fill:#6b6b6b}\n"
+    "@media (prefers-color-scheme:dark){\n"
+    ".qplot .h{fill:#f0f0f0}.qplot .t{fill:#d0d0d0}.qplot .k{fill:#b0b0b0}\n"
+    ".qplot .b{fill:#1b1c1f}.qplot .g{stroke:#35373c}.qplot .a{stroke:#8a8c92}\n"
+    ".qplot .c0{stroke:#58b0ec}.qplot .c1{stroke:#ff8a4f}.qplot .c2{stroke:#35c79a}.qplot .c3{stroke:#e69ad0}\n"
+    ".qplot .c4{stroke:#f2b640}.qplot .c5{stroke:#9bd3f7}.qplot .c6{stroke:#ae98ee}.qplot .c7{stroke:#a9a9a9}\n"
+    ".qplot .m.c0{fill:#58b0ec}.qplot .m.c1{fill:#ff8a4f}.qplot .m.c2{fill:#35c79a}.qplot .m.c3{fill:#e69ad0}\n"
+    ".qplot .m.c4{fill:#f2b640}.qplot .m.c5{fill:#9bd3f7}.qplot .m.c6{fill:#ae98ee}.qplot .m.c7{fill:#a9a9a9}\n"
+    "}\n</style>\n";
+
+static int plot_width(const Plot *p)
+{
+    return p->width > 0 ? p->width : WIDTH;
+}
+
+static int plot_height(const Plot *p)
+{
+    return p->height > 0 ? p->height : HEIGHT;
+}
+
+void plot_svg(const Plot *p, Str *out)
+{
+    int w = plot_width(p), h = plot_height(p), rows;
+    Axis x = {0}, y = {0};
+    Area a = {.x = &x, .y = &y, .right = w - GAP - 4, .bottom = h - 46};
+    bool data = find_ranges(p, &x, &y);
+    double labels = 0;
+    rows = legend(NULL, p, GAP, w - GAP, 0);
+    a.top = 30 + rows * ROW + 6;
+    if (a.bottom < a.top + 40) a.bottom = a.top + 40; /* a tiny plot with many series */
+    if (y.log)
+        log_axis(&y, (int)fmax(2, (a.bottom - a.top) / 36));
+    else
+        linear_axis(&y, (int)fmax(2, (a.bottom - a.top) / 36), true);
+    for (int i = 0; i < y.n; i++) labels = fmax(labels, text_width(y.label[i], TICK_SIZE));
+    a.left = GAP + 10 + labels + 8;
+    linear_axis(&x, (int)fmax(2, (a.right - a.left) / 70), false);
+
+    str_printf(out,
+               "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"qplot\" width=\"%d\" height=\"%d\" "
+               "viewBox=\"0 0 %d %d\" role=\"img\">\n<title>",
+               w, h, w, h);
+    put_text(out, p->title ? p->title : "", TITLE_SIZE, 0);
+    str_printf(out, "</title>\n%s<rect class=\"b\" width=\"%d\" height=\"%d\"/>\n", style, w, h);
+    str_printf(out, "<text class=\"h\" x=\"%d\" y=\"21\">", GAP);
+    put_text(out, p->title ? p->title : "", TITLE_SIZE, w - 2 * GAP);
+    str_puts(out, "</text>\n");
+    legend(out, p, GAP, w - GAP, 30);
+    draw_axes(out, p, &a);
+    for (int i = 0; i < p->nseries; i++) draw_series(out, p, &a, i);
+    if (!data)
+        str_printf(out, "<text class=\"t\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">no data</text>\n",
+                   (a.left + a.right) / 2, (a.top + a.bottom) / 2);
+    str_puts(out, "</svg>\n");
+}
+
+int plot_write(const char *path, const Plot *p, int n, Err *e)
+{
+    Str out = {0};
+    int w = 0, h = 0, rc;
+    for (int i = 0; i < n; i++) {
+        if (plot_width(&p[i]) > w) w = plot_width(&p[i]);
+        h += plot_height(&p[i]);
+    }
+    str_printf(&out,
+               "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\" "
+               "width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\">\n",
+               w, h, w, h);
+    h = 0;
+    for (int i = 0; i < n; i++) {
+        str_printf(&out, "<g transform=\"translate(0 %d)\">\n", h);
+        plot_svg(&p[i], &out);
+        str_puts(&out, "</g>\n");
+        h += plot_height(&p[i]);
+    }
+    str_puts(&out, "</svg>\n");
+    rc = fs_write(path, out.s, out.len, e);
+    str_free(&out);
+    return rc;
+}
