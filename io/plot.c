@@ -111,6 +111,19 @@ static void linear_axis(Axis *a, int want, bool widen)
     }
 }
 
+/* Moves the ends of a logarithmic axis to ticks. */
+static void widen_log(Axis *a, const double *part, int parts)
+{
+    double lo = floor(a->lo + 1e-9), hi = ceil(a->hi - 1e-9);
+    for (int i = 1; i < parts; i++) {
+        double above = floor(a->lo) + part[i], below = ceil(a->hi) - 1 + part[i];
+        if (above <= a->lo + 1e-9) lo = fmax(lo, above);
+        if (below >= a->hi - 1e-9) hi = fmin(hi, below);
+    }
+    a->lo = lo;
+    a->hi = hi;
+}
+
 /* lo and hi are logarithms. Ticks at powers of ten, with 2 and 5 between them where there is room. */
 static void log_axis(Axis *a, int want)
 {
@@ -123,10 +136,7 @@ static void log_axis(Axis *a, int want)
     decades = (int)(ceil(a->hi) - floor(a->lo));
     parts = 3 * decades <= 2 * want ? 3 : 1;
     every = parts == 3 ? 1 : (decades + want - 1) / want;
-    if (parts == 1) {
-        a->lo = floor(a->lo);
-        a->hi = ceil(a->hi);
-    }
+    widen_log(a, part, parts);
     a->n = 0;
     for (int k = (int)floor(a->lo); k <= (int)ceil(a->hi); k += every) {
         for (int i = 0; i < parts; i++) {
@@ -335,9 +345,12 @@ static int plot_width(const Plot *p)
     return p->width > 0 ? p->width : WIDTH;
 }
 
+/* The height asked for has room for two legend rows; more of them make the picture higher, not the curves lower. */
 static int plot_height(const Plot *p)
 {
-    return p->height > 0 ? p->height : HEIGHT;
+    int h = p->height > 0 ? p->height : HEIGHT;
+    int rows = legend(NULL, p, GAP, plot_width(p) - GAP, 0);
+    return rows > 2 ? h + (rows - 2) * ROW : h;
 }
 
 void plot_svg(const Plot *p, Str *out)
@@ -349,7 +362,7 @@ void plot_svg(const Plot *p, Str *out)
     double labels = 0;
     rows = legend(NULL, p, GAP, w - GAP, 0);
     a.top = 30 + rows * ROW + 6;
-    if (a.bottom < a.top + 40) a.bottom = a.top + 40; /* a tiny plot with many series */
+    if (a.bottom < a.top + 10) a.bottom = a.top + 10; /* a tiny plot */
     if (y.log)
         log_axis(&y, (int)fmax(2, (a.bottom - a.top) / 36));
     else
