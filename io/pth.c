@@ -40,6 +40,15 @@ static int bad(Err *e, const char *what)
 
 /* ---- persistent ids: ('storage', type, key, location, elements[, view]) ---- */
 
+/* Fit for a message and for a member of the archive. */
+static bool key_is_plain(const PthStorage *s)
+{
+    for (size_t i = 0; i < s->nkey; i++)
+        if ((unsigned char)s->key[i] < ' ' || s->key[i] == '/' || s->key[i] == 127) return false;
+    return s->nkey > 0 && s->nkey < 64;
+}
+
+/* Fills `s`, except for its data. */
 static int read_persid(const PyObj *o, PthStorage *s, Err *e)
 {
     const PyObj *id = o->kind == PY_PERSID ? o->v[0] : NULL, *key;
@@ -49,12 +58,13 @@ static int read_persid(const PyObj *o, PthStorage *s, Err *e)
         return bad(e, "a storage of unknown type");
     key = id->v[2];
     if (key->kind != PY_STR && key->kind != PY_BYTES) return bad(e, "a storage key that is no text");
-    if (!py_int(id->v[4], &s->n) || s->n < 0) return bad(e, "a storage of negative size");
-    if (id->n == 6 && id->v[5]->kind != PY_NONE)
-        return bad(e, "a view of a storage (torch before 0.4), which is not supported");
     s->type = &elem_types[id->v[1]->g->id];
     s->key = key->s;
     s->nkey = key->n;
+    if (!key_is_plain(s)) return bad(e, "a storage key that is not a plain name");
+    if (!py_int(id->v[4], &s->n) || s->n < 0) return bad(e, "a storage of negative size");
+    if (id->n == 6 && id->v[5]->kind != PY_NONE)
+        return bad(e, "a view of a storage (torch before 0.4), which is not supported");
     return 0;
 }
 
@@ -70,15 +80,12 @@ static int size_fault(const PthStorage *s, uint64_t have, Err *e)
 {
     return err_set(e, ERR_DATA,
                    "storage '%.*s': %lld elements of %d bytes by the pickle, %llu bytes in the file",
-                   (int)(s->nkey < 64 ? s->nkey : 64), s->key, (long long)s->n, s->type->size,
-                   (unsigned long long)have);
+                   (int)s->nkey, s->key, (long long)s->n, s->type->size, (unsigned long long)have);
 }
 
-static bool key_is_plain(const PthStorage *s)
+static int not_found(const PthStorage *s, Err *e)
 {
-    for (size_t i = 0; i < s->nkey; i++)
-        if ((unsigned char)s->key[i] <= ' ' || s->key[i] == '/' || s->key[i] == 127) return false;
-    return s->nkey > 0 && s->nkey < 64;
+    return err_set(e, ERR_DATA, "no storage '%.*s' in the file", (int)s->nkey, s->key);
 }
 
 static int storage_from_zip(Pth *p, PthStorage *s, Err *e)
@@ -86,7 +93,7 @@ static int storage_from_zip(Pth *p, PthStorage *s, Err *e)
     char *name = xasprintf("%sdata/%.*s", p->folder, (int)s->nkey, s->key);
     ZipMember *m = zip_find(&p->zip, name);
     free(name);
-    if (!m) return err_set(e, ERR_DATA, "no member 'data/%.*s'", (int)s->nkey, s->key);
+    if (!m) return not_found(s, e);
     if (m->size % (uint64_t)s->type->size || m->size / (uint64_t)s->type->size != (uint64_t)s->n)
         return size_fault(s, m->size, e);
     s->data = zip_bytes(&p->zip, m, e);
@@ -97,8 +104,7 @@ static int storage_from_table(const Pth *p, PthStorage *s, Err *e)
 {
     const PthStorage *have =
         p->nstorage ? bsearch(s, p->storage, p->nstorage, sizeof *s, by_key) : NULL;
-    if (!have || !have->data)
-        return err_set(e, ERR_DATA, "no storage '%.*s' in the file", (int)s->nkey, s->key);
+    if (!have || !have->data) return not_found(s, e);
     *s = *have;
     return 0;
 }
@@ -107,7 +113,6 @@ static int storage_from_table(const Pth *p, PthStorage *s, Err *e)
 static int find_storage(Pth *p, const PyObj *o, PthStorage *s, Err *e)
 {
     if (read_persid(o, s, e) < 0) return -1;
-    if (!key_is_plain(s)) return bad(e, "a storage key that is not a plain name");
     return p->folder ? storage_from_zip(p, s, e) : storage_from_table(p, s, e);
 }
 
@@ -387,25 +392,45 @@ static int collect_storages(Pth *p, Err *e)
             p->storage[p->nstorage++] = *s;
         else if (last->n != s->n || last->type != s->type)
             return err_set(e, ERR_DATA, "storage '%.*s' is described in two ways",
-                           (int)(s->nkey < 64 ? s->nkey : 64), s->key);
+                           (int)s->nkey, s->key);
     }
     return 0;
+}
+
+static PthStorage *listed_storage(const Pth *p, const PyObj *key)
+{
+    PthStorage want = {.key = key->s, .nkey = key->n};
+    return p->nstorage ? bsearch(&want, p->storage, p->nstorage, sizeof want, by_key) : NULL;
+}
+
+/* Every storage stands in the list of keys once, and the list has no others (their size would be unknown). */
+static int check_keys(Pth *p, const PyObj *keys, Err *e)
+{
+    bool unused = false;
+    if (keys->kind != PY_LIST) return bad(e, "the list of storage keys is no list");
+    for (size_t i = 0; i < keys->n; i++) {
+        const PyObj *k = keys->v[i];
+        PthStorage *s;
+        if (k->kind != PY_STR && k->kind != PY_BYTES) return bad(e, "a storage key that is no text");
+        s = listed_storage(p, k);
+        if (s && s->listed) return bad(e, "a storage that occurs twice");
+        if (s)
+            s->listed = true;
+        else
+            unused = true;
+    }
+    for (size_t i = 0; i < p->nstorage; i++)
+        if (!p->storage[i].listed) return not_found(&p->storage[i], e);
+    return unused ? bad(e, "a storage that no tensor uses") : 0;
 }
 
 /* The raw part: for each key an int64 count and the elements. */
 static int locate_storages(Pth *p, const PyObj *keys, size_t at, Err *e)
 {
-    if (keys->kind != PY_LIST) return bad(e, "the list of storage keys is no list");
+    if (check_keys(p, keys, e) < 0) return -1;
     for (size_t i = 0; i < keys->n; i++) {
-        const PyObj *k = keys->v[i];
-        PthStorage want = {0}, *s;
+        PthStorage *s = listed_storage(p, keys->v[i]);
         uint64_t count, bytes;
-        if (k->kind != PY_STR && k->kind != PY_BYTES) return bad(e, "a storage key that is no text");
-        want.key = k->s;
-        want.nkey = k->n;
-        s = p->nstorage ? bsearch(&want, p->storage, p->nstorage, sizeof want, by_key) : NULL;
-        if (!s) return bad(e, "a storage that no tensor uses");
-        if (s->data) return bad(e, "a storage that occurs twice");
         if (p->map.len - at < sizeof count) return bad(e, "the file ends before its storages do");
         memcpy(&count, p->map.data + at, sizeof count);
         at += sizeof count;

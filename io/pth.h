@@ -18,6 +18,7 @@ typedef struct PthStorage {
     const unsigned char *data;
     const ElemType *type;
     int64_t n;                 /* elements */
+    bool listed;               /* legacy: in the list of keys */
 } PthStorage;
 
 typedef struct Pth {
