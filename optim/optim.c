@@ -65,13 +65,13 @@ static void unknown(Err *e, const char *key, const char *name, const void *rows,
 static void check_schedule(const OptimOpts *o, const Schedule *s, Err *e)
 {
     if ((s->needs & SN_MILESTONES) && !o->nmilestones)
-        err_add(e, ERR_CONFIG, "lr_scheduler: '%s' needs milestones", s->name);
+        err_add(e, ERR_CONFIG, "lr_scheduler: '%s' needs multistep_lr_milestones", s->name);
     if ((s->needs & SN_LR_LIST) && !o->nlr_list)
         err_add(e, ERR_CONFIG, "lr_scheduler: '%s' needs lr_list", s->name);
     if ((s->needs & SN_STEP_SIZE) && o->step_size < 1)
-        err_add(e, ERR_CONFIG, "lr_scheduler: '%s' needs a step_size of 1 or more", s->name);
+        err_add(e, ERR_CONFIG, "lr_scheduler: '%s' needs a lr_step_size of 1 or more", s->name);
     if ((s->needs & SN_POWER) && !(o->power > 0))
-        err_add(e, ERR_CONFIG, "lr_scheduler: '%s' needs a power above 0", s->name);
+        err_add(e, ERR_CONFIG, "lr_scheduler: '%s' needs a poly_power above 0", s->name);
 }
 
 int optim_check(const OptimOpts *o, Err *e)
@@ -97,7 +97,7 @@ int optim_check(const OptimOpts *o, Err *e)
     if (o->num_epochs < 0) err_add(&sum, ERR_CONFIG, "num_epochs: %d", o->num_epochs);
     for (int i = 0; i < o->nmilestones; i++)
         if (o->milestones[i] <= (i ? o->milestones[i - 1] : 0)) {
-            err_add(&sum, ERR_CONFIG, "milestones: %d does not ascend; expected epochs above 0",
+            err_add(&sum, ERR_CONFIG, "multistep_lr_milestones: %d does not ascend; expected epochs above 0",
                     o->milestones[i]);
             break;
         }

@@ -517,7 +517,7 @@ static void test_check(void **state)
     o.lr_scheduler = "multistep";
     e = (Err){0};
     assert_int_equal(optim_check(&o, &e), -1);
-    assert_string_equal(e.msg, "lr_scheduler: 'multistep' needs milestones");
+    assert_string_equal(e.msg, "lr_scheduler: 'multistep' needs multistep_lr_milestones");
 }
 
 int main(void)

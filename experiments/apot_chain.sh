@@ -1,0 +1,96 @@
+#!/bin/sh
+# experiments/apot_chain.sh NET -- train NET at 32, 4, 3 and 2 bits, each stage from the best checkpoint of the one
+# before. Start it again after an interruption: finished stages are not run again, the broken one continues.
+set -eu
+
+usage() {
+    cat <<'END'
+Usage: apot_chain.sh NET [OPTION]... [KEY=VALUE]...
+Progressive quantization of NET (res20, res56) on CIFAR-10 with APoT: 32 -> 4 -> 3 -> 2 bits.
+
+  -d DIR    data set folder or archive (dataset_dir)
+  -e N      epochs of each stage instead of 300; the rate falls at N/2 and 3N/4
+  -i FILE   float weights to begin with, instead of training the 32-bit stage
+  -o DIR    where the run folders go (default: results)
+  -q FILE   the program (default: ./qrun)
+  -s BITS   stages to run (default: "32 4 3 2")
+  -n        print the commands, run nothing
+  -h        this text
+KEY=VALUE goes to every stage, for instance threads=2.
+END
+}
+
+fail() {
+    echo "apot_chain.sh: $1" >&2
+    echo "Try 'apot_chain.sh -h' for more information." >&2
+    exit 2
+}
+
+case ${1-} in
+-h | --help)
+    usage
+    exit 0
+    ;;
+'' | -*) fail "a net is missing" ;;
+esac
+net=$1
+shift
+
+data='' epochs='' init='' out=results qrun=./qrun stages='32 4 3 2' dry=
+while getopts d:e:i:o:q:s:nh opt; do
+    case $opt in
+    d) data=$OPTARG ;;
+    e) epochs=$OPTARG ;;
+    i) init=$OPTARG ;;
+    o) out=$OPTARG ;;
+    q) qrun=$OPTARG ;;
+    s) stages=$OPTARG ;;
+    n) dry=1 ;;
+    h)
+        usage
+        exit 0
+        ;;
+    *) fail "unknown option" ;;
+    esac
+done
+shift $((OPTIND - 1))
+
+configs=$(dirname "$0")/../configs/apot
+case $epochs in
+*[!0-9]*) fail "-e $epochs: not a number of epochs" ;;
+esac
+if [ -n "$epochs" ]; then
+    [ "$epochs" -ge 1 ] || fail "-e $epochs: at least 1"
+    half=$((epochs / 2)) late=$((epochs * 3 / 4))
+    set -- "num_epochs=$epochs" "$@"
+    if [ "$late" -gt "$half" ] && [ "$half" -ge 1 ]; then
+        set -- "multistep_lr_milestones=[$half,$late]" "$@"
+    elif [ "$half" -ge 1 ]; then
+        set -- "multistep_lr_milestones=[$half]" "$@"
+    fi
+fi
+[ -z "$data" ] || set -- "dataset_dir=$data" "$@"
+
+# The first stage of the list begins with -i, or as its configuration says; the others with the stage before.
+previous=$init
+for bits in $stages; do
+    config=$configs/${net}_${bits}bit.yml
+    [ -f "$config" ] || fail "there is no $config"
+    [ "$bits" != 32 ] || [ -z "$init" ] || continue
+    run=$out/${net}_${bits}bit
+    # Stages may be run one at a time: the one before may be in the folder already.
+    if [ -z "$previous" ] && [ "$bits" != 32 ]; then
+        case $bits in
+        4) previous=$out/${net}_32bit ;;
+        *) previous=$out/${net}_$((bits + 1))bit ;;
+        esac
+    fi
+    echo "== $net, $bits bit${previous:+, from $previous}" >&2
+    if [ -n "$dry" ]; then
+        echo "$qrun $config log_dir=$run${previous:+ pretrained_file=$previous}${*:+ $*}"
+    else
+        result=$("$qrun" "$config" "log_dir=$run" ${previous:+"pretrained_file=$previous"} "$@")
+        printf '%s %s bit: %s\n' "$net" "$bits" "$(printf '%s\n' "$result" | tail -n 1)"
+    fi
+    previous=$run
+done
