@@ -4,6 +4,7 @@
 #   make demo | check [T=pattern] | check-full | golden GOLDEN=DIR | bench [NET=resnet20] | docs
 #   make install [PREFIX=/usr/local] [DESTDIR=] | uninstall | clean
 
+.DEFAULT_GOAL := all
 VERSION := 0.1.0
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 ARCH    ?= native

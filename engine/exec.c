@@ -124,10 +124,8 @@ void exec_forward(Exec *x, uint64_t store_version)
         if (!g->n[i].hoisted) run_forward(x, &g->n[i]);
 }
 
-static void add_to_param(const Exec *x, const Node *n, int i)
+static void add_to_param(Param *p, const float *g)
 {
-    Param *p = x->g->v[n->in[i]].param;
-    const float *g = exec_gin(x, n, i);
     float *sum = p->grad.data;
     size_t len = tensor_len(&p->value);
     PARALLEL_FOR(c, par_chunks(len)) {
@@ -142,7 +140,15 @@ void exec_backward(Exec *x)
     for (int i = g->nn - 1; i >= 0; i--) {
         Node *n = &g->n[i];
         double t = x->timing ? exec_now() : 0;
-        if (!n->run_bwd || (n->op->flags & OP_GRAD_ALIAS)) continue;
+        if (!n->run_bwd) continue;
+        if (n->op->flags & OP_GRAD_ALIAS) { /* only a parameter has something to receive */
+            const float *part[GRAD_MAX_PARTS];
+            int np = exec_gout_parts(x, n, 0, part);
+            for (int k = 0; k < n->nin; k++)
+                for (int j = 0; j < np && n->gin_wanted[k] && g->v[n->in[k]].param; j++)
+                    add_to_param(g->v[n->in[k]].param, part[j]);
+            continue;
+        }
         for (int k = 0; k < n->nout; k++) {
             const Value *v = &g->v[n->out[k]];
             const float *part[GRAD_MAX_PARTS];
@@ -152,7 +158,7 @@ void exec_backward(Exec *x)
         }
         n->op->backward(n, x);
         for (int k = 0; k < n->nin; k++)
-            if (n->gin_wanted[k] && g->v[n->in[k]].param) add_to_param(x, n, k);
+            if (n->gin_wanted[k] && g->v[n->in[k]].param) add_to_param(g->v[n->in[k]].param, exec_gin(x, n, k));
         if (x->timing) n->t_bwd = exec_now() - t;
     }
 }

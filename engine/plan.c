@@ -183,13 +183,13 @@ void plan_make(Plan *pl, Graph *g, bool share)
     for (int i = 0; g->train && i < g->nv; i++) {
         Value *v = &g->v[i];
         int use = v->producer >= 0 ? end - v->producer : -1;
-        bool parts = v->producer >= 0 && (g->n[v->producer].op->flags & OP_GRAD_PARTS);
-        if (!v->needs_grad || v->producer < 0 || (g->n[v->producer].op->flags & OP_GRAD_ALIAS)) continue;
+        unsigned flags = v->producer >= 0 ? g->n[v->producer].op->flags : 0;
+        if (!v->needs_grad || v->producer < 0) continue;
         for (int k = 0; k < v->nparts; k++) {
             Item *it = &s.it[gin_item[v->part[k].node][v->part[k].in]];
             if (it->last < use) it->last = use;
         }
-        if (v->nparts > 1 && !parts) add(&s, tensor_bytes(&v->t), use, use, &v->gsum_off);
+        if (v->nparts > 1 && !(flags & (OP_GRAD_PARTS | OP_GRAD_ALIAS))) add(&s, tensor_bytes(&v->t), use, use, &v->gsum_off);
     }
     for (int i = 0; share && i < g->nn; i++) {
         Node *n = &g->n[i];

@@ -1,0 +1,440 @@
+/* test/test_engine.c -- random streams, tensors, the plan, and finite differences of every smooth op. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/ops.h"
+#include "engine/par.h"
+#include "quant/chain.h"
+#include "run/model.h"
+
+/* ---- base ---- */
+
+static void rng_is_a_pure_function(void **state)
+{
+    Rng a = rng_stream(7, RNG_CROP, 3, 11), b = rng_stream(7, RNG_CROP, 3, 11), c = rng_stream(7, RNG_FLIP, 3, 11);
+    uint32_t p[100];
+    int same = 0, seen[100] = {0};
+    double mean = 0, var = 0;
+    (void)state;
+    for (int i = 0; i < 1000; i++) {
+        uint32_t x = rng_u32(&a);
+        assert_int_equal(x, rng_u32(&b));
+        same += x == rng_u32(&c);
+    }
+    assert_int_equal(same, 0);
+    for (int i = 0; i < 20000; i++) {
+        double x = rng_normal(&a);
+        mean += x / 20000;
+        var += x * x / 20000;
+    }
+    assert_true(fabs(mean) < 0.03 && fabs(var - 1) < 0.05);
+    for (uint32_t i = 0; i < 100; i++) p[i] = i;
+    rng_shuffle(&a, p, 100);
+    for (int i = 0; i < 100; i++) seen[p[i]]++;
+    for (int i = 0; i < 100; i++) assert_int_equal(seen[i], 1);
+}
+
+static void nearest_name(void **state)
+{
+    static const char *const names[] = {"weight_decay", "momentum", "lr", NULL, "milestones"};
+    (void)state;
+    assert_string_equal(str_nearest("wieght_decay", names, 5), "weight_decay");
+    assert_string_equal(str_nearest("rl", names, 5), "lr");
+    assert_null(str_nearest("batch_size", names, 5));
+}
+
+static void half_and_bf16(void **state)
+{
+    (void)state;
+    assert_true(half_to_float(0x3C00) == 1.0f && half_to_float(0xC000) == -2.0f && half_to_float(0x0001) == 0x1p-24f);
+    assert_true(isinf(half_to_float(0x7C00)) && half_to_float(0x8000) == 0);
+    assert_int_equal(float_to_bf16(1.0f), 0x3F80);
+    assert_int_equal(float_to_bf16(1.00390625f), 0x3F80); /* tie to even */
+    assert_int_equal(float_to_bf16(1.01171875f), 0x3F82);
+    assert_true(isnan(bf16_to_float(float_to_bf16(NAN))));
+}
+
+static void npy_round_trip(void **state)
+{
+    float v[6] = {1, 2.5f, -3, 4, 5, 6e-20f};
+    int dim[2] = {2, 3};
+    Tensor t = tensor_make(DT_F32, 2, dim, v), r;
+    char path[] = "/tmp/qrun-test-XXXXXX";
+    int fd = mkstemp(path);
+    Arena a = {0};
+    Err e = {0};
+    FILE *f;
+    (void)state;
+    close(fd);
+    assert_int_equal(npy_write(path, &t, &e), 0);
+    assert_int_equal(npy_read(path, &a, &r, &e), 0);
+    assert_true(tensor_same_shape(&t, &r));
+    assert_memory_equal(r.data, v, sizeof v);
+    f = fopen(path, "r+");
+    assert_int_equal(ftruncate(fileno(f), 100), 0);
+    fclose(f);
+    assert_int_equal(npy_read(path, &a, &r, &e), -1);
+    assert_non_null(strstr(e.msg, path));
+    arena_free(&a);
+    unlink(path);
+}
+
+/* ---- the plan ---- */
+
+static void plan_never_overlaps(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 200; seed++) {
+        Rng r = rng_stream(seed, RNG_TEST, 0, 0);
+        PlanBlock b[60];
+        int n = 1 + (int)rng_below(&r, 60);
+        size_t total, bound;
+        for (int i = 0; i < n; i++) {
+            b[i].bytes = 1 + rng_below(&r, 5000);
+            b[i].first = (int)rng_below(&r, 40);
+            b[i].last = b[i].first + (int)rng_below(&r, 12);
+        }
+        total = plan_place(b, n, &bound);
+        assert_int_equal(plan_overlap(b, n), -1);
+        assert_true(total >= bound);
+        for (int i = 0; i < n; i++) assert_true(b[i].off % MEM_ALIGN == 0 && b[i].off + b[i].bytes <= total);
+    }
+}
+
+/* ---- finite differences ---- */
+
+typedef struct Bench {
+    ParamStore ps;
+    Graph g;
+    Prim *prim;
+    Plan plan;
+    Exec x;
+    char *arena;
+    int32_t label[8];
+    int labels, loss;
+    Rng r;
+} Bench;
+
+static Param *param(Bench *b, const char *name, float scale, float mean, int ndim, int d0, int d1, int d2, int d3)
+{
+    int dim[4] = {d0, d1, d2, d3};
+    Param *p = store_add(&b->ps, PK_WEIGHT, DT_F32, (Init){INIT_NONE, 0, 0}, ndim, dim, "%s", name);
+    float *v = p->value.data;
+    for (size_t i = 0; i < tensor_len(&p->value); i++) v[i] = mean + scale * (float)rng_normal(&b->r);
+    if (ndim == 4) p->value.layout = LY_NHWC; /* only the image uses it as an activation; weights do not look */
+    return p;
+}
+
+static int image(Bench *b, int n, int c, int h, int w)
+{
+    return graph_param(&b->g, param(b, "image", 1, 0, 4, n, c, h, w));
+}
+
+static NormStats stats(Bench *b, const char *name, int c)
+{
+    NormStats s = {.eps = 1e-5f, .momentum = 0.1f};
+    s.mean = store_add(&b->ps, PK_BUFFER, DT_F32, (Init){INIT_NONE, 0, 0}, 1, &c, "%s.mean", name);
+    s.var = store_add(&b->ps, PK_BUFFER, DT_F32, (Init){INIT_NONE, 0, 0}, 1, &c, "%s.var", name);
+    for (int i = 0; i < c; i++) ((float *)s.mean->value.data)[i] = 0.1f * (float)i, ((float *)s.var->value.data)[i] = 1.5f;
+    return s;
+}
+
+static double loss_of(Bench *b)
+{
+    exec_forward(&b->x, 0);
+    return (double)*(const float *)b->x.data[b->loss];
+}
+
+/* Builds a net that ends in a classifier, and compares every parameter's gradient with central differences. */
+static void check(int (*build)(Bench *b), bool share)
+{
+    Bench b = {0};
+    Err e = {0};
+    int y, compared = 0;
+    b.r = rng_stream(5, RNG_TEST, 1, 0);
+    b.prim = prim_open(&e);
+    graph_init(&b.g, true);
+    y = build(&b);
+    {
+        const Tensor t = b.g.v[y].t;
+        int n = t.dim[0], ic = (int)(tensor_len(&t) / (size_t)n), flat = t.ndim == 4 ? graph_flatten(&b.g, "flat", y) : y;
+        int w = graph_param(&b.g, param(&b, "fc.weight", 0.3f, 0, 2, 5, ic, 0, 0));
+        int bias = graph_param(&b.g, param(&b, "fc.bias", 0.3f, 0, 1, 5, 0, 0, 0));
+        for (int i = 0; i < n; i++) b.label[i] = i == 1 ? -1 : (i * 3 + 1) % 5; /* one does not count */
+        b.labels = graph_external(&b.g, tensor_make(DT_S32, 1, &n, NULL), "labels");
+        b.loss = graph_cross_entropy(&b.g, "loss", graph_linear(&b.g, "fc", flat, w, bias), b.labels, 0.1f);
+    }
+    b.g.v[b.loss].keep = true;
+    assert_int_equal(graph_finish(&b.g, b.prim, &e), 0);
+    plan_make(&b.plan, &b.g, share);
+    store_alloc_grads(&b.ps);
+    b.arena = xaligned(b.plan.arena_bytes);
+    exec_init(&b.x, &b.g, &b.plan, b.arena);
+    exec_bind(&b.x, b.labels, b.label);
+    loss_of(&b);
+    exec_backward(&b.x);
+    for (int i = 0; i < b.ps.n; i++) {
+        Param *p = b.ps.p[i];
+        float *v = p->value.data;
+        const float *g = p->grad.data;
+        size_t n = tensor_len(&p->value);
+        double big = 0;
+        if (p->kind == PK_BUFFER) continue;
+        assert_true(p->trained);
+        for (size_t k = 0; k < n; k++) big = fmax(big, fabs((double)g[k]));
+        for (int t = 0; t < 12; t++) {
+            size_t k = rng_below(&b.r, (uint32_t)n);
+            float old = v[k];
+            double num = 0;
+            bool good = false;
+            /* a kink of relu or max between the two points spoils one step size, not all of them */
+            for (float h = 4e-3f; h > 1e-4f && !good; h /= 4) {
+                double up, down;
+                v[k] = old + h;
+                up = loss_of(&b);
+                v[k] = old - h;
+                down = loss_of(&b);
+                v[k] = old;
+                num = (up - down) / (2 * (double)h);
+                good = fabs(num - (double)g[k]) <= 3e-4 + 0.02 * big;
+            }
+            if (!good)
+                fail_msg("%s[%zu]: gradient %g, finite difference %g (largest gradient %g)", p->name, k, (double)g[k], num, big);
+            compared++;
+        }
+    }
+    assert_true(compared >= 24);
+    exec_free(&b.x);
+    plan_free(&b.plan);
+    graph_free(&b.g);
+    store_free(&b.ps);
+    prim_close(b.prim);
+    free(b.arena);
+}
+
+static int w4(Bench *b, const char *name, int oc, int ic, int k)
+{
+    return graph_param(&b->g, param(b, name, 0.4f, 0, 4, oc, ic, k, k));
+}
+
+static int b_conv(Bench *b)
+{
+    int x = image(b, 3, 4, 7, 6);
+    int y = graph_conv(&b->g, "c1", x, w4(b, "c1", 6, 4, 3), graph_param(&b->g, param(b, "c1.bias", 0.3f, 0, 1, 6, 0, 0, 0)),
+                       (ConvShape){.k = 3, .stride = 2, .pad = 1, .dilation = 1, .groups = 1});
+    y = graph_conv(&b->g, "c2", y, w4(b, "c2", 6, 2, 3), -1, (ConvShape){.k = 3, .stride = 1, .pad = 2, .dilation = 2, .groups = 3});
+    y = graph_conv(&b->g, "c3", y, w4(b, "c3", 6, 1, 3), -1, (ConvShape){.k = 3, .stride = 1, .pad = 1, .dilation = 1, .groups = 6});
+    return graph_conv(&b->g, "c4", y, w4(b, "c4", 3, 6, 1), -1, (ConvShape){.k = 1, .stride = 2, .pad = 0, .dilation = 1, .groups = 1});
+}
+
+static int scale_of(Bench *b, const char *name, int c)
+{
+    return graph_param(&b->g, param(b, name, 0.3f, 1, 1, c, 0, 0, 0));
+}
+
+static int b_norm(Bench *b)
+{
+    NormStats s = stats(b, "n", 5), s2 = stats(b, "m", 5);
+    int x = image(b, 4, 5, 3, 3);
+    int y = graph_norm_train(&b->g, "n", x, scale_of(b, "n.w", 5), scale_of(b, "n.b", 5), &s);
+    return graph_norm_eval(&b->g, "m", y, scale_of(b, "m.w", 5), scale_of(b, "m.b", 5), &s2);
+}
+
+static int b_act(Bench *b)
+{
+    int x = image(b, 3, 4, 3, 3);
+    int y = graph_act(&b->g, "leaky", x, (ActAttr){AK_LEAKY, 0.2f}, -1);
+    y = graph_act(&b->g, "prelu", y, (ActAttr){AK_PRELU, 0.25f}, graph_param(&b->g, param(b, "slope", 0.1f, 0.3f, 1, 4, 0, 0, 0)));
+    y = graph_act(&b->g, "relu6", y, (ActAttr){AK_RELU6, 0}, -1);
+    return graph_add(&b->g, "sum", graph_act(&b->g, "relu", x, (ActAttr){AK_RELU, 0}, -1), y);
+}
+
+static int b_pool(Bench *b)
+{
+    int x = image(b, 3, 4, 6, 6);
+    int y = graph_pool(&b->g, "max", x, (PoolAttr){POOL_MAX, 3, 2, 1, false, false}, 3, 3);
+    int z = graph_pool(&b->g, "avg", x, (PoolAttr){POOL_AVG, 2, 2, 0, false, true}, 3, 3);
+    int both[2] = {y, z};
+    return graph_pool(&b->g, "global", graph_concat(&b->g, "cat", both, 2), (PoolAttr){.kind = POOL_GLOBAL_AVG}, 1, 1);
+}
+
+static int b_arith(Bench *b)
+{
+    int x = image(b, 3, 4, 4, 4);
+    int y = graph_scale(&b->g, "s", x, graph_param(&b->g, param(b, "s", 0.2f, 1, 0, 0, 0, 0, 0)));
+    int z = graph_shift(&b->g, "t", x, graph_param(&b->g, param(b, "t", 0.2f, 0, 0, 0, 0, 0, 0)));
+    int pad[4] = {1, 0, 2, 1};
+    y = graph_add(&b->g, "a", y, z); /* x has three readers, one of them through an alias of an alias */
+    y = graph_add(&b->g, "b", y, x);
+    y = graph_space_to_depth(&b->g, "s2d", y, 2);
+    y = graph_depth_to_space(&b->g, "d2s", y, 2);
+    return graph_dropout(&b->g, "drop", graph_pad(&b->g, "pad", y, pad), 0.3f);
+}
+
+/* A residual block by chains: norm + relu; norm + sum + relu with the sum read twice. */
+static int b_chain_c(Bench *b, int c)
+{
+    NormStats s1 = stats(b, "n1", c), s2 = stats(b, "n2", c);
+    int x = image(b, 3, c, 5, 5), out[1 + CHAIN_MAX_Q], y;
+    ConvShape k3 = {.k = 3, .stride = 1, .pad = 1, .dilation = 1, .groups = 1};
+    ChainSpec a = {.norm = CHAIN_BATCH, .st = s1, .scale = scale_of(b, "n1.w", c), .shift = scale_of(b, "n1.b", c), .residual = -1,
+                   .act = AK_RELU6, .plain = true};
+    ChainSpec d = {.norm = CHAIN_BATCH, .st = s2, .scale = scale_of(b, "n2.w", c), .shift = scale_of(b, "n2.b", c), .residual = x,
+                   .act = AK_RELU, .plain = true};
+    ChainSpec f = {.norm = CHAIN_NO_NORM, .scale = -1, .shift = -1, .act = AK_NONE, .plain = true};
+    y = graph_conv(&b->g, "c1", x, w4(b, "c1", c, c, 3), -1, k3);
+    graph_chain(&b->g, "chain1", y, &a, out);
+    y = graph_conv(&b->g, "c2", out[0], w4(b, "c2", c, c, 3), -1, k3);
+    graph_chain(&b->g, "chain2", y, &d, out);
+    y = graph_conv(&b->g, "c3", out[0], w4(b, "c3", c, c, 3), -1, k3);
+    f.residual = out[0];
+    graph_chain(&b->g, "chain3", y, &f, out);
+    return graph_pool(&b->g, "global", out[0], (PoolAttr){.kind = POOL_GLOBAL_AVG}, 1, 1);
+}
+
+static int b_chain(Bench *b)
+{
+    return b_chain_c(b, 4);
+}
+
+static int b_chain_odd(Bench *b)
+{
+    return b_chain_c(b, 7);
+}
+
+static int b_chain_frozen(Bench *b)
+{
+    NormStats s = stats(b, "n", 6);
+    int out[1 + CHAIN_MAX_Q];
+    ChainSpec a = {.norm = CHAIN_RUNNING, .st = s, .scale = scale_of(b, "n.w", 6), .shift = scale_of(b, "n.b", 6), .residual = -1,
+                   .act = AK_NONE, .plain = true};
+    graph_chain(&b->g, "chain", image(b, 3, 6, 4, 4), &a, out);
+    return out[0];
+}
+
+static int (*const builders[])(Bench *) = {b_conv, b_norm, b_act, b_pool, b_arith, b_chain, b_chain_odd, b_chain_frozen};
+
+static void finite_differences(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(builders); i++) check(builders[i], true);
+}
+
+static void finite_differences_unshared(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(builders); i++) check(builders[i], false);
+}
+
+/* ---- whole nets ---- */
+
+enum { BATCH = 8 };
+
+static Model *resnet20(const char *method, bool fuse)
+{
+    NetOpts no = {.model = "resnet20", .names = "", .num_classes = 10, .in_c = 3, .in_h = 32, .in_w = 32};
+    QOpts q;
+    Err e = {0};
+    Model *m;
+    qopts_default(&q);
+    q.wt_quant = q.fm_quant = method;
+    q.wt_bit = q.fm_bit = 4;
+    q.quant_variant = "cifar";
+    q.fuse = fuse;
+    m = model_new(&no, &q, 0, 3, &e);
+    if (!m) fail_msg("%s", e.msg);
+    return m;
+}
+
+static double one_step(Model *m, const float **logits)
+{
+    static float x[BATCH * 3 * 32 * 32];
+    int32_t label[BATCH];
+    double loss;
+    Err e = {0};
+    Rng r = rng_stream(9, RNG_TEST, 0, 0);
+    for (size_t i = 0; i < ARRAY_LEN(x); i++) x[i] = (float)rng_normal(&r);
+    for (int i = 0; i < BATCH; i++) label[i] = i;
+    model_prepare(m, PH_TRAIN, 0, BATCH, &e);
+    store_zero_grads(model_store(m));
+    if (model_train(m, 0, x, label, BATCH, 0, &loss, logits, &e) < 0) fail_msg("%s", e.msg);
+    return loss;
+}
+
+static void fused_equals_unfused(void **state)
+{
+    Model *a = resnet20("none", true), *b = resnet20("none", false);
+    double la = one_step(a, NULL), lb = one_step(b, NULL);
+    (void)state;
+    assert_true(fabs(la - lb) < 1e-5);
+    for (int i = 0; i < model_store(a)->n; i++) {
+        const Param *p = model_store(a)->p[i], *q = model_store(b)->p[i];
+        size_t n = tensor_len(&p->value);
+        double diff = 0, big = 0;
+        assert_string_equal(p->name, q->name);
+        if (p->value.dtype != DT_F32) continue;
+        for (size_t k = 0; k < n; k++) { /* buffers: running statistics after the step */
+            const float *u = p->grad.data ? p->grad.data : p->value.data, *v = q->grad.data ? q->grad.data : q->value.data;
+            diff = fmax(diff, fabs((double)(u[k] - v[k])));
+            big = fmax(big, fabs((double)u[k]));
+        }
+        if (diff > 1e-6 + 1e-3 * big) fail_msg("%s: difference %g of %g", p->name, diff, big);
+    }
+    model_free(a);
+    model_free(b);
+}
+
+static void same_bytes_twice(void **state)
+{
+    Model *a = resnet20("apot", true), *b = resnet20("apot", true);
+    (void)state;
+    assert_true(one_step(a, NULL) == one_step(b, NULL));
+    assert_memory_equal(model_store(a)->grads, model_store(b)->grads, model_store(a)->n_grads * sizeof(float));
+    model_free(a);
+    model_free(b);
+}
+
+static void stem_has_no_input_gradient(void **state)
+{
+    Model *m = resnet20("apot", true);
+    Str s = {0};
+    char *line;
+    (void)state;
+    one_step(m, NULL);
+    model_print(m, PH_TRAIN, BATCH, &s);
+    line = strstr(s.s, "lower bound");
+    assert_non_null(line);
+    {
+        double arena = 0, bound = 0;
+        const char *at = strstr(s.s, "arena ");
+        assert_int_equal(sscanf(at, "arena %lf MB (lower bound %lf", &arena, &bound), 2);
+        assert_true(arena <= 1.05 * bound); /* liveness: what lives together, nothing more */
+    }
+    str_free(&s);
+    model_free(m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rng_is_a_pure_function),
+        cmocka_unit_test(nearest_name),
+        cmocka_unit_test(half_and_bf16),
+        cmocka_unit_test(npy_round_trip),
+        cmocka_unit_test(plan_never_overlaps),
+        cmocka_unit_test(finite_differences),
+        cmocka_unit_test(finite_differences_unshared),
+        cmocka_unit_test(fused_equals_unfused),
+        cmocka_unit_test(same_bytes_twice),
+        cmocka_unit_test(stem_has_no_input_gradient),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
