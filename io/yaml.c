@@ -372,29 +372,39 @@ static int parse(Source *s, int depth, Built *out)
     return rc;
 }
 
-/* A file of the same folder with a similar name, or "". */
+/* Length of a file's name without .yml or .yaml, which would make all configurations look alike. */
+static size_t stem(const char *name)
+{
+    return strlen(name) - (str_ends(name, ".yml") ? 4 : str_ends(name, ".yaml") ? 5 : 0);
+}
+
+/* "; did you mean 'F'?" with a file of the same folder that has a similar name, or "". */
 static void similar_file(const char *path, char *out, size_t size)
 {
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *best = NULL;
-    char *dir = slash ? xstrndup(path, slash == path ? 1 : (size_t)(slash - path)) : xstrdup("."), **name = NULL;
-    char *with = xasprintf("%s.yml", base);
-    size_t n = 0, cap = 0;
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *best;
+    char *dir = slash ? xstrndup(path, slash == path ? 1 : (size_t)(slash - path)) : xstrdup(".");
+    char *word = xstrndup(base, stem(base)), **stems = NULL, **names = NULL;
+    size_t n = 0, cap_stems = 0, cap_names = 0;
     DIR *d = opendir(dir);
     const struct dirent *en;
-    out[0] = 0;
     while (d && n < 4096 && (en = readdir(d))) {
         if (en->d_name[0] == '.') continue;
-        mem_grow(&name, &cap, n + 1, sizeof *name);
-        name[n++] = xstrdup(en->d_name);
+        mem_grow(&stems, &cap_stems, n + 1, sizeof *stems);
+        mem_grow(&names, &cap_names, n + 1, sizeof *names);
+        stems[n] = xstrndup(en->d_name, stem(en->d_name));
+        names[n++] = xstrdup(en->d_name);
     }
     if (d) closedir(d);
-    for (size_t i = 0; i < n; i++)
-        if (str_eq(name[i], with)) best = name[i];
-    if (!best && n > 0) best = str_nearest(base, (const char *const *)name, n);
-    if (best) snprintf(out, size, "; did you mean '%.*s%s'?", (int)(base - path), path, best);
-    for (size_t i = 0; i < n; i++) free(name[i]);
-    free(name);
-    free(with);
+    best = n > 0 && *word ? str_nearest(word, (const char *const *)stems, n) : NULL;
+    out[0] = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (stems[i] == best) snprintf(out, size, "; did you mean '%.*s%s'?", (int)(base - path), path, names[i]);
+        free(names[i]);
+    }
+    for (size_t i = 0; i < n; i++) free(stems[i]);
+    free(stems);
+    free(names);
+    free(word);
     free(dir);
 }
 
@@ -512,19 +522,19 @@ static bool plain(const Yaml *y)
     return y->kind == Y_SCALAR && !y->quoted;
 }
 
-/* Index of the scalar in `words`, spelt all lower, all upper or capitalised, or -1. */
+/* Index of the scalar in `words`, spelt all lower, all upper or with a capital first letter; or -1. */
 static int find_word(const char *s, const char *const *words, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        size_t len = strlen(words[i]), lower = 0, upper = 0;
-        if (strlen(s) != len) continue;
-        for (size_t j = 0; j < len; j++) {
-            if (tolower((unsigned char)s[j]) != words[i][j]) break;
-            if (islower((unsigned char)s[j])) lower++;
-            else upper++;
+        const char *w = words[i];
+        size_t len = strlen(w), first = strspn(w, "."), lower = first, upper = first;
+        if (strlen(s) != len || strncmp(s, w, first)) continue;
+        for (size_t j = first; j < len; j++) {
+            lower += s[j] == w[j];
+            upper += s[j] == toupper((unsigned char)w[j]);
         }
-        if (lower + upper != len) continue;
-        if (lower == len || upper == len || (upper == 1 && isupper((unsigned char)s[0]))) return (int)i;
+        if (lower == len || upper == len) return (int)i;
+        if (lower == len - 1 && s[first] == toupper((unsigned char)w[first])) return (int)i;
     }
     return -1;
 }
@@ -593,11 +603,11 @@ int yaml_double(const Yaml *y, double *v)
         return 1;
     }
     s = y->s + (y->s[0] == '-' || y->s[0] == '+');
-    if (find_word(s, inf, 1) >= 0 || str_eq(s, ".Inf")) {
+    if (find_word(s, inf, 1) >= 0) {
         *v = y->s[0] == '-' ? -(double)INFINITY : (double)INFINITY;
         return 1;
     }
-    if (find_word(y->s, nan_word, 1) >= 0 || str_eq(y->s, ".NaN")) {
+    if (find_word(y->s, nan_word, 1) >= 0) {
         *v = (double)NAN;
         return 1;
     }
