@@ -65,7 +65,8 @@ void grid_init_levels(Grid *g, const LevelSet *s, GridRange range);
  * GRID_MIN_ALPHA..GRID_MAX_ALPHA; rows then give zeros, and so do their gradients. */
 bool grid_scale(Grid *g, float alpha);
 
-/* y[i] = alpha * P(x[i] / alpha), exactly the product of two floats; a NaN stays one. y may be x. */
+/* y[i] = alpha * P(x[i] / alpha), exactly the product of two floats; a NaN stays one, and a
+ * quotient beyond the float range becomes one. y may be x. */
 void grid_row(const Grid *g, const float *x, float *y, size_t n);
 
 /* Backward of a row: dx[i] = dy[i] where x is inside the clip, else 0 (without `masked`: dy[i] everywhere). Returns alpha
