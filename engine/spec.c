@@ -44,8 +44,8 @@ static void fault(Spec *s, const Unit *u, const char *fmt, ...)
             *u->name ? " " : "", u->name, (int)(u - s->u), text);
 }
 
-/* Appends a unit reading x[0..nx-1]; its shape is that of x[0] until the caller sets another. The pointer
- * is good until the next unit is added. */
+/* Appends a unit reading x[0..nx-1]; its shape is that of x[0] until the caller sets another. The
+ * pointer is good until the next unit is added. */
 static Unit *add(Spec *s, UnitKind kind, const int *x, int nx, const char *name)
 {
     Unit *u;
@@ -72,7 +72,7 @@ static Unit *add(Spec *s, UnitKind kind, const int *x, int nx, const char *name)
     return u;
 }
 
-/* Sets the output shape, or 1 x 1 x 1 and a fault when it is impossible. Returns the unit's index. */
+/* Sets the output shape, or 1 x 1 x 1 and a fault if it is impossible. Returns the unit's index. */
 static int shape(Spec *s, Unit *u, int64_t c, int64_t h, int64_t w)
 {
     bool ok = c >= 1 && h >= 1 && w >= 1;
@@ -206,8 +206,8 @@ int spec_add(Spec *s, int a, int b)
     Unit *u = add(s, U_ADD, (const int[]){a, b}, 2, "");
     const Unit *y = &s->u[b];
     if (u->c != y->c || u->h != y->h || u->w != y->w)
-        fault(s, u, "unit %d is %d x %d x %d, unit %d is %d x %d x %d", a, u->c, u->h, u->w, b, y->c,
-              y->h, y->w);
+        fault(s, u, "unit %d is %d x %d x %d, unit %d is %d x %d x %d", a, u->c, u->h, u->w, b,
+              y->c, y->h, y->w);
     return s->n - 1;
 }
 
@@ -405,7 +405,8 @@ int64_t unit_macs(const Unit *u)
 
 static void print_attr(const Unit *u, Str *out)
 {
-    static const char *const norms[] = {"batch", "group", "instance", "static", "frozen", "reverse"};
+    static const char *const norms[] = {"batch",  "group",  "instance",
+                                        "static", "frozen", "reverse"};
     static const char *const acts[] = {"relu", "relu6", "leaky", "prelu", "none"};
     static const char *const pools[] = {"max", "avg", "global avg"};
     switch (u->kind) {
@@ -457,11 +458,8 @@ void spec_print(const Spec *s, Str *out)
         unsigned mark;
         const char *text;
     } marks[] = {
-        {UM_FIRST, " first"},
-        {UM_LAST, " last"},
-        {UM_SKIP, " skip"},
-        {UM_OWN_CLIP, " own-clip"},
-        {UM_NO_QUANT, " no-quant"},
+        {UM_FIRST, " first"},       {UM_LAST, " last"},         {UM_SKIP, " skip"},
+        {UM_OWN_CLIP, " own-clip"}, {UM_NO_QUANT, " no-quant"},
     };
     for (int i = 0; i < s->n; i++) {
         const Unit *u = &s->u[i];

@@ -1,6 +1,6 @@
-/* io/plot.c -- see plot.h. Layout from top to bottom: title, legend rows, plot area, tick labels, x label; the y label
- * stands upright at the left. Text widths are estimated (no font is at hand), generously, so that nothing
- * overlaps. */
+/* io/plot.c -- see plot.h. Layout from top to bottom: title, legend rows, plot area, tick labels, x
+ * label; the y label stands upright at the left. Text widths are estimated (no font is at hand),
+ * generously, so that nothing overlaps. */
 #include "io/plot.h"
 
 #include <math.h>
@@ -15,9 +15,9 @@ enum {
     TITLE_SIZE = 15,
     TEXT_SIZE = 12,
     TICK_SIZE = 11,
-    ROW = 18,      /* height of a legend row */
-    SWATCH = 22,   /* line in front of a legend entry */
-    GAP = 16,      /* between legend entries, and at the edges */
+    ROW = 18,    /* height of a legend row */
+    SWATCH = 22, /* line in front of a legend entry */
+    GAP = 16,    /* between legend entries, and at the edges */
     NCOLOURS = 8,
     MAX_TICKS = 24
 };
@@ -25,7 +25,8 @@ enum {
 static double text_width(const char *s, int size)
 {
     size_t n = 0;
-    for (; *s; s++) n += ((unsigned char)*s & 0xC0) != 0x80; /* UTF-8 continuation bytes take no room */
+    for (; *s; s++)
+        n += ((unsigned char)*s & 0xC0) != 0x80; /* UTF-8 continuation bytes take no room */
     return 0.6 * size * (double)n;
 }
 
@@ -60,9 +61,9 @@ static void put_text(Str *out, const char *s, int size, double room)
 /* ---- axes ---- */
 
 typedef struct Axis {
-    double lo, hi;           /* of the axis; logarithms of the values when log */
+    double lo, hi; /* of the axis; logarithms of the values when log */
     bool log;
-    double tick[MAX_TICKS];  /* positions, same unit as lo and hi */
+    double tick[MAX_TICKS]; /* positions, same unit as lo and hi */
     char label[MAX_TICKS][24];
     int n;
 } Axis;
@@ -105,7 +106,8 @@ static void linear_axis(Axis *a, int want, bool widen)
         a->hi = ceil(a->hi / step - 1e-9) * step;
     }
     a->n = 0;
-    for (double k = ceil(a->lo / step - 1e-9); k * step <= a->hi + 1e-9 * span && a->n < MAX_TICKS; k++) {
+    for (double k = ceil(a->lo / step - 1e-9); k * step <= a->hi + 1e-9 * span && a->n < MAX_TICKS;
+         k++) {
         label_tick(a->label[a->n], sizeof a->label[0], k * step, step);
         a->tick[a->n++] = k * step;
     }
@@ -124,7 +126,7 @@ static void widen_log(Axis *a, const double *part, int parts)
     a->hi = hi;
 }
 
-/* lo and hi are logarithms. Ticks at powers of ten, with 2 and 5 between them where there is room. */
+/* lo and hi are logarithms. Ticks at powers of ten, with 2 and 5 between them if there is room. */
 static void log_axis(Axis *a, int want)
 {
     static const double part[] = {0, 0.30102999566398120, 0.69897000433601880};
@@ -191,7 +193,8 @@ static double py(const Area *a, double v)
     return a->bottom - (v - a->y->lo) / (a->y->hi - a->y->lo) * (a->bottom - a->top);
 }
 
-/* What has been drawn in the current pixel column: the path goes through its first, lowest, highest and last point. */
+/* What has been drawn in the current pixel column: the path goes through its first, lowest, highest
+ * and last point. */
 typedef struct Column {
     int at;
     size_t n;
@@ -240,13 +243,15 @@ static void draw_series(Str *out, const Plot *p, const Area *a, int index)
     Column col = {0};
     bool pen = false;
     size_t run = 0;
-    str_printf(out, "<path class=\"l c%d%s\" d=\"", index % NCOLOURS, index >= NCOLOURS ? " dash" : "");
+    str_printf(out, "<path class=\"l c%d%s\" d=\"", index % NCOLOURS,
+               index >= NCOLOURS ? " dash" : "");
     for (size_t k = 0; k <= s->n; k++) {
         bool ok = k < s->n && usable(p, s->x[k], s->y[k]);
         double x, y;
         if (!ok) {
             flush_column(out, &col, &pen);
-            if (run == 1) str_puts(out, "h0"); /* a point alone: a dot, through the round line ends */
+            if (run == 1)
+                str_puts(out, "h0"); /* a point alone: a dot, through the round line ends */
             pen = false;
             run = 0;
             continue;
@@ -261,12 +266,13 @@ static void draw_series(Str *out, const Plot *p, const Area *a, int index)
     str_puts(out, "\"/>\n");
     for (size_t k = 0; s->points && k < s->n; k++) {
         if (!usable(p, s->x[k], s->y[k])) continue;
-        str_printf(out, "<circle class=\"m c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"2.5\"/>\n", index % NCOLOURS,
-                   px(a, s->x[k]), py(a, p->log_y ? log10(s->y[k]) : s->y[k]));
+        str_printf(out, "<circle class=\"m c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"2.5\"/>\n",
+                   index % NCOLOURS, px(a, s->x[k]), py(a, p->log_y ? log10(s->y[k]) : s->y[k]));
     }
 }
 
-/* Legend entries from left to right, in as many rows as they need. With out == NULL only counts. Returns the rows. */
+/* Legend entries from left to right, in as many rows as they need. With out == NULL only counts.
+ * Returns the rows. */
 static int legend(Str *out, const Plot *p, double left, double right, double top)
 {
     double x = left;
@@ -298,54 +304,69 @@ static void draw_axes(Str *out, const Plot *p, const Area *a)
     for (int i = 0; i < a->y->n; i++) {
         double y = py(a, a->y->tick[i]);
         str_printf(out, "<path class=\"g\" d=\"M%.1f %.1fH%.1f\"/>", a->left, y, a->right);
-        str_printf(out, "<text class=\"k\" text-anchor=\"end\" x=\"%.1f\" y=\"%.1f\">%s</text>\n", a->left - 6,
-                   y + 4, a->y->label[i]);
+        str_printf(out, "<text class=\"k\" text-anchor=\"end\" x=\"%.1f\" y=\"%.1f\">%s</text>\n",
+                   a->left - 6, y + 4, a->y->label[i]);
     }
     for (int i = 0; i < a->x->n; i++) {
         double x = px(a, a->x->tick[i]), half = text_width(a->x->label[i], TICK_SIZE) / 2;
         str_printf(out, "<path class=\"a\" d=\"M%.1f %.1fv4\"/>", x, a->bottom);
         if (x - half < last + 4) continue; /* no room for its label */
         last = x + half;
-        str_printf(out, "<text class=\"k\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">%s</text>\n", x,
+        str_printf(out,
+                   "<text class=\"k\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">%s</text>\n", x,
                    a->bottom + 17, a->x->label[i]);
     }
-    str_printf(out, "<path class=\"a\" d=\"M%.1f %.1fV%.1fH%.1f\"/>\n", a->left, a->top, a->bottom, a->right);
-    str_printf(out, "<text class=\"t\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">", middle, a->bottom + 35);
+    str_printf(out, "<path class=\"a\" d=\"M%.1f %.1fV%.1fH%.1f\"/>\n", a->left, a->top, a->bottom,
+               a->right);
+    str_printf(out, "<text class=\"t\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">", middle,
+               a->bottom + 35);
     put_text(out, p->xlabel ? p->xlabel : "", TEXT_SIZE, a->right - a->left);
-    str_printf(out, "</text>\n<text class=\"t\" text-anchor=\"middle\" transform=\"translate(%d %.1f) rotate(-90)\">",
+    str_printf(out,
+               "</text>\n<text class=\"t\" text-anchor=\"middle\" transform=\"translate(%d %.1f) "
+               "rotate(-90)\">",
                GAP, (a->top + a->bottom) / 2);
     put_text(out, p->ylabel ? p->ylabel : "", TEXT_SIZE, a->bottom - a->top);
     str_puts(out, "</text>\n");
 }
 
-/* Colours for light and dark pages; both sets keep their order apart for colour-blind readers. */
-static const char style[] =
-    "<style>\n"
-    ".qplot text{font-family:system-ui,'DejaVu Sans',Arial,sans-serif}\n"
-    ".qplot .h{font-size:15px;font-weight:600;fill:#1a1a1a}\n"
-    ".qplot .t{font-size:12px;fill:#333}.qplot .k{font-size:11px;fill:#555}\n"
-    ".qplot .b{fill:#fff}.qplot .g{stroke:#e3e3e3;fill:none}.qplot .a{stroke:#777;fill:none}\n"
-    ".qplot .l{fill:none;stroke-width:1.7;stroke-linejoin:round;stroke-linecap:round}\n"
-    ".qplot .dash{stroke-dasharray:5 4}\n"
-    ".qplot .c0{stroke:#0067a5}.qplot .c1{stroke:#d1490a}.qplot .c2{stroke:#008a63}.qplot .c3{stroke:#b3589a}\n"
-    ".qplot .c4{stroke:#b57900}.qplot .c5{stroke:#3a9bd6}.qplot .c6{stroke:#5b3fa0}.qplot .c7{stroke:#6b6b6b}\n"
-    ".qplot .m.c0{fill:#0067a5}.qplot .m.c1{fill:#d1490a}.qplot .m.c2{fill:#008a63}.qplot .m.c3{fill:#b3589a}\n"
-    ".qplot .m.c4{fill:#b57900}.qplot .m.c5{fill:#3a9bd6}.qplot .m.c6{fill:#5b3fa0}.qplot .m.c7{fill:#6b6b6b}\n"
-    "@media (prefers-color-scheme:dark){\n"
-    ".qplot .h{fill:#f0f0f0}.qplot .t{fill:#d0d0d0}.qplot .k{fill:#b0b0b0}\n"
-    ".qplot .b{fill:#1b1c1f}.qplot .g{stroke:#35373c}.qplot .a{stroke:#8a8c92}\n"
-    ".qplot .c0{stroke:#58b0ec}.qplot .c1{stroke:#ff8a4f}.qplot .c2{stroke:#35c79a}.qplot .c3{stroke:#e69ad0}\n"
-    ".qplot .c4{stroke:#f2b640}.qplot .c5{stroke:#9bd3f7}.qplot .c6{stroke:#ae98ee}.qplot .c7{stroke:#a9a9a9}\n"
-    ".qplot .m.c0{fill:#58b0ec}.qplot .m.c1{fill:#ff8a4f}.qplot .m.c2{fill:#35c79a}.qplot .m.c3{fill:#e69ad0}\n"
-    ".qplot .m.c4{fill:#f2b640}.qplot .m.c5{fill:#9bd3f7}.qplot .m.c6{fill:#ae98ee}.qplot .m.c7{fill:#a9a9a9}\n"
-    "}\n</style>\n";
+/* Colours of the series on light and on dark pages, in an order that colour-blind readers can tell
+ * apart. */
+static const char *const colours[2][NCOLOURS] = {
+    {"#0067a5", "#d1490a", "#008a63", "#b3589a", "#b57900", "#3a9bd6", "#5b3fa0", "#6b6b6b"},
+    {"#58b0ec", "#ff8a4f", "#35c79a", "#e69ad0", "#f2b640", "#9bd3f7", "#ae98ee", "#a9a9a9"},
+};
+
+static void put_colours(Str *out, const char *const *c)
+{
+    for (int i = 0; i < NCOLOURS; i++)
+        str_printf(out, ".qplot .c%d{stroke:%s}.qplot .m.c%d{fill:%s}\n", i, c[i], i, c[i]);
+}
+
+static void put_style(Str *out)
+{
+    str_puts(out,
+             "<style>\n"
+             ".qplot text{font-family:system-ui,'DejaVu Sans',Arial,sans-serif}\n"
+             ".qplot .h{font-size:15px;font-weight:600;fill:#1a1a1a}\n"
+             ".qplot .t{font-size:12px;fill:#333}.qplot .k{font-size:11px;fill:#555}\n"
+             ".qplot .b{fill:#fff}.qplot .g{stroke:#e3e3e3;fill:none}\n"
+             ".qplot .a{stroke:#777;fill:none}.qplot .dash{stroke-dasharray:5 4}\n"
+             ".qplot .l{fill:none;stroke-width:1.7;stroke-linejoin:round;stroke-linecap:round}\n");
+    put_colours(out, colours[0]);
+    str_puts(out, "@media (prefers-color-scheme:dark){\n"
+                  ".qplot .h{fill:#f0f0f0}.qplot .t{fill:#d0d0d0}.qplot .k{fill:#b0b0b0}\n"
+                  ".qplot .b{fill:#1b1c1f}.qplot .g{stroke:#35373c}.qplot .a{stroke:#8a8c92}\n");
+    put_colours(out, colours[1]);
+    str_puts(out, "}\n</style>\n");
+}
 
 static int plot_width(const Plot *p)
 {
     return p->width > 0 ? p->width : WIDTH;
 }
 
-/* The height asked for has room for two legend rows; more of them make the picture higher, not the curves lower. */
+/* The height asked for has room for two legend rows; more of them make the picture higher, not the
+ * curves lower. */
 static int plot_height(const Plot *p)
 {
     int h = p->height > 0 ? p->height : HEIGHT;
@@ -371,12 +392,15 @@ void plot_svg(const Plot *p, Str *out)
     a.left = GAP + 10 + labels + 8;
     linear_axis(&x, (int)fmax(2, (a.right - a.left) / 70), false);
 
-    str_printf(out,
-               "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"qplot\" width=\"%d\" height=\"%d\" "
-               "viewBox=\"0 0 %d %d\" role=\"img\">\n<title>",
-               w, h, w, h);
+    str_printf(
+        out,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"qplot\" width=\"%d\" height=\"%d\" "
+        "viewBox=\"0 0 %d %d\" role=\"img\">\n<title>",
+        w, h, w, h);
     put_text(out, p->title ? p->title : "", TITLE_SIZE, 0);
-    str_printf(out, "</title>\n%s<rect class=\"b\" width=\"%d\" height=\"%d\"/>\n", style, w, h);
+    str_puts(out, "</title>\n");
+    put_style(out);
+    str_printf(out, "<rect class=\"b\" width=\"%d\" height=\"%d\"/>\n", w, h);
     str_printf(out, "<text class=\"h\" x=\"%d\" y=\"21\">", GAP);
     put_text(out, p->title ? p->title : "", TITLE_SIZE, w - 2 * GAP);
     str_puts(out, "</text>\n");
@@ -384,8 +408,9 @@ void plot_svg(const Plot *p, Str *out)
     draw_axes(out, p, &a);
     for (int i = 0; i < p->nseries; i++) draw_series(out, p, &a, i);
     if (!data)
-        str_printf(out, "<text class=\"t\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">no data</text>\n",
-                   (a.left + a.right) / 2, (a.top + a.bottom) / 2);
+        str_printf(
+            out, "<text class=\"t\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">no data</text>\n",
+            (a.left + a.right) / 2, (a.top + a.bottom) / 2);
     str_puts(out, "</svg>\n");
 }
 
@@ -397,10 +422,11 @@ int plot_write(const char *path, const Plot *p, int n, Err *e)
         if (plot_width(&p[i]) > w) w = plot_width(&p[i]);
         h += plot_height(&p[i]);
     }
-    str_printf(&out,
-               "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\" "
-               "width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\">\n",
-               w, h, w, h);
+    str_printf(
+        &out,
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\" "
+        "width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\">\n",
+        w, h, w, h);
     h = 0;
     for (int i = 0; i < n; i++) {
         str_printf(&out, "<g transform=\"translate(0 %d)\">\n", h);

@@ -6,9 +6,9 @@
 
 typedef struct PlotSeries {
     const char *name;
-    const double *x, *y;   /* NaN breaks the line */
+    const double *x, *y; /* NaN breaks the line */
     size_t n;
-    bool points;           /* draw markers (few points) */
+    bool points; /* draw markers (few points) */
 } PlotSeries;
 
 typedef struct Plot {
@@ -16,12 +16,13 @@ typedef struct Plot {
     const PlotSeries *series;
     int nseries;
     bool log_y;
-    int width, height;     /* 0: 640 x 360 */
+    int width, height; /* 0: 640 x 360 */
 } Plot;
 
-/* A complete <svg> element, readable on light and dark pages (colours by CSS classes with a prefers-color-scheme rule
- * inside). Axis ticks at round numbers, legend outside the curves, nothing overlaps. Values that are not finite, or not
- * positive on a logarithmic axis, break the line. Long series are thinned to what a pixel column can show. */
+/* A complete <svg> element, readable on light and dark pages (colours by CSS classes with a
+ * prefers-color-scheme rule inside). Axis ticks at round numbers, legend outside the curves,
+ * nothing overlaps. Values that are not finite, or not positive on a logarithmic axis, break the
+ * line. Long series are thinned to what a pixel column can show. */
 void plot_svg(const Plot *p, Str *out);
 /* Several plots below each other in one SVG file, written atomically. */
 int plot_write(const char *path, const Plot *p, int n, Err *e);

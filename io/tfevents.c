@@ -1,8 +1,8 @@
 /* io/tfevents.c -- see tfevents.h.
  *
- * A file is a row of records: u64 length, masked CRC-32C of the length, data, masked CRC-32C of the data, all little
- * endian; data is an Event (tfevents.proto). mask(c) = rotate right by 15, plus 0xA282EAD8. The format is that of
- * TensorFlow's record_writer.h. */
+ * A file is a row of records: u64 length, masked CRC-32C of the length, data, masked CRC-32C of the
+ * data, all little endian; data is an Event (tfevents.proto). mask(c) = rotate right by 15, plus
+ * 0xA282EAD8. The format is that of TensorFlow's record_writer.h. */
 #include "io/tfevents.h"
 
 #include <dirent.h>
@@ -39,7 +39,8 @@ static void crc_init(Crc *c)
 {
     for (uint32_t i = 0; i < 256; i++) {
         uint32_t v = i;
-        for (int k = 0; k < 8; k++) v = (v >> 1) ^ (v & 1 ? 0x82F63B78u : 0); /* Castagnoli, reflected */
+        for (int k = 0; k < 8; k++)
+            v = (v >> 1) ^ (v & 1 ? 0x82F63B78u : 0); /* Castagnoli, reflected */
         c->table[i] = v;
     }
 }
@@ -64,8 +65,8 @@ static uint64_t get_le(const unsigned char *p, int bytes)
     return v;
 }
 
-/* The next record of `m` at *at: 1 with data and length set and *at moved behind it, 0 at the end of the file, -1 with
- * `e` when the record is cut off or damaged. */
+/* The next record of `m` at *at: 1 with data and length set and *at moved behind it, 0 at the end
+ * of the file, -1 with `e` when the record is cut off or damaged. */
 static int next_record(const Crc *crc, const FileMap *m, size_t *at, const unsigned char **data,
                        size_t *len, const char *path, Err *e)
 {
@@ -89,8 +90,8 @@ static int next_record(const Crc *crc, const FileMap *m, size_t *at, const unsig
 
 /* ---- continuing old files ---- */
 
-/* Rewrites a file without the records of a step beyond keep_step. What a killed process left unfinished at the end goes
- * too. */
+/* Rewrites a file without the records of a step beyond keep_step. What a killed process left
+ * unfinished at the end goes too. */
 static int trim(const char *path, int64_t keep_step, const Crc *crc, Err *e)
 {
     FileMap m;
@@ -127,7 +128,8 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Event files of a folder, oldest first (names begin with the time). The caller frees the names and the list. */
+/* Event files of a folder, oldest first (names begin with the time). The caller frees the names and
+ * the list. */
 static int list_files(const char *dir, char ***list, size_t *n, Err *e)
 {
     DIR *d = opendir(dir);
@@ -256,7 +258,8 @@ int tfevents_scalar(TfEvents *t, const char *tag, int64_t step, double value, Er
     return put_value(t, tag, step, &v, e);
 }
 
-/* BUCKETS buckets of equal width from the least to the largest value; values that are not finite are left out. */
+/* BUCKETS buckets of equal width from the least to the largest value; values that are not finite
+ * are left out. */
 int tfevents_histogram(TfEvents *t, const char *tag, int64_t step, const float *v, size_t n, Err *e)
 {
     Tfev__Value value = TFEV__VALUE__INIT;
@@ -284,7 +287,8 @@ int tfevents_histogram(TfEvents *t, const char *tag, int64_t step, const float *
         if (isfinite(x)) count[at < BUCKETS ? (int)at : BUCKETS - 1]++;
     }
     h.n_bucket = h.n_bucket_limit = width > 0 ? BUCKETS : 1;
-    if (width <= 0) limit[0] = h.max + fmax(1e-12, 1e-6 * fabs(h.max)); /* one value: a narrow bucket */
+    if (width <= 0)
+        limit[0] = h.max + fmax(1e-12, 1e-6 * fabs(h.max)); /* one value: a narrow bucket */
     h.bucket = count;
     h.bucket_limit = limit;
     h.has_min = h.has_max = h.has_num = h.has_sum = h.has_sum_squares = 1;

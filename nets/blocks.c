@@ -1,5 +1,5 @@
-/* nets/blocks.c -- see blocks.h. Blocks as in He et al. 2015; a bottleneck has its stride at the 3x3
- * convolution ("v1.5"), as torchvision and all the originals do. */
+/* nets/blocks.c -- see blocks.h. Blocks as in He et al. 2015; a bottleneck has its stride at the
+ * 3x3 convolution ("v1.5"), as torchvision and all the originals do. */
 #include "nets/blocks.h"
 
 #include <math.h>
@@ -36,7 +36,8 @@ int block_conv(Spec *s, int x, const NetStyle *st, int oc, int k, int stride, co
 int block_norm(Spec *s, int x, const char *fmt, ...)
 {
     char name[NAME_LEN];
-    NormAttr a = {.kind = NK_BATCH, .eps = 1e-5f, .momentum = 0.1f, .affine = true, .weight_init = 1};
+    NormAttr a = {
+        .kind = NK_BATCH, .eps = 1e-5f, .momentum = 0.1f, .affine = true, .weight_init = 1};
     FORMAT_NAME(name, fmt);
     return spec_norm(s, x, a, "%s", name);
 }
@@ -48,7 +49,8 @@ int block_relu(Spec *s, int x, const char *fmt, ...)
     return spec_act(s, x, (ActAttr){.kind = AK_RELU}, "%s", name);
 }
 
-/* Adds the shortcut of the block whose input is `x` and whose body ends with `y`, and the last ReLU. */
+/* Adds the shortcut of the block whose input is `x` and whose body ends with `y`, and the last
+ * ReLU. */
 static int close_block(Spec *s, int x, int y, const NetStyle *st, int stride, const char *prefix)
 {
     int oc = s->u[y].c;

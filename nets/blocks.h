@@ -1,4 +1,5 @@
-/* nets/blocks.h -- what the ResNet builders share. Functions return the index of the unit they end with. */
+/* nets/blocks.h -- what the ResNet builders share. Functions return the index of the unit they end
+ * with. */
 #ifndef NETS_BLOCKS_H
 #define NETS_BLOCKS_H
 
@@ -22,9 +23,11 @@ int block_conv(Spec *s, int x, const NetStyle *st, int oc, int k, int stride, co
 int block_norm(Spec *s, int x, const char *fmt, ...) PRINTF_LIKE(3, 4);
 int block_relu(Spec *s, int x, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
-/* Residual blocks, the ReLU after the sum included; `width` counts channels before the expansion. The shortcut is a
- * 1x1 convolution with a norm (marked UM_SKIP) where the shape changes. Parameters begin with `prefix` and a dot. */
-typedef int (*BlockFn)(Spec *s, int x, const NetStyle *st, int width, int stride, const char *prefix);
+/* Residual blocks, the ReLU after the sum included; `width` counts channels before the expansion.
+ * The shortcut is a 1x1 convolution with a norm (marked UM_SKIP) where the shape changes.
+ * Parameters begin with `prefix` and a dot. */
+typedef int (*BlockFn)(Spec *s, int x, const NetStyle *st, int width, int stride,
+                       const char *prefix);
 int block_basic(Spec *s, int x, const NetStyle *st, int width, int stride, const char *prefix);
 int block_bottleneck(Spec *s, int x, const NetStyle *st, int width, int stride, const char *prefix);
 
@@ -35,8 +38,10 @@ int block_stage(Spec *s, int x, const NetStyle *st, BlockFn block, int stage, in
 /* Global average, flatten, classifier (marked UM_LAST). */
 int block_classifier(Spec *s, int x, const NetStyle *st, int classes);
 
-/* The row of `styles` (n of them) for a family; NULL with `e` set when the net is not offered in it. */
-const NetStyle *style_find(const NetStyle *styles, int n, const NetDef *net, NetNames names, Err *e);
+/* The row of `styles` (n of them) for a family; NULL with `e` set when the net is not offered in
+ * it. */
+const NetStyle *style_find(const NetStyle *styles, int n, const NetDef *net, NetNames names,
+                           Err *e);
 
 /* Builders, rows of registry.c. */
 int net_resnet_cifar(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);

@@ -1,44 +1,29 @@
 /* nets/registry.c -- one row per net, and looking them up.
  *
- * An alias that stands in several rows is a name without a depth: `resnet_cifar` with `depth: 20`. */
+ * An alias of several rows is a name without a depth: `resnet_cifar` with `depth: 20`. */
 #include "nets/blocks.h"
 
 #include <stdlib.h>
 
+// clang-format off
+#define NET(NAME, DOC, DEPTH, FAMILY, BUILD, C, SIZE, ...)                                         \
+    &(const NetDef){.name = NAME, .doc = DOC, .arg = DEPTH, .names = FAMILY, .build = BUILD,       \
+                    .in_c = C, .in_h = SIZE, .in_w = SIZE,                                         \
+                    .alias = (const NetAlias[]){__VA_ARGS__, {NULL, NAMES_DEFAULT}}}
+
 #define CIFAR(d)                                                                                   \
-    &(const NetDef)                                                                                \
-    {                                                                                              \
-        .name = "resnet" #d "_cifar", .doc = "ResNet-" #d " for 32x32 images", .arg = d,           \
-        .names = NAMES_APOT, .build = net_resnet_cifar, .in_c = 3, .in_h = 32, .in_w = 32,         \
-        .alias = (const NetAlias[])                                                                \
-        {                                                                                          \
-            {"res" #d, NAMES_APOT}, {"resnet" #d, NAMES_APOT}, {"resnet_" #d, NAMES_FAT},          \
-                {"resnet_cifar", NAMES_APOT}, {NULL, NAMES_DEFAULT}                                \
-        }                                                                                          \
-    }
+    NET("resnet" #d "_cifar", "ResNet-" #d " for 32x32 images", d, NAMES_APOT, net_resnet_cifar,   \
+        3, 32, {"res" #d, NAMES_APOT}, {"resnet" #d, NAMES_APOT}, {"resnet_" #d, NAMES_FAT},       \
+        {"resnet_cifar", NAMES_APOT})
 
 #define IMAGENET(d)                                                                                \
-    &(const NetDef)                                                                                \
-    {                                                                                              \
-        .name = "resnet" #d, .doc = "ResNet-" #d " for ImageNet", .arg = d,                        \
-        .names = NAMES_TORCHVISION, .build = net_resnet, .in_c = 3, .in_h = 224, .in_w = 224,      \
-        .alias = (const NetAlias[])                                                                \
-        {                                                                                          \
-            {"res" #d, NAMES_APOT}, {"resnet_" #d, NAMES_FAT}, {"resnet", NAMES_TORCHVISION},      \
-                {NULL, NAMES_DEFAULT}                                                              \
-        }                                                                                          \
-    }
+    NET("resnet" #d, "ResNet-" #d " for ImageNet", d, NAMES_TORCHVISION, net_resnet, 3, 224,       \
+        {"res" #d, NAMES_APOT}, {"resnet_" #d, NAMES_FAT}, {"resnet", NAMES_TORCHVISION})
 
 #define MNIST(d)                                                                                   \
-    &(const NetDef)                                                                                \
-    {                                                                                              \
-        .name = "mnist_resnet" #d, .doc = "ResNet-" #d " of a quarter of the width, for MNIST",    \
-        .arg = d, .names = NAMES_APOT, .build = net_resnet_mnist, .in_c = 1, .in_h = 28,           \
-        .in_w = 28, .alias = (const NetAlias[])                                                    \
-        {                                                                                          \
-            {"mnist_res" #d, NAMES_APOT}, {"mnist_resnet", NAMES_APOT}, {NULL, NAMES_DEFAULT}      \
-        }                                                                                          \
-    }
+    NET("mnist_resnet" #d, "ResNet-" #d " of a quarter of the width, for MNIST", d, NAMES_APOT,    \
+        net_resnet_mnist, 1, 28, {"mnist_res" #d, NAMES_APOT}, {"mnist_resnet", NAMES_APOT})
+// clang-format on
 
 const NetDef *const nets[] = {
     CIFAR(20),    CIFAR(32),    CIFAR(44),     CIFAR(56),     CIFAR(110), IMAGENET(18),
@@ -50,9 +35,12 @@ static const struct {
     const char *text;
     NetNames names;
 } families[] = {
-    {"apot", NAMES_APOT},       {"fat", NAMES_FAT},
-    {"f8net", NAMES_F8NET},     {"adabits", NAMES_ADABITS},
-    {"hysteresis", NAMES_HYSTERESIS}, {"keyword", NAMES_KEYWORD},
+    {"apot", NAMES_APOT},
+    {"fat", NAMES_FAT},
+    {"f8net", NAMES_F8NET},
+    {"adabits", NAMES_ADABITS},
+    {"hysteresis", NAMES_HYSTERESIS},
+    {"keyword", NAMES_KEYWORD},
     {"torchvision", NAMES_TORCHVISION},
 };
 

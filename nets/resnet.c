@@ -1,7 +1,7 @@
 /* nets/resnet.c -- ResNet-18/34/50/101/152 for ImageNet, and its narrow copy for MNIST.
  *
- * Stem 7x7 stride 2, max pool 3x3 stride 2, four stages of widths w, 2w, 4w, 8w; w = 64 (ImageNet) or 16
- * (MNIST, with the additional depths 10 and 14). Names and order are torchvision's.
+ * Stem 7x7 stride 2, max pool 3x3 stride 2, four stages of widths w, 2w, 4w, 8w; w = 64 (ImageNet)
+ * or 16 (MNIST, with the additional depths 10 and 14). Names and order are torchvision's.
  *
  * Sources: APoT_Quantization ImageNet/models/resnet.py and MNIST/models/resnet.py; torchvision's
  * models/resnet.py; FAT_Quantization imagenet/models/resnet.py names the same. */
@@ -17,9 +17,9 @@ static const struct Depth {
     int depth, blocks[4];
     BlockFn block;
 } depths[] = {
-    {10, {1, 1, 1, 1}, block_basic},       {14, {2, 1, 1, 2}, block_basic},
-    {18, {2, 2, 2, 2}, block_basic},       {34, {3, 4, 6, 3}, block_basic},
-    {50, {3, 4, 6, 3}, block_bottleneck},  {101, {3, 4, 23, 3}, block_bottleneck},
+    {10, {1, 1, 1, 1}, block_basic},        {14, {2, 1, 1, 2}, block_basic},
+    {18, {2, 2, 2, 2}, block_basic},        {34, {3, 4, 6, 3}, block_basic},
+    {50, {3, 4, 6, 3}, block_bottleneck},   {101, {3, 4, 23, 3}, block_bottleneck},
     {152, {3, 8, 36, 3}, block_bottleneck},
 };
 

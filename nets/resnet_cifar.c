@@ -1,13 +1,13 @@
 /* nets/resnet_cifar.c -- ResNet-20/32/44/56/110 for 32x32 images.
  *
- * Stem 3x3 -> 16, then three stages of n basic blocks with 16, 32, 64 channels (depth 6n + 2), the second
- * and third beginning with stride 2. Shortcuts that change the shape are convolutions ("option B"). The
- * average pool of the originals covers the whole 8x8 map; it is a global one here, so that other image
- * sizes work too.
+ * Stem 3x3 -> 16, then three stages of n basic blocks with 16, 32, 64 channels (depth 6n + 2), the
+ * second and third beginning with stride 2. Shortcuts that change the shape are convolutions
+ * ("option B"). The average pool of the originals covers the whole 8x8 map; it is a global one
+ * here, so that other image sizes work too.
  *
- * Sources: APoT_Quantization CIFAR10/models/resnet.py (apot); FAT_Quantization cifar10/models/resnet.py
- * (fat: the classifier is called `linear`, convolutions keep PyTorch's initialisation). In both, a block
- * declares its convolutions before its norms. */
+ * Sources: APoT_Quantization CIFAR10/models/resnet.py (apot); FAT_Quantization
+ * cifar10/models/resnet.py (fat: the classifier is called `linear`, convolutions keep PyTorch's
+ * initialisation). In both, a block declares its convolutions before its norms. */
 #include "nets/blocks.h"
 
 static const NetStyle styles[] = {

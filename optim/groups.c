@@ -1,5 +1,5 @@
-/* optim/groups.c -- which rate and decay each parameter has. Schemes by dimensions are F8Net's and AdaBits';
- * the rule of model-quantization ("no_decay_small") is one of them. */
+/* optim/groups.c -- which rate and decay each parameter has. Schemes by dimensions are F8Net's and
+ * AdaBits'; the rule of model-quantization ("no_decay_small") is one of them. */
 #include "optim/optim.h"
 
 #include <string.h>
@@ -47,4 +47,3 @@ double optim_decay(const Optim *op, const Param *p)
     if (g >= 0 && o->group[g].weight_decay >= 0) return o->group[g].weight_decay;
     return scheme_decays(op->scheme, &p->value) ? o->weight_decay : 0;
 }
-

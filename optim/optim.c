@@ -21,13 +21,13 @@ const OptimRule *optim_find(const char *name)
 
 RuleArgs rule_args(const Param *p, double lr, double wd, int64_t t)
 {
-    RuleArgs r = {.p = p->value.data, .g = p->grad.data, .lr = (float)lr, .wd = (float)wd,
-                  .first = t == 0};
+    RuleArgs r = {
+        .p = p->value.data, .g = p->grad.data, .lr = (float)lr, .wd = (float)wd, .first = t == 0};
     ASSERT(r.g, "%s has no gradient", p->name);
     r.decay = r.p;
     if (p->decay_from) {
-        ASSERT(tensor_len(p->decay_from) == tensor_len(&p->value), "%s: decays towards another shape",
-               p->name);
+        ASSERT(tensor_len(p->decay_from) == tensor_len(&p->value),
+               "%s: decays towards another shape", p->name);
         r.decay = p->decay_from->data;
     }
     for (int i = 0; i < p->nslots; i++) r.s[i] = p->slot[i].data;
@@ -59,7 +59,8 @@ static void unknown(Err *e, const char *key, const char *name, const void *rows,
     }
     near = str_nearest(name ? name : "", list, n);
     err_add(e, ERR_CONFIG, "%s: unknown '%s'; %s%s%s", key, name ? name : "",
-            near ? "did you mean '" : "expected one like '", near ? near : list[0], near ? "'?" : "'");
+            near ? "did you mean '" : "expected one like '", near ? near : list[0],
+            near ? "'?" : "'");
 }
 
 static void check_schedule(const OptimOpts *o, const Schedule *s, Err *e)
@@ -87,7 +88,8 @@ int optim_check(const OptimOpts *o, Err *e)
     if (!decay_scheme_find(o->weight_decay_scheme))
         unknown(&sum, "weight_decay_scheme", o->weight_decay_scheme, decay_schemes,
                 sizeof *decay_schemes);
-    if (!(o->lr >= 0) || isinf(o->lr)) err_add(&sum, ERR_CONFIG, "lr: %g; expected 0 or more", o->lr);
+    if (!(o->lr >= 0) || isinf(o->lr))
+        err_add(&sum, ERR_CONFIG, "lr: %g; expected 0 or more", o->lr);
     if (!(o->momentum >= 0 && o->momentum < 1))
         err_add(&sum, ERR_CONFIG, "momentum: %g is outside [0, 1)", o->momentum);
     if (!(o->weight_decay >= 0))
@@ -97,13 +99,14 @@ int optim_check(const OptimOpts *o, Err *e)
     if (o->num_epochs < 0) err_add(&sum, ERR_CONFIG, "num_epochs: %d", o->num_epochs);
     for (int i = 0; i < o->nmilestones; i++)
         if (o->milestones[i] <= (i ? o->milestones[i - 1] : 0)) {
-            err_add(&sum, ERR_CONFIG, "multistep_lr_milestones: %d does not ascend; expected epochs above 0",
+            err_add(&sum, ERR_CONFIG,
+                    "multistep_lr_milestones: %d does not ascend; expected epochs above 0",
                     o->milestones[i]);
             break;
         }
     if (!(o->warmup_epochs >= 0) || (o->num_epochs && o->warmup_epochs > o->num_epochs))
-        err_add(&sum, ERR_CONFIG, "warmup_epochs: %g is outside 0 .. num_epochs %d", o->warmup_epochs,
-                o->num_epochs);
+        err_add(&sum, ERR_CONFIG, "warmup_epochs: %g is outside 0 .. num_epochs %d",
+                o->warmup_epochs, o->num_epochs);
     if (!(o->lr_min >= 0 && (o->lr_min <= o->lr || o->lr_min == 0)))
         err_add(&sum, ERR_CONFIG, "lr_min: %g is outside 0 .. lr %g", o->lr_min, o->lr);
     return sum.kind == ERR_NONE ? 0 : err_add(e, sum.kind, "%s", sum.msg);
@@ -119,7 +122,7 @@ static int find_group(const OptimOpts *o, const char *name)
 
 int optim_init(Optim *op, const OptimOpts *o, ParamStore *ps, Err *e)
 {
-    bool used[OPTIM_MAX_GROUPS] = {false};
+    bool used[OPTIM_MAX_GROUPS] = {false}, quantized = false;
     *op = (Optim){0};
     if (optim_check(o, e)) return -1;
     op->opts = o;
@@ -131,6 +134,7 @@ int optim_init(Optim *op, const OptimOpts *o, ParamStore *ps, Err *e)
     for (int i = 0; i < ps->n; i++) {
         Param *p = ps->p[i];
         op->group[i] = -1;
+        quantized |= p->kind == PK_CLIP;
         if (p->kind == PK_BUFFER) continue;
         op->group[i] = find_group(o, p->name);
         if (op->group[i] >= 0) used[op->group[i]] = true;
@@ -140,9 +144,10 @@ int optim_init(Optim *op, const OptimOpts *o, ParamStore *ps, Err *e)
             p->slot[k].data = arena_alloc(&ps->arena, tensor_bytes(&p->slot[k]));
         }
     }
-    for (int g = 0; g < o->ngroups; g++)
+    for (int g = 0; g < o->ngroups; g++) /* a float net shares its recipe with the quantized ones */
         if (!used[g])
-            log_msg(LOG_WARN, "no parameter name contains '%s': its rate and decay are not used",
+            log_msg(quantized ? LOG_WARN : LOG_DEBUG,
+                    "no parameter name contains '%s': its rate and decay are not used",
                     o->group[g].match);
     if (o->warmup_epochs > 0 && !op->schedule->warmup)
         log_msg(LOG_WARN, "lr_scheduler '%s' has no warm-up: warmup_epochs does not ramp the rate",

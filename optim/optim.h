@@ -14,47 +14,51 @@ typedef struct GroupRule {
 } GroupRule;
 
 typedef struct OptimOpts {
-    const char *optimizer;           /* row of optim_rules */
+    const char *optimizer; /* row of optim_rules */
     double lr, momentum, dampening, weight_decay;
     bool nesterov;
-    double optim_eps, optim_decay;   /* rmsprop, adam: added to the root; rmsprop: decay of the mean square. 0: PyTorch's */
+    double optim_eps;   /* rmsprop, adam: added to the root; 0: PyTorch's 1e-8 */
+    double optim_decay; /* rmsprop: decay of the mean square; 0: PyTorch's 0.99 */
     double beta1, beta2;             /* adam; 0: 0.9, 0.999 */
-    const char *weight_decay_scheme; /* row of decay_schemes: which parameters decay; NULL or "": all */
+    const char *weight_decay_scheme; /* row of decay_schemes; NULL or "": all */
     const char *lr_scheduler;        /* row of schedules */
-    double lr_min;                   /* floor of the cosine and linear schedules */
-    int milestones[OPTIM_MAX_LIST], nmilestones; /* multistep: epochs */
-    double lr_list[OPTIM_MAX_LIST];  /* custom: lr of epoch i; the last stays */
+    double lr_min;                   /* floor of the cosine, linear, poly and sgdr schedules */
+    int milestones[OPTIM_MAX_LIST], nmilestones; /* multistep: epochs; sgdr, cos, poly: restarts */
+    double lr_list[OPTIM_MAX_LIST];              /* custom: lr of epoch i; the last stays */
     int nlr_list;
-    double gamma;                    /* multistep, step, exp */
+    double gamma;                    /* multistep, step, decay, sgdr_step */
     int step_size;                   /* step: epochs */
     int cycle;                       /* sgdr: epochs of the first cycle */
     double cycle_mult, power;        /* sgdr; poly */
     double warmup_epochs, warmup_lr; /* linear from warmup_lr to lr; fractions of epochs allowed */
     int num_epochs;
-    int milestone_compat;            /* 1: "x gamma when epoch == milestone", missed by a run that starts later: */
-    int start_epoch;                 /*    the epoch such a run counts from */
-    double step_epochs;              /* linear_decaying: what one update is of an epoch (batch / images) */
+    int milestone_compat; /* 1: "x gamma when epoch == milestone", missed by a later start */
+    int start_epoch;      /* that later start; 0 for a resumed run */
+    double step_epochs;   /* linear_decaying: what one update is of an epoch (batch / images) */
     GroupRule group[OPTIM_MAX_GROUPS];
     int ngroups;
 } OptimOpts;
 
-/* One update of one parameter. lr and wd are this parameter's, for this step; t counts the updates made before (at
- * t = 0 PyTorch's momentum buffer takes the gradient as it is). Elementwise: the same for any number of threads. */
+/* One update of one parameter. lr and wd are this parameter's, for this step; t counts the updates
+ * made before (at t = 0 PyTorch's momentum buffer takes the gradient as it is). Elementwise: the
+ * same for any number of threads. */
 typedef struct OptimRule {
     const char *name, *doc;
-    int nslots;                      /* float tensors of the parameter's shape, zeroed at the start */
+    int nslots; /* float tensors of the parameter's shape, zeroed at the start */
     void (*step)(Param *p, const OptimOpts *o, double lr, double wd, int64_t t);
 } OptimRule;
 
-/* Factor on every group's base rate. `epoch` counts from 0; it is fractional (progress within the epoch) for schedules
- * that move per iteration, and whole for the others. Only some of the first kind have a warm-up, as in F8Net. */
-enum { /* Schedule.needs: what must be given */
+/* Schedule.needs: what must be given. */
+enum {
     SN_MILESTONES = 1,
     SN_STEP_SIZE = 2,
     SN_LR_LIST = 4,
     SN_POWER = 8
 };
 
+/* Factor on every group's base rate. `epoch` counts from 0; it is fractional (progress within the
+ * epoch) for schedules that move per iteration, and whole for the others. Only some of the first
+ * kind have a warm-up, as in F8Net. */
 typedef struct Schedule {
     const char *name, *doc;
     bool per_iteration, warmup;
@@ -65,7 +69,9 @@ typedef struct Schedule {
 /* Which parameters decay, by the dimensions of the tensor. */
 typedef struct DecayScheme {
     const char *name, *doc;
-    bool conv, depthwise, fc, vector, scalar; /* 4-d, 4-d with dim[1] == 1, 2-d and others, 1-d, 0-d */
+    bool conv, depthwise; /* 4-d weights; those with dim[1] == 1 */
+    bool fc;              /* 2-d, and anything else */
+    bool vector, scalar;  /* 1-d, 0-d */
 } DecayScheme;
 
 extern const OptimRule optim_rules[]; /* all three ended by a NULL name */
@@ -80,24 +86,27 @@ typedef struct Optim {
     const OptimRule *rule;
     const Schedule *schedule;
     const DecayScheme *scheme;
-    const OptimOpts *opts;           /* borrowed */
-    int *group;                      /* per parameter of the store: index into opts->group, or -1 */
+    const OptimOpts *opts; /* borrowed */
+    int *group;            /* per parameter of the store: index into opts->group, or -1 */
     int nparams;
-    int64_t t;                       /* updates made; saved in checkpoints */
+    int64_t t; /* updates made; saved in checkpoints */
 } Optim;
 
-/* Allocates the slots in the store's arena, finds each parameter's group (the first rule that matches). A group rule
- * that matches no parameter is a warning. */
+/* Allocates the slots in the store's arena, finds each parameter's group (the first rule that
+ * matches). A group rule that matches no parameter is a warning, unless the net has no quantizer
+ * parameters at all. */
 int optim_init(Optim *op, const OptimOpts *o, ParamStore *ps, Err *e);
 /* Rate of group g (-1: the run's) at this epoch (fractional). */
 double optim_lr(const Optim *op, int g, double epoch);
-/* Weight decay of one parameter: its own, else its group's, else the run's where the scheme lets it decay. */
+/* Weight decay of one parameter: its own, else its group's, else the run's where the scheme lets it
+ * decay. */
 double optim_decay(const Optim *op, const Param *p);
 /* Only trained parameters; touches them. A parameter's own lr_fixed is not scheduled. */
 void optim_step(Optim *op, ParamStore *ps, double epoch);
 void optim_free(Optim *op);
 
-/* Checks the options against each other (milestones ascending, nesterov needs momentum ...): one line per fault. */
+/* Checks the options against each other (milestones ascending, nesterov needs momentum ...): one
+ * line per fault. */
 int optim_check(const OptimOpts *o, Err *e);
 
 #endif

@@ -1,4 +1,5 @@
-/* optim/rule.h -- what the rules share: the tensors of one parameter, and running over them in chunks. */
+/* optim/rule.h -- what the rules share: the tensors of one parameter, and running over them in
+ * chunks. */
 #ifndef OPTIM_RULE_H
 #define OPTIM_RULE_H
 
@@ -11,7 +12,7 @@ typedef struct RuleArgs {
     const float *decay; /* what the weight-decay term reads */
     float *s[PARAM_MAX_SLOTS];
     float lr, wd;
-    float a, b, c, d;   /* the rule's own constants */
+    float a, b, c, d; /* the rule's own constants */
     bool first, nesterov;
 } RuleArgs;
 

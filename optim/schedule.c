@@ -1,9 +1,9 @@
 /* optim/schedule.c -- learning-rate schedules, as factors on the base rate.
  *
- * Spellings of several originals stand side by side: F8Net and AdaBits (multistep, exp_decaying, linear_decaying,
- * cos_annealing, each with an _iter form), model-quantization (fix, fix_step, custom_step, decay, poly, sgdr, cos).
- * Where an original's rule has a quirk, its spelling has it too; see the comments. e = epoch, E = num_epochs,
- * W = warmup_epochs. */
+ * Spellings of several originals stand side by side: F8Net and AdaBits (multistep, exp_decaying,
+ * linear_decaying, cos_annealing, each with an _iter form), model-quantization (fix, fix_step,
+ * custom_step, decay, poly, sgdr, cos). Where an original's rule has a quirk, its spelling has it
+ * too; see the comments. e = epoch, E = num_epochs, W = warmup_epochs. */
 #include "optim/optim.h"
 
 #include <math.h>
@@ -64,8 +64,8 @@ static double exp_decaying_iter(const OptimOpts *o, double e)
     return exp(-8 * after_warmup(o, e));
 }
 
-/* F8Net subtracts a further piece before each update, and counts from W without a warm-up, so that the factor
- * exceeds 1 in the first W epochs. */
+/* F8Net subtracts a further piece before each update, and counts from W without a warm-up, so that
+ * the factor exceeds 1 in the first W epochs. */
 static double linear_decaying(const OptimOpts *o, double e)
 {
     double f = 1 - (e - o->warmup_epochs + o->step_epochs) / o->num_epochs;
@@ -83,8 +83,9 @@ static double cos_annealing(const OptimOpts *o, double e)
     return half_cosine(o, after_warmup(o, e));
 }
 
-/* The cycle that epoch e is in. Cycles begin at 0 and at each milestone, the last ends at E; without milestones they
- * are `cycle` epochs long, each cycle_mult times the one before; without both there is one. */
+/* The cycle that epoch e is in. Cycles begin at 0 and at each milestone, the last ends at E;
+ * without milestones they are `cycle` epochs long, each cycle_mult times the one before; without
+ * both there is one. */
 typedef struct Cycle {
     double start, length;
     int index;

@@ -13,8 +13,13 @@
 
 static NetOpts opts(const char *model, const char *names, int depth, int classes, int c, int size)
 {
-    return (NetOpts){.model = model, .names = names, .depth = depth, .num_classes = classes,
-                     .in_c = c, .in_h = size, .in_w = size};
+    return (NetOpts){.model = model,
+                     .names = names,
+                     .depth = depth,
+                     .num_classes = classes,
+                     .in_c = c,
+                     .in_h = size,
+                     .in_w = size};
 }
 
 static void build(Spec *s, const NetOpts *o)
@@ -23,7 +28,8 @@ static void build(Spec *s, const NetOpts *o)
     if (net_build(s, o, &e)) fail_msg("%s: %s", o->model, e.msg);
 }
 
-/* "name<TAB>shape<NL>" of every tensor a conv, linear or batch norm unit has in a state dict, in order of declaration. */
+/* "name<TAB>shape<NL>" of every tensor a conv, linear or batch norm unit has in a state dict, in
+ * order of declaration. */
 static void list_tensors(const Spec *s, Str *out, bool counters)
 {
     int *order = xcalloc((size_t)s->n, sizeof *order);
@@ -33,7 +39,8 @@ static void list_tensors(const Spec *s, Str *out, bool counters)
         const Unit *u = &s->u[order[i]];
         const ConvAttr *a = &u->u.conv;
         if (u->kind == U_CONV) {
-            str_printf(out, "%s.weight\t%dx%dx%dx%d\n", u->name, u->c, u->ic / a->groups, a->k, a->k);
+            str_printf(out, "%s.weight\t%dx%dx%dx%d\n", u->name, u->c, u->ic / a->groups, a->k,
+                       a->k);
             if (a->bias) str_printf(out, "%s.bias\t%d\n", u->name, u->c);
         } else if (u->kind == U_LINEAR) {
             str_printf(out, "%s.weight\t%dx%d\n", u->name, u->c, u->ic);
@@ -107,8 +114,8 @@ static int64_t count_params(const Spec *s)
     return n;
 }
 
-/* Published or measured sizes without the quantizers' own parameters; multiplications of one image in
- * convolutions and the classifier. */
+/* Published or measured sizes without the quantizers' own parameters; multiplications of one image
+ * in convolutions and the classifier. */
 static void test_sizes(void **state)
 {
     static const struct {
@@ -144,7 +151,8 @@ static void test_sizes(void **state)
     }
 }
 
-/* Every row builds, has one first and one last layer, and a shortcut convolution wherever a stage changes the shape. */
+/* Every row builds, has one first and one last layer, and a shortcut convolution wherever a stage
+ * changes the shape. */
 static void test_all_rows(void **state)
 {
     (void)state;
@@ -252,8 +260,9 @@ static void test_lookup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lists), cmocka_unit_test(test_sizes), cmocka_unit_test(test_all_rows),
-        cmocka_unit_test(test_init),  cmocka_unit_test(test_lookup),
+        cmocka_unit_test(test_lists),    cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_all_rows), cmocka_unit_test(test_init),
+        cmocka_unit_test(test_lookup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

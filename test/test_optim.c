@@ -1,4 +1,4 @@
-/* test/test_optim.c -- rules, schedules and parameter groups against what the originals computed. */
+/* test/test_optim.c -- rules, schedules and parameter groups against the originals. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -27,19 +27,24 @@ static Tensor array(Arena *a, const char *fmt, ...)
     return t;
 }
 
-static const OptimOpts plain = {.optimizer = "sgd", .lr = 0.1, .lr_scheduler = "constant",
-                                .num_epochs = 10, .gamma = 0.1, .power = 1};
+static const OptimOpts plain = {.optimizer = "sgd",
+                                .lr = 0.1,
+                                .lr_scheduler = "constant",
+                                .num_epochs = 10,
+                                .gamma = 0.1,
+                                .power = 1};
 
 /* ---- schedules ---- */
 
 typedef struct Case {
-    const char *file;  /* below test/golden */
+    const char *file; /* below test/golden */
     OptimOpts o;
-    int iters;         /* per epoch; the table has a row per iteration, or per epoch when 0 */
+    int iters; /* per epoch; the table has a row per iteration, or per epoch when 0 */
     int first_epoch;
 } Case;
 
-/* The rows of the table against optim_lr of the run's rate (column 0) and of the groups (the others). */
+/* The rows of the table against optim_lr of the run's rate (column 0) and of the groups (the
+ * others). */
 static void expect_table(const Case *c)
 {
     Arena a = {0};
@@ -62,7 +67,8 @@ static void expect_table(const Case *c)
             if (want > 1e-9) worst = fmax(worst, err / want);
         }
     }
-    print_message("%-50s %d x %d, largest relative error %.1e\n", c->file, t.dim[0], columns, worst);
+    print_message("%-50s %d x %d, largest relative error %.1e\n", c->file, t.dim[0], columns,
+                  worst);
     optim_free(&op);
     store_free(&ps);
     arena_free(&a);
@@ -97,9 +103,9 @@ static void test_apot_schedules(void **state)
 
 static void test_f8net_schedules(void **state)
 {
-    static const char *const names[] = {"constant", "multistep", "multistep_iter", "exp_decaying",
-                                        "exp_decaying_iter", "linear_decaying", "cos_annealing",
-                                        "cos_annealing_iter"};
+    static const char *const names[] = {"constant",      "multistep",         "multistep_iter",
+                                        "exp_decaying",  "exp_decaying_iter", "linear_decaying",
+                                        "cos_annealing", "cos_annealing_iter"};
     char file[128];
     Case c = {.file = file, .o = plain, .iters = 7};
     (void)state;
@@ -115,7 +121,8 @@ static void test_f8net_schedules(void **state)
         c.o.warmup_epochs = 0;
         snprintf(file, sizeof file, "f8net/lr_%s_bs256.out_lr.npy", names[i]);
         expect_table(&c);
-        c.o.lr = 0.2; /* 1024 images a step: four times the rate, reached from the file's in 5 epochs */
+        c.o.lr =
+            0.2; /* 1024 images a step: four times the rate, reached from the file's in 5 epochs */
         c.o.warmup_lr = 0.05;
         c.o.warmup_epochs = 5;
         snprintf(file, sizeof file, "f8net/lr_%s_bs1024.out_lr.npy", names[i]);
@@ -194,7 +201,8 @@ static void test_other_schedules(void **state)
 {
     OptimOpts o = plain;
     (void)state;
-    /* the rates of the published APoT event files: ramp over 2500 updates of 1250 an epoch, ending one update early */
+    /* the rates of the published APoT event files: ramp over 2500 updates of 1250 an epoch, ending
+     * one update early */
     o.lr = 0.04;
     o.lr_scheduler = "multistep_iter";
     o.num_epochs = 100;
@@ -258,8 +266,10 @@ static void test_other_schedules(void **state)
 
 /* ---- rules ---- */
 
-/* Runs `steps` updates of the tensors `names` (NULL at the end) and compares with PREFIX.out_NAME_after.npy. */
-static void expect_updates(const char *prefix, const OptimOpts *o, const char *const *names, int steps)
+/* Runs `steps` updates of the tensors `names` (NULL at the end) and compares with
+ * PREFIX.out_NAME_after.npy. */
+static void expect_updates(const char *prefix, const OptimOpts *o, const char *const *names,
+                           int steps)
 {
     Arena a = {0};
     ParamStore ps = {0};
@@ -280,7 +290,8 @@ static void expect_updates(const char *prefix, const OptimOpts *o, const char *c
     for (int s = 0; s < steps; s++) {
         for (int i = 0; i < ps.n; i++) {
             size_t n = tensor_len(&ps.p[i]->value);
-            memcpy(ps.p[i]->grad.data, (const float *)grads[i].data + (size_t)s * n, n * sizeof(float));
+            memcpy(ps.p[i]->grad.data, (const float *)grads[i].data + (size_t)s * n,
+                   n * sizeof(float));
         }
         optim_step(&op, &ps, 0);
     }
@@ -325,7 +336,8 @@ static void test_sgd(void **state)
 
 static void test_rmsprop(void **state)
 {
-    static const char *const names[] = {"conv_w", "dw_w", "fc_w", "fc_b", "bn_w", "alpha_vec", NULL};
+    static const char *const names[] = {"conv_w", "dw_w",      "fc_w", "fc_b",
+                                        "bn_w",   "alpha_vec", NULL};
     OptimOpts o = plain;
     (void)state;
     o.optimizer = "rmsprop";
@@ -354,7 +366,7 @@ static void expect_scalar(const Param *p, double want)
     if (fabs(got - want) > 1e-6) fail_msg("%s: %.9g, expected %.9g", p->name, got, want);
 }
 
-/* By hand: with a constant gradient both moments are exact, so that a step is lr * g / (|g| + eps). */
+/* By hand: with a constant gradient both moments are exact: a step is lr * g / (|g| + eps). */
 static void test_adam(void **state)
 {
     ParamStore ps = {0};
@@ -432,7 +444,8 @@ static void test_threads(void **state)
             o.weight_decay = 1e-2;
             assert_int_equal(optim_init(&op, &o, &ps, &e), 0);
             for (int s = 0; s < 3; s++) {
-                for (int i = 0; i < N; i++) ((float *)p->grad.data)[i] = (float)((i * 37 + s) % 101 - 50);
+                for (int i = 0; i < N; i++)
+                    ((float *)p->grad.data)[i] = (float)((i * 37 + s) % 101 - 50);
                 optim_step(&op, &ps, 0);
             }
             if (threads == 1)
@@ -507,8 +520,11 @@ static void test_check(void **state)
     assert_int_equal(optim_check(&o, &e), -1);
     assert_int_equal(e.kind, ERR_CONFIG);
     {
-        static const char *const parts[] = {"did you mean 'sgd'?", "did you mean 'multistep'?",
-                                            "did you mean 'weights'?", "nesterov: needs", "lr: nan",
+        static const char *const parts[] = {"did you mean 'sgd'?",
+                                            "did you mean 'multistep'?",
+                                            "did you mean 'weights'?",
+                                            "nesterov: needs",
+                                            "lr: nan",
                                             "milestones: 9 does not ascend"};
         for (size_t i = 0; i < ARRAY_LEN(parts); i++)
             if (!strstr(e.msg, parts[i])) fail_msg("'%s' lacks '%s'", e.msg, parts[i]);
@@ -523,11 +539,16 @@ static void test_check(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_apot_schedules),    cmocka_unit_test(test_f8net_schedules),
-        cmocka_unit_test(test_keyword_schedules), cmocka_unit_test(test_other_schedules),
-        cmocka_unit_test(test_sgd),               cmocka_unit_test(test_rmsprop),
-        cmocka_unit_test(test_adam),              cmocka_unit_test(test_sgd_details),
-        cmocka_unit_test(test_threads),           cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_apot_schedules),
+        cmocka_unit_test(test_f8net_schedules),
+        cmocka_unit_test(test_keyword_schedules),
+        cmocka_unit_test(test_other_schedules),
+        cmocka_unit_test(test_sgd),
+        cmocka_unit_test(test_rmsprop),
+        cmocka_unit_test(test_adam),
+        cmocka_unit_test(test_sgd_details),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_groups),
         cmocka_unit_test(test_check),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,7 +26,8 @@ static int make_dir(void **state)
     return mkdtemp(dir) ? 0 : -1;
 }
 
-/* The files of the folder: their number, one path in `path` (the caller frees; NULL when there is none). */
+/* The files of the folder: their number, one path in `path` (the caller frees; NULL when there is
+ * none). */
 static int files(char **path)
 {
     DIR *d = opendir(dir);
@@ -108,7 +109,8 @@ static void test_events(void **state)
     expect_events("");
 }
 
-/* The bytes of a record as TensorBoard's own writer makes them: checksums computed with an independent tool. */
+/* The bytes of a record as TensorBoard's own writer makes them: checksums computed with an
+ * independent tool. */
 static void test_record_bytes(void **state)
 {
     static const unsigned char head[12] = {24, 0, 0, 0, 0, 0, 0, 0, 0xA3, 0x7F, 0x4B, 0x22};
@@ -124,7 +126,10 @@ static void test_record_bytes(void **state)
     assert_int_equal(len, 12 + 24 + 4);
     assert_memory_equal(data, head, 12);          /* 24 bytes follow */
     assert_int_equal((unsigned char)data[12], 9); /* field 1, a double */
-    assert_memory_equal(data + 21, "\x1a\x0d" "brain.Event:2", 15);
+    assert_memory_equal(data + 21,
+                        "\x1a\x0d"
+                        "brain.Event:2",
+                        15);
     free(data);
     free(path);
 }
@@ -142,7 +147,8 @@ static void test_damage(void **state)
     tfevents_close(t);
     assert_int_equal(files(&path), 1);
     data = fs_read(path, 0, &len, &e);
-    for (size_t cut = 1; cut < len; cut++) { /* cut anywhere: an error or fewer records, never nonsense */
+    for (size_t cut = 1; cut < len;
+         cut++) { /* cut anywhere: an error or fewer records, never nonsense */
         int rc;
         assert_int_equal(fs_write(path, data, cut, &e), 0);
         str_free(&got);
@@ -158,7 +164,8 @@ static void test_damage(void **state)
         assert_non_null(strstr(e.msg, path));
         data[i] ^= 4;
     }
-    assert_int_equal(fs_write(path, data, len - 3, &e), 0); /* a killed process: the run goes on behind step 1 */
+    assert_int_equal(fs_write(path, data, len - 3, &e),
+                     0); /* a killed process: the run goes on behind step 1 */
     t = open_events(5);
     put(t, "c", 6, 3);
     tfevents_close(t);
@@ -188,8 +195,9 @@ static void test_histogram(void **state)
     assert_int_equal(files(&path), 1);
     data = fs_read(path, 0, &len, &e);
     at = 40; /* behind the version record */
-    ev = tfev__event__unpack(NULL, (size_t)(unsigned char)data[at] | (size_t)(unsigned char)data[at + 1] << 8,
-                             (unsigned char *)data + at + 12);
+    ev = tfev__event__unpack(
+        NULL, (size_t)(unsigned char)data[at] | (size_t)(unsigned char)data[at + 1] << 8,
+        (unsigned char *)data + at + 12);
     assert_non_null(ev);
     assert_int_equal(ev->step, 7);
     assert_string_equal(ev->summary->value[0]->tag, "weight/conv1");
@@ -226,7 +234,8 @@ static void expect_well_formed(const char *s)
             if (p[1] == '/') {
                 assert_true(depth > 0);
                 depth--;
-                if (strncmp(stack[depth], p + 2, strlen(stack[depth])) || p[2 + strlen(stack[depth])] != '>')
+                if (strncmp(stack[depth], p + 2, strlen(stack[depth])) ||
+                    p[2 + strlen(stack[depth])] != '>')
                     fail_msg("<%s> closed by %.*s", stack[depth], (int)n + 1, p);
             } else if (p[n - 1] != '/') {
                 assert_true(depth < 32 && name < 16);
@@ -249,7 +258,8 @@ static void test_plot(void **state)
 {
     double x[50], y[50], z[50];
     PlotSeries s[] = {{"train & \"val\" <a>", x, y, 50, false}, {"other", x, z, 50, true}};
-    Plot p = {.title = "a < b", .xlabel = "epoch", .ylabel = "top-1 (%)", .series = s, .nseries = 2};
+    Plot p = {
+        .title = "a < b", .xlabel = "epoch", .ylabel = "top-1 (%)", .series = s, .nseries = 2};
     Str out = {0};
     (void)state;
     for (int i = 0; i < 50; i++) {
@@ -268,8 +278,8 @@ static void test_plot(void **state)
 
 static void test_plot_edges(void **state)
 {
-    double x[3] = {0, 1, 2}, y[3] = {NAN, NAN, NAN}, flat[3] = {5, 5, 5}, tiny[3] = {1e-7, 2e-7, 3e-7},
-           mixed[3] = {0, 1e-3, 1e3}, hole[3] = {NAN, 1, NAN};
+    double x[3] = {0, 1, 2}, y[3] = {NAN, NAN, NAN}, flat[3] = {5, 5, 5},
+           tiny[3] = {1e-7, 2e-7, 3e-7}, mixed[3] = {0, 1e-3, 1e3}, hole[3] = {NAN, 1, NAN};
     const double *rows[] = {y, flat, tiny, mixed, hole};
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -304,7 +314,8 @@ static void test_plot_long(void **state)
     assert_true(out.len < 60000);
     assert_non_null(strstr(out.s, ">10</text>")); /* the outlier is on the axis ... */
     {
-        char top[32]; /* ... and in the curve: the plot area begins below the title and one legend row */
+        char top[32]; /* ... and in the curve: the plot area begins below the title and one legend
+                         row */
         snprintf(top, sizeof top, " %.1f", 54.0);
         assert_non_null(strstr(strstr(out.s, "class=\"l c0\" d=\"M") + 40, top));
     }
@@ -321,10 +332,21 @@ static void test_plot_file(void **state)
     PlotSeries loss[] = {{"loss/train", x, a, N, false}, {"loss/val", x, b, N, false}};
     PlotSeries many[12];
     PlotSeries one[] = {{"lr", x, c, N, false}};
-    Plot p[] = {{.title = "Loss", .xlabel = "epoch", .ylabel = "cross entropy", .series = loss, .nseries = 2},
-                {.title = "Clipping thresholds of the activations, ResNet-20, 4 bit", .xlabel = "epoch",
-                 .ylabel = "alpha", .series = many, .nseries = 12},
-                {.title = "Learning rate", .xlabel = "epoch", .ylabel = "lr", .series = one, .nseries = 1,
+    Plot p[] = {{.title = "Loss",
+                 .xlabel = "epoch",
+                 .ylabel = "cross entropy",
+                 .series = loss,
+                 .nseries = 2},
+                {.title = "Clipping thresholds of the activations, ResNet-20, 4 bit",
+                 .xlabel = "epoch",
+                 .ylabel = "alpha",
+                 .series = many,
+                 .nseries = 12},
+                {.title = "Learning rate",
+                 .xlabel = "epoch",
+                 .ylabel = "lr",
+                 .series = one,
+                 .nseries = 1,
                  .log_y = true}};
     const char *keep = getenv("QRUN_KEEP_PLOT");
     char path[128], names[12][48], *data;

@@ -61,13 +61,15 @@ static void test_shapes(void **state)
     spec_free(&s);
 }
 
-/* In ceil mode a window that would start in the right padding is dropped: PyTorch gives 2 here, not 3. */
+/* In ceil mode a window that would start in the right padding is dropped: PyTorch gives 2 here,
+ * not 3. */
 static void test_ceil_mode(void **state)
 {
     Spec s = {0};
     int x = spec_input(&s, 1, 3, 3);
     (void)state;
-    x = spec_pool(&s, x, (PoolAttr){.kind = POOL_MAX, .k = 2, .stride = 2, .pad = 1, .ceil_mode = true});
+    x = spec_pool(&s, x,
+                  (PoolAttr){.kind = POOL_MAX, .k = 2, .stride = 2, .pad = 1, .ceil_mode = true});
     expect_shape(&s, x, 1, 2, 2);
     spec_free(&s);
 }
