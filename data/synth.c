@@ -110,6 +110,14 @@ static void draw_colours(Rng *g, double back[3], double front[3])
     } while (diff < 0.75);
 }
 
+/* Deviation 1: four uniform bytes added up are near enough to a normal draw, and far cheaper. */
+static double grain(Rng *g)
+{
+    uint32_t r = rng_u32(g);
+    int sum = (int)((r & 255) + (r >> 8 & 255) + (r >> 16 & 255) + (r >> 24)) - 510;
+    return sum / 147.8;
+}
+
 static void draw(unsigned char *px, Split split, uint32_t index, Shape shape, double noise)
 {
     Rng g = rng_stream(SEED, RNG_SYNTH, (uint64_t)split, index);
@@ -129,7 +137,7 @@ static void draw(unsigned char *px, Split split, uint32_t index, Shape shape, do
             for (int c = 0; c < 3; c++) {
                 double ground = back[c] + gx[c] * (x - 15.5) + gy[c] * (y - 15.5);
                 double v = ground + cover * (front[c] - ground);
-                if (noise > 0) v += noise * rng_normal(&g);
+                if (noise > 0) v += noise * grain(&g);
                 px[c] = (unsigned char)(v <= 0 ? 0 : v >= 1 ? 255 : lrint(v * 255));
             }
         }

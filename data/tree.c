@@ -212,7 +212,7 @@ static int read_archive(Samples *s, Names *classes, const DataOpts *o, const Tre
         const char *class = NULL, *base = strrchr(m.name, '/');
         size_t len = 0;
         int which, label;
-        if (!m.file || !base || base[1] == '.' || !decode_known_name(base)) continue;
+        if (!m.file || !base || strstr(m.name, "/.") || !decode_known_name(base)) continue; /* hidden ones too */
         which = match_member(r, o, split, m.name, &class, &len);
         if (which < 0) {
             if (match_member(r, o, other, m.name, &class, &len) >= 0) names_add(classes, class, len);
