@@ -40,6 +40,11 @@ void fault_at(Faults *f, const char *file, int line, int col, const char *fmt, .
     *s = (Str){ 0 };
     if (line > 0) str_printf(s, "%s:%d:%d: error: %s", file, line, col, text);
     else str_printf(s, "%s: error: %s", file, text);
+    /* An alias of two rows would say everything twice. */
+    if (f->n > 1 && str_eq(s->s, s[-1].s)) {
+        str_free(s);
+        f->n--;
+    }
 }
 
 static void fault_value(const Setter *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -94,7 +99,7 @@ static void fault_type(const Setter *s, const Key *k, const Yaml *v)
         fault_value(&at, "no value; expected %s", key_type_text(k));
     else
         fault_value(&at, "%s is not %s; expected %s%s%s", shown(v, buf, sizeof buf), key_type_text(k),
-                    k->type == KT_BOOL && k->kind == KK_VALUE ? "yes or no" : key_type_text(k), range.len ? " in " : "",
+                    k->type == KT_BOOL && k->kind == KK_VALUE ? "yes or no" : key_type_text(k), !range.len ? "" : isinf(k->max) ? " of " : " in ",
                     range.len ? range.s : "");
     str_free(&range);
 }
