@@ -51,26 +51,6 @@ static void test_golden(void **state)
 
 /* ---- damage: never a crash; an error is one line with the name in it ---- */
 
-static int damaged_file(const char *path, const char *bytes, size_t n)
-{
-    FILE *f = fopen(path, "wb");
-    TensorFile t;
-    Err e = {0};
-    int rc;
-    damaged_memory(bytes, n);
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, n, f), n);
-    fclose(f);
-    rc = tensors_read(&t, path, &e);
-    if (rc == 0) {
-        tensors_free(&t);
-        return 0;
-    }
-    if (e.kind != ERR_DATA || !strstr(e.msg, path) || strchr(e.msg, '\n'))
-        fail_msg("error %d '%s'", (int)e.kind, e.msg);
-    return 1;
-}
-
 /* The parsers alone, on a block of exactly n bytes: at the end of a mapped file the sanitizers see
  * nothing, here they do. */
 static void damaged_memory(const char *bytes, size_t n)
@@ -91,6 +71,26 @@ static void damaged_memory(const char *bytes, size_t n)
     pickle_read(&p, copy, n, &pickle_numpy, NULL);
     pickle_free(&p);
     free(copy);
+}
+
+static int damaged_file(const char *path, const char *bytes, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    TensorFile t;
+    Err e = {0};
+    int rc;
+    damaged_memory(bytes, n);
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    fclose(f);
+    rc = tensors_read(&t, path, &e);
+    if (rc == 0) {
+        tensors_free(&t);
+        return 0;
+    }
+    if (e.kind != ERR_DATA || !strstr(e.msg, path) || strchr(e.msg, '\n'))
+        fail_msg("error %d '%s'", (int)e.kind, e.msg);
+    return 1;
 }
 
 /* Cuts at every length, flips one bit of every byte, then several random bytes at once. */
