@@ -232,6 +232,7 @@ static void save(const char *dir, const char *name, Str *b)
         mkdir(path, 0777);
         *p = '/';
     }
+    remove(path); /* writing over a file makes some file systems wait for the disk */
     f = fopen(path, "wb");
     ASSERT(f && fwrite(b->s ? b->s : "", 1, b->len, f) == b->len && !fclose(f), "cannot write %s", path);
     str_free(b);
