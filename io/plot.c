@@ -63,6 +63,7 @@ static void put_text(Str *out, const char *s, int size, double room)
 typedef struct Axis {
     double lo, hi; /* of the axis; logarithms of the values when log */
     bool log;
+    bool whole;             /* all values are whole numbers (epochs, updates): so are the ticks */
     double tick[MAX_TICKS]; /* positions, same unit as lo and hi */
     char label[MAX_TICKS][24];
     int n;
@@ -101,6 +102,7 @@ static void linear_axis(Axis *a, int want, bool widen)
     }
     span = a->hi - a->lo;
     step = round_step(span / want);
+    if (a->whole && step < 1) step = 1;
     if (widen) {
         a->lo = floor(a->lo / step + 1e-9) * step;
         a->hi = ceil(a->hi / step - 1e-9) * step;
@@ -156,12 +158,14 @@ static bool find_ranges(const Plot *p, Axis *x, Axis *y)
     x->lo = y->lo = INFINITY;
     x->hi = y->hi = -INFINITY;
     y->log = p->log_y;
+    x->whole = true;
     for (int i = 0; i < p->nseries; i++) {
         const PlotSeries *s = &p->series[i];
         for (size_t k = 0; k < s->n; k++) {
             double v;
             if (!usable(p, s->x[k], s->y[k])) continue;
             v = p->log_y ? log10(s->y[k]) : s->y[k];
+            x->whole &= s->x[k] == rint(s->x[k]);
             x->lo = fmin(x->lo, s->x[k]);
             x->hi = fmax(x->hi, s->x[k]);
             y->lo = fmin(y->lo, v);

@@ -274,6 +274,12 @@ static void test_plot(void **state)
     assert_non_null(strstr(out.s, ">80</text>")); /* round ticks */
     assert_non_null(strstr(out.s, "prefers-color-scheme:dark"));
     str_free(&out);
+    s[0].n = 3; /* epochs 0, 1, 2: no tick between them */
+    p.nseries = 1;
+    plot_svg(&p, &out);
+    assert_non_null(strstr(out.s, ">1</text>"));
+    assert_null(strstr(out.s, ">0.5</text>"));
+    str_free(&out);
 }
 
 static void test_plot_edges(void **state)
