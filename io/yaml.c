@@ -1,8 +1,9 @@
 /* io/yaml.c -- see yaml.h. libyaml's events to a tree whose nodes know their file, line and column.
  *
- * What a hostile or damaged file could do is bounded here: nesting (also through aliases and includes), the number of
- * nodes counted with every alias written out ("billion laughs"), the number and size of files. Aliases share nodes; an
- * alias to a node that is still open would make a loop and is refused. */
+ * What a hostile or damaged file could do is bounded here: nesting (also through aliases and
+ * includes), the number of nodes counted with every alias written out ("billion laughs"), the
+ * number and size of files. Aliases share nodes; an alias to a node that is still open would make a
+ * loop and is refused. */
 #include "io/yaml.h"
 
 #include <ctype.h>
@@ -58,7 +59,8 @@ typedef struct Entries {
     size_t n, kcap, vcap;
 } Entries;
 
-static int read_file(Reader *r, Source *up, const char *path, const Yaml *at, int depth, Built *out);
+static int read_file(Reader *r, Source *up, const char *path, const Yaml *at, int depth,
+                     Built *out);
 static int build(Source *s, yaml_event_t *ev, int depth, Built *out);
 
 static int fail_at(const Source *s, int line, int col, const char *fmt, ...) PRINTF_LIKE(4, 5);
@@ -69,7 +71,8 @@ static int fail_at(const Source *s, int line, int col, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    return err_at(s->r->e, ERR_CONFIG, s->file, s->places ? line : 0, s->places ? col : 0, "%s", text);
+    return err_at(s->r->e, ERR_CONFIG, s->file, s->places ? line : 0, s->places ? col : 0, "%s",
+                  text);
 }
 
 #define MARK(m) (int)(m).line + 1, (int)(m).column + 1
@@ -101,8 +104,10 @@ static int fail_syntax(const Source *s)
     if (byte_at(s, m.line, m.column) == '\t')
         return fail_at(s, MARK(m), "a tab character; expected spaces for indentation");
     if (p->context && s->places && p->context_mark.line != m.line)
-        snprintf(context, sizeof context, ", %s that begins in line %d", p->context, (int)p->context_mark.line + 1);
-    return fail_at(s, MARK(m), "not valid YAML: %s%s", p->problem ? p->problem : "out of memory", context);
+        snprintf(context, sizeof context, ", %s that begins in line %d", p->context,
+                 (int)p->context_mark.line + 1);
+    return fail_at(s, MARK(m), "not valid YAML: %s%s", p->problem ? p->problem : "out of memory",
+                   context);
 }
 
 static int next(Source *s, yaml_event_t *ev)
@@ -125,7 +130,8 @@ static Yaml *node(Source *s, YamlKind kind, yaml_mark_t m)
 static int check_size(const Source *s, yaml_mark_t m, long size)
 {
     if (size > MAX_NODES || s->r->nodes > MAX_NODES)
-        return fail_at(s, MARK(m), "more than %d values (aliases and included files counted)", (int)MAX_NODES);
+        return fail_at(s, MARK(m), "more than %d values (aliases and included files counted)",
+                       (int)MAX_NODES);
     return 0;
 }
 
@@ -135,7 +141,7 @@ static int check_size(const Source *s, yaml_mark_t m, long size)
 static int check_tag(const Source *s, const char *tag, yaml_mark_t m, bool *text)
 {
     static const char std[] = "tag:yaml.org,2002:";
-    static const char *const known[] = { "int", "float", "bool", "null", "seq", "map" };
+    static const char *const known[] = {"int", "float", "bool", "null", "seq", "map"};
     if (!tag) return 0;
     if (str_eq(tag, "!") || str_eq(tag, "tag:yaml.org,2002:str")) {
         *text = true;
@@ -168,7 +174,7 @@ static int build_scalar(Source *s, const yaml_event_t *ev, int depth, Built *out
         if (!y->s[0]) return fail_at(s, MARK(ev->start_mark), "!include without a file name");
         return read_file(s->r, s, relative_to(s->r->a, s->file, y->s), y, depth, out);
     }
-    *out = (Built){ y, 1, 1 };
+    *out = (Built){y, 1, 1};
     return check_tag(s, tag, ev->start_mark, &y->quoted);
 }
 
@@ -189,16 +195,18 @@ static void entries_free(Entries *en)
 }
 
 /* Adds the entries of one base map, given as a tree or (files) as a file name. */
-static int put_base(Source *s, const char *key, Yaml *b, bool files, int depth, Entries *base, long *size)
+static int put_base(Source *s, const char *key, Yaml *b, bool files, int depth, Entries *base,
+                    long *size)
 {
-    Built f = { b, 0, 0 };
+    Built f = {b, 0, 0};
     if (files && b->kind == Y_SCALAR && !yaml_null(b)) {
         if (read_file(s->r, s, relative_to(s->r->a, b->file, b->s), b, depth + 1, &f)) return -1;
         *size += f.size;
     }
     if (f.y->kind != Y_MAP)
         return fail_at(s, b->line, b->col, "%s: expected %s", key,
-                       files ? "a file that holds a map, or a list of such files" : "a map (*alias or !include FILE), or a list of maps");
+                       files ? "a file that holds a map, or a list of such files"
+                             : "a map (*alias or !include FILE), or a list of maps");
     for (int i = 0; i < f.y->n; i++) put(base, f.y->k[i], f.y->v[i]);
     return 0;
 }
@@ -209,17 +217,18 @@ static int inherit(Source *s, Entries *en, int depth, long *size)
     static const struct {
         const char *key;
         bool files;
-    } kinds[] = { { "_default", true }, { "<<", false } };
-    Entries base = { 0 };
+    } kinds[] = {{"_default", true}, {"<<", false}};
+    Entries base = {0};
     int rc = 0;
     for (size_t kind = 0; kind < ARRAY_LEN(kinds) && !rc; kind++)
         for (size_t i = 0; i < en->n && !rc; i++) {
             Yaml *v = en->v[i];
             if (!str_eq(en->k[i]->s, kinds[kind].key) || en->k[i]->quoted) continue;
-            if (v->kind != Y_LIST) rc = put_base(s, kinds[kind].key, v, kinds[kind].files, depth, &base, size);
+            if (v->kind != Y_LIST)
+                rc = put_base(s, kinds[kind].key, v, kinds[kind].files, depth, &base, size);
             for (int j = 0; v->kind == Y_LIST && j < v->n && !rc; j++)
-                rc = put_base(s, kinds[kind].key, v->v[kinds[kind].files ? j : v->n - 1 - j], kinds[kind].files, depth,
-                              &base, size);
+                rc = put_base(s, kinds[kind].key, v->v[kinds[kind].files ? j : v->n - 1 - j],
+                              kinds[kind].files, depth, &base, size);
         }
     for (size_t i = 0; i < en->n; i++)
         if (en->k[i]->quoted || !(str_eq(en->k[i]->s, "_default") || str_eq(en->k[i]->s, "<<")))
@@ -234,7 +243,7 @@ static int build_entries(Source *s, yaml_event_type_t end, int depth, Entries *e
     for (;;) {
         yaml_event_t ev;
         yaml_mark_t m;
-        Built k = { 0 }, v = { 0 };
+        Built k = {0}, v = {0};
         if (next(s, &ev)) return -1;
         m = ev.start_mark;
         if (ev.type == end) {
@@ -243,7 +252,8 @@ static int build_entries(Source *s, yaml_event_type_t end, int depth, Entries *e
         }
         if (end == YAML_MAPPING_END_EVENT) {
             if (build(s, &ev, depth + 1, &k)) return -1;
-            if (k.y->kind != Y_SCALAR) return fail_at(s, MARK(m), "a key is a word, not a list or a map");
+            if (k.y->kind != Y_SCALAR)
+                return fail_at(s, MARK(m), "a key is a word, not a list or a map");
             if (next(s, &ev)) return -1;
         }
         if (build(s, &ev, depth + 1, &v)) return -1;
@@ -259,13 +269,15 @@ static int build_entries(Source *s, yaml_event_type_t end, int depth, Entries *e
 static int build_collection(Source *s, const yaml_event_t *ev, int depth, Built *out)
 {
     bool map = ev->type == YAML_MAPPING_START_EVENT, text = false;
-    const char *tag = (const char *)(map ? ev->data.mapping_start.tag : ev->data.sequence_start.tag);
-    Entries en = { 0 };
+    const char *tag =
+        (const char *)(map ? ev->data.mapping_start.tag : ev->data.sequence_start.tag);
+    Entries en = {0};
     Yaml *y = node(s, map ? Y_MAP : Y_LIST, ev->start_mark);
     int rc;
-    *out = (Built){ y, 1, 1 };
+    *out = (Built){y, 1, 1};
     if (check_tag(s, tag, ev->start_mark, &text)) return -1;
-    if (text) return fail_at(s, MARK(ev->start_mark), "a string was announced, a list or map follows");
+    if (text)
+        return fail_at(s, MARK(ev->start_mark), "a string was announced, a list or map follows");
     rc = build_entries(s, map ? YAML_MAPPING_END_EVENT : YAML_SEQUENCE_END_EVENT, depth, &en, out);
     if (!rc) rc = check_size(s, ev->start_mark, out->size);
     if (!rc && en.n > 0) {
@@ -289,7 +301,8 @@ static int build_alias(Source *s, const yaml_event_t *ev, Built *out)
     for (size_t i = s->nanchor; i-- > 0;) {
         if (!str_eq(s->anchor[i].name, name)) continue;
         if (!s->anchor[i].b.y)
-            return fail_at(s, MARK(ev->start_mark), "alias *%.80s lies inside what it stands for", name);
+            return fail_at(s, MARK(ev->start_mark), "alias *%.80s lies inside what it stands for",
+                           name);
         *out = s->anchor[i].b;
         return 0;
     }
@@ -312,7 +325,7 @@ static int build(Source *s, yaml_event_t *ev, int depth, Built *out)
                                          : ev->data.sequence_start.anchor;
         if (name) {
             mem_grow(&s->anchor, &s->cap, s->nanchor + 1, sizeof *s->anchor);
-            s->anchor[mine = s->nanchor++] = (Anchor){ xstrdup((const char *)name), { 0 } };
+            s->anchor[mine = s->nanchor++] = (Anchor){xstrdup((const char *)name), {0}};
         }
         rc = scalar ? build_scalar(s, ev, depth, out) : build_collection(s, ev, depth, out);
         if (name && !rc) s->anchor[mine].b = *out;
@@ -323,7 +336,8 @@ static int build(Source *s, yaml_event_t *ev, int depth, Built *out)
 
 /* ---- documents and files ---- */
 
-/* The first document; a second one is an error. Nothing, or only comments: `*out` is an empty map. */
+/* The first document; a second one is an error. Nothing, or only comments: `*out` is an empty map.
+ */
 static int build_document(Source *s, int depth, Built *out)
 {
     bool have = false;
@@ -345,7 +359,7 @@ static int build_document(Source *s, int depth, Built *out)
             yaml_mark_t m = ev.start_mark;
             yaml_event_delete(&ev);
             if (!have) {
-                *out = (Built){ node(s, Y_MAP, m), 1, 1 };
+                *out = (Built){node(s, Y_MAP, m), 1, 1};
                 out->y->line = s->places;
                 out->y->col = s->places;
             }
@@ -398,7 +412,8 @@ static void similar_file(const char *path, char *out, size_t size)
     best = n > 0 && *word ? str_nearest(word, (const char *const *)stems, n) : NULL;
     out[0] = 0;
     for (size_t i = 0; i < n; i++) {
-        if (stems[i] == best) snprintf(out, size, "; did you mean '%.*s%s'?", (int)(base - path), path, names[i]);
+        if (stems[i] == best)
+            snprintf(out, size, "; did you mean '%.*s%s'?", (int)(base - path), path, names[i]);
         free(names[i]);
     }
     for (size_t i = 0; i < n; i++) free(stems[i]);
@@ -408,8 +423,10 @@ static void similar_file(const char *path, char *out, size_t size)
     free(dir);
 }
 
-/* Puts the message where the user can act: at the line that names the file, or at the file itself. */
-static int fail_file(Reader *r, const Source *up, const Yaml *at, const char *path, const char *what)
+/* Puts the message where the user can act: at the line that names the file, or at the file itself.
+ */
+static int fail_file(Reader *r, const Source *up, const Yaml *at, const char *path,
+                     const char *what)
 {
     if (!up) return err_at(r->e, ERR_CONFIG, path, 0, 0, "%s", what);
     return fail_at(up, at->line, at->col, "cannot include '%s': %s", path, what);
@@ -418,8 +435,8 @@ static int fail_file(Reader *r, const Source *up, const Yaml *at, const char *pa
 /* Reads one file, `up` and `at` being the place that names it (NULL for the first). */
 static int read_file(Reader *r, Source *up, const char *path, const Yaml *at, int depth, Built *out)
 {
-    Source s = { .r = r, .up = up, .file = arena_strdup(r->a, path), .places = true };
-    Err fe = { 0 };
+    Source s = {.r = r, .up = up, .file = arena_strdup(r->a, path), .places = true};
+    Err fe = {0};
     char what[1100];
     char *text;
     int rc;
@@ -438,7 +455,9 @@ static int read_file(Reader *r, Source *up, const char *path, const Yaml *at, in
         }
     if (++r->files > MAX_FILES || fs_exists(path) != 1) {
         free(s.real);
-        return fail_file(r, up, at, path, r->files > MAX_FILES ? "too many files in one configuration" : "not a file");
+        return fail_file(r, up, at, path,
+                         r->files > MAX_FILES ? "too many files in one configuration"
+                                              : "not a file");
     }
     text = fs_read(path, MAX_BYTES, &s.len, &fe);
     if (!text) {
@@ -448,10 +467,10 @@ static int read_file(Reader *r, Source *up, const char *path, const Yaml *at, in
     }
     s.text = text;
     if (up && !str_ends(path, ".yml") && !str_ends(path, ".yaml")) {
-        Yaml *y = node(&s, Y_SCALAR, (yaml_mark_t){ 0 });
+        Yaml *y = node(&s, Y_SCALAR, (yaml_mark_t){0});
         y->s = arena_strdup(r->a, text);
         y->quoted = true;
-        *out = (Built){ y, 1, 1 };
+        *out = (Built){y, 1, 1};
         rc = 0;
     } else {
         rc = parse(&s, depth, out);
@@ -463,23 +482,23 @@ static int read_file(Reader *r, Source *up, const char *path, const Yaml *at, in
 
 Yaml *yaml_read(Arena *a, const char *path, Err *e)
 {
-    Reader r = { .a = a, .e = e };
+    Reader r = {.a = a, .e = e};
     Built b;
     return read_file(&r, NULL, path, NULL, 0, &b) ? NULL : b.y;
 }
 
 Yaml *yaml_parse(Arena *a, const char *name, const char *text, size_t len, Err *e)
 {
-    Reader r = { .a = a, .e = e };
-    Source s = { .r = &r, .file = arena_strdup(a, name), .places = true, .text = text, .len = len };
+    Reader r = {.a = a, .e = e};
+    Source s = {.r = &r, .file = arena_strdup(a, name), .places = true, .text = text, .len = len};
     Built b;
     return parse(&s, 0, &b) ? NULL : b.y;
 }
 
 Yaml *yaml_value(Arena *a, const char *name, const char *text, Err *e)
 {
-    Reader r = { .a = a, .e = e };
-    Source s = { .r = &r, .file = arena_strdup(a, name), .text = text, .len = strlen(text) };
+    Reader r = {.a = a, .e = e};
+    Source s = {.r = &r, .file = arena_strdup(a, name), .text = text, .len = strlen(text)};
     Built b;
     if (parse(&s, 0, &b)) return NULL;
     if (b.y->kind == Y_MAP && text[strspn(text, " \t\n")] == 0) {
@@ -522,7 +541,8 @@ static bool plain(const Yaml *y)
     return y->kind == Y_SCALAR && !y->quoted;
 }
 
-/* Index of the scalar in `words`, spelt all lower, all upper or with a capital first letter; or -1. */
+/* Index of the scalar in `words`, spelt all lower, all upper or with a capital first letter; or -1.
+ */
 static int find_word(const char *s, const char *const *words, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -541,20 +561,21 @@ static int find_word(const char *s, const char *const *words, size_t n)
 
 bool yaml_null(const Yaml *y)
 {
-    static const char *const words[] = { "null" };
+    static const char *const words[] = {"null"};
     return plain(y) && (!y->s[0] || str_eq(y->s, "~") || find_word(y->s, words, 1) >= 0);
 }
 
 int yaml_bool(const Yaml *y, bool *v)
 {
-    static const char *const words[] = { "no", "yes", "false", "true", "off", "on" };
+    static const char *const words[] = {"no", "yes", "false", "true", "off", "on"};
     int i = plain(y) ? find_word(y->s, words, ARRAY_LEN(words)) : -1;
     if (i < 0) return 0;
     *v = i & 1;
     return 1;
 }
 
-/* Copies a number without its underscores (1_000); false when it is too long or holds anything but the given characters. */
+/* Copies a number without its underscores (1_000); false when it is too long or holds anything but
+ * the given characters. */
 static bool clean_number(const char *s, const char *allowed, char *out, size_t size)
 {
     size_t n = 0;
@@ -583,7 +604,9 @@ int yaml_int(const Yaml *y, long long *v)
         base = mark == 'x' ? 16 : mark == 'b' ? 2 : 8;
         d += mark == 'x' || mark == 'b' || mark == 'o' ? 2 : 1;
     }
-    if (!isxdigit((unsigned char)d[0]) || (base == 16 && d[0] == '0' && tolower((unsigned char)d[1]) == 'x')) return 0;
+    if (!isxdigit((unsigned char)d[0]) ||
+        (base == 16 && d[0] == '0' && tolower((unsigned char)d[1]) == 'x'))
+        return 0;
     errno = 0;
     u = strtoull(d, &end, base);
     if (errno || *end || u > (unsigned long long)LLONG_MAX) return 0;
@@ -593,7 +616,7 @@ int yaml_int(const Yaml *y, long long *v)
 
 int yaml_double(const Yaml *y, double *v)
 {
-    static const char *const inf[] = { ".inf" }, *const nan_word[] = { ".nan" };
+    static const char *const inf[] = {".inf"}, *const nan_word[] = {".nan"};
     char t[400], *end;
     const char *s;
     long long i;
@@ -612,7 +635,9 @@ int yaml_double(const Yaml *y, double *v)
         return 1;
     }
     if (!clean_number(y->s, "+-0123456789.e", t, sizeof t)) return 0;
-    if (!strpbrk(t, "0123456789") || !(isdigit((unsigned char)*(t + strspn(t, "+-"))) || t[strspn(t, "+-")] == '.')) return 0;
+    if (!strpbrk(t, "0123456789") ||
+        !(isdigit((unsigned char)*(t + strspn(t, "+-"))) || t[strspn(t, "+-")] == '.'))
+        return 0;
     *v = strtod(t, &end);
     return *end == 0 && isfinite(*v);
 }

@@ -1,7 +1,8 @@
-/* run/config.c -- from YAML and overrides to a Config. The keys are in keys.def; texts for people in config_text.c;
- * what follows from several keys, and contradictions, in config_check.c.
+/* run/config.c -- from YAML and overrides to a Config. The keys are in keys.def; texts for people
+ * in config_text.c; what follows from several keys, and contradictions, in config_check.c.
  *
- * Nothing stops at the first fault: each is added to a list, and config_load reports them together. */
+ * Nothing stops at the first fault: each is added to a list, and config_load reports them together.
+ */
 #include "run/config.h"
 
 #include <limits.h>
@@ -22,7 +23,7 @@ typedef struct Setter {
     const char *typed; /* name used; "" for defaults */
     const Yaml *value;
     OriginKind origin;
-    const Yaml *at;    /* the key's node; NULL for overrides and defaults */
+    const Yaml *at; /* the key's node; NULL for overrides and defaults */
 } Setter;
 
 /* ---- faults ---- */
@@ -37,9 +38,11 @@ void fault_at(Faults *f, const char *file, int line, int col, const char *fmt, .
     va_end(ap);
     mem_grow(&f->line, &f->cap, f->n + 1, sizeof *f->line);
     s = &f->line[f->n++];
-    *s = (Str){ 0 };
-    if (line > 0) str_printf(s, "%s:%d:%d: error: %s", file, line, col, text);
-    else str_printf(s, "%s: error: %s", file, text);
+    *s = (Str){0};
+    if (line > 0)
+        str_printf(s, "%s:%d:%d: error: %s", file, line, col, text);
+    else
+        str_printf(s, "%s: error: %s", file, text);
     /* An alias of two rows would say everything twice. */
     if (f->n > 1 && str_eq(s->s, s[-1].s)) {
         str_free(s);
@@ -67,13 +70,15 @@ static int faults_report(Faults *f, Err *e)
             err_add(e, ERR_CONFIG, "and %zu more error%s", n - i, n - i > 1 ? "s" : "");
             break;
         }
-        if (i == 0) err_set(e, ERR_CONFIG, "%s", f->line[i].s);
-        else err_add(e, ERR_CONFIG, "%s", f->line[i].s);
+        if (i == 0)
+            err_set(e, ERR_CONFIG, "%s", f->line[i].s);
+        else
+            err_add(e, ERR_CONFIG, "%s", f->line[i].s);
         used += f->line[i].len + 1;
     }
     for (size_t i = 0; i < n; i++) str_free(&f->line[i]);
     free(f->line);
-    *f = (Faults){ 0 };
+    *f = (Faults){0};
     return n > 0 ? -1 : 0;
 }
 
@@ -91,15 +96,19 @@ static const char *shown(const Yaml *y, char *buf, size_t size)
 static void fault_type(const Setter *s, const Key *k, const Yaml *v)
 {
     char buf[80];
-    Str range = { 0 };
+    Str range = {0};
     Setter at = *s;
     at.value = v;
     key_range_text(k, &range);
     if (v->kind == Y_SCALAR && !v->quoted && !v->s[0])
         fault_value(&at, "no value; expected %s", key_type_text(k));
     else
-        fault_value(&at, "%s is not %s; expected %s%s%s", shown(v, buf, sizeof buf), key_type_text(k),
-                    k->type == KT_BOOL && k->kind == KK_VALUE ? "yes or no" : key_type_text(k), !range.len ? "" : isinf(k->max) ? " of " : " in ",
+        fault_value(&at, "%s is not %s; expected %s%s%s", shown(v, buf, sizeof buf),
+                    key_type_text(k),
+                    k->type == KT_BOOL && k->kind == KK_VALUE ? "yes or no" : key_type_text(k),
+                    !range.len      ? ""
+                    : isinf(k->max) ? " of "
+                                    : " in ",
                     range.len ? range.s : "");
     str_free(&range);
 }
@@ -108,7 +117,7 @@ static void fault_type(const Setter *s, const Key *k, const Yaml *v)
 static bool in_range(const Setter *s, const Key *k, const Yaml *v, double x)
 {
     bool bounded = !(k->min == 0 && k->max == 0), ok;
-    Str range = { 0 };
+    Str range = {0};
     Setter at = *s;
     ok = !bounded || (x >= k->min && x <= k->max);
     if (k->type == KT_INT) ok = ok && x >= INT_MIN && x <= INT_MAX;
@@ -116,7 +125,8 @@ static bool in_range(const Setter *s, const Key *k, const Yaml *v, double x)
     key_range_text(k, &range);
     if (k->type == KT_INT && isinf(k->max)) str_printf(&range, " and at most %d", INT_MAX);
     at.value = v;
-    fault_value(&at, "%.60s is out of range; expected %s", v->s, range.len ? range.s : "a finite number");
+    fault_value(&at, "%.60s is out of range; expected %s", v->s,
+                range.len ? range.s : "a finite number");
     str_free(&range);
     return false;
 }
@@ -126,7 +136,11 @@ static int read_seconds(Arena *a, const Yaml *v, double *x)
 {
     Yaml number = *v;
     size_t n = v->kind == Y_SCALAR ? strlen(v->s) : 0;
-    double unit = n < 2 ? 0 : v->s[n - 1] == 's' ? 1 : v->s[n - 1] == 'm' ? 60 : v->s[n - 1] == 'h' ? 3600 : 0;
+    double unit = n < 2                ? 0
+                  : v->s[n - 1] == 's' ? 1
+                  : v->s[n - 1] == 'm' ? 60
+                  : v->s[n - 1] == 'h' ? 3600
+                                       : 0;
     if (unit == 0) return yaml_double(v, x);
     number.s = arena_printf(a, "%.*s", (int)n - 1, v->s);
     if (!yaml_double(&number, x)) return 0;
@@ -136,7 +150,7 @@ static int read_seconds(Arena *a, const Yaml *v, double *x)
 
 static bool set_text(const Setter *s, const Key *k, const Yaml *v, const char **p)
 {
-    Str all = { 0 };
+    Str all = {0};
     const char *like;
     char hint[200] = "";
     if (v->kind != Y_SCALAR) {
@@ -172,16 +186,20 @@ static bool set_scalar(const Setter *s, const Key *k, const Yaml *v, void *p)
         *(bool *)p = b;
         return true;
     case KT_DBL:
-        if (!(k->flags & KF_SECONDS ? read_seconds(&s->c->arena, v, &d) : yaml_double(v, &d))) break;
+        if (!(k->flags & KF_SECONDS ? read_seconds(&s->c->arena, v, &d) : yaml_double(v, &d)))
+            break;
         if (!in_range(s, k, v, d)) return false;
         *(double *)p = d;
         return true;
     default:
         if (!yaml_int(v, &i)) break;
         if (!in_range(s, k, v, (double)i)) return false;
-        if (k->type == KT_INT) *(int *)p = (int)i;
-        else if (k->type == KT_I64) *(int64_t *)p = (int64_t)i;
-        else *(uint64_t *)p = (uint64_t)i;
+        if (k->type == KT_INT)
+            *(int *)p = (int)i;
+        else if (k->type == KT_I64)
+            *(int64_t *)p = (int64_t)i;
+        else
+            *(uint64_t *)p = (uint64_t)i;
         return true;
     }
     fault_type(s, k, v);
@@ -237,12 +255,13 @@ static bool set_list(const Setter *s, const Key *k, char *base)
 /* One entry of param_groups. */
 static bool set_group(const Setter *s, const Yaml *m, int index, GroupRule *g)
 {
-    static const char *const names[] = { "match", "lr", "weight_decay" };
+    static const char *const names[] = {"match", "lr", "weight_decay"};
     size_t nfaults = s->f->n;
-    *g = (GroupRule){ .lr = -1, .weight_decay = -1 };
+    *g = (GroupRule){.lr = -1, .weight_decay = -1};
     if (m->kind != Y_MAP) {
         char buf[80];
-        fault_at(s->f, m->file, m->line, m->col, "%s: entry %d is %s; expected a map such as {match: act_alpha, lr: 0.1}", s->typed,
+        fault_at(s->f, m->file, m->line, m->col,
+                 "%s: entry %d is %s; expected a map such as {match: act_alpha, lr: 0.1}", s->typed,
                  index + 1, shown(m, buf, sizeof buf));
         return false;
     }
@@ -251,7 +270,8 @@ static bool set_group(const Setter *s, const Yaml *m, int index, GroupRule *g)
         bool lr = str_eq(k->s, "lr");
         if (str_eq(k->s, "match")) {
             if (v->kind != Y_SCALAR || !v->s[0] || strlen(v->s) >= sizeof g->match)
-                fault_at(s->f, v->file, v->line, v->col, "%s: match; expected a part of a parameter's name, at most %zu characters",
+                fault_at(s->f, v->file, v->line, v->col,
+                         "%s: match; expected a part of a parameter's name, at most %zu characters",
                          s->typed, sizeof g->match - 1);
             else
                 snprintf(g->match, sizeof g->match, "%s", v->s);
@@ -265,12 +285,15 @@ static bool set_group(const Setter *s, const Yaml *m, int index, GroupRule *g)
             set_scalar(&one, like, v, lr ? &g->lr : &g->weight_decay);
         } else {
             const char *like = str_nearest(k->s, names, ARRAY_LEN(names));
-            fault_at(s->f, k->file, k->line, k->col, "%s: unknown key '%.60s'; expected match, lr or weight_decay%s%s%s", s->typed, k->s,
-                     like ? "; did you mean '" : "", like ? like : "", like ? "'?" : "");
+            fault_at(s->f, k->file, k->line, k->col,
+                     "%s: unknown key '%.60s'; expected match, lr or weight_decay%s%s%s", s->typed,
+                     k->s, like ? "; did you mean '" : "", like ? like : "", like ? "'?" : "");
         }
     }
     if (!g->match[0] && s->f->n == nfaults)
-        fault_at(s->f, m->file, m->line, m->col, "%s: entry %d has no match; expected a part of a parameter's name", s->typed, index + 1);
+        fault_at(s->f, m->file, m->line, m->col,
+                 "%s: entry %d has no match; expected a part of a parameter's name", s->typed,
+                 index + 1);
     return s->f->n == nfaults;
 }
 
@@ -314,13 +337,14 @@ static bool check_later(const Setter *s, const Key *k)
 {
     const Yaml *same = yaml_value(&s->c->arena, "keys.def", k->def, NULL), *v = s->value;
     char buf[80];
-    Str allowed = { 0 };
+    Str allowed = {0};
     ASSERT(same && same->kind == Y_LIST, "keys.def: %s: '%s' is not a list", k->name, k->def);
     for (int i = 0; i < same->n; i++)
         if (same_value(same->v[i], v)) return true;
     str_printf(&allowed, "%.*s", (int)strlen(k->def) - 2, k->def + 1);
-    fault_value(s, "%s is not available in this version (%s)%s%s", shown(v, buf, sizeof buf), k->doc,
-                allowed.len ? "; expected " : "; expected no such key", allowed.s ? allowed.s : "");
+    fault_value(s, "%s is not available in this version (%s)%s%s", shown(v, buf, sizeof buf),
+                k->doc, allowed.len ? "; expected " : "; expected no such key",
+                allowed.s ? allowed.s : "");
     str_free(&allowed);
     return false;
 }
@@ -328,13 +352,14 @@ static bool check_later(const Setter *s, const Key *k)
 /* Defaults come from the table's own text; a fault there is ours. */
 static void set_default(Config *c, const Key *k)
 {
-    Faults none = { 0 };
-    Err e = { 0 };
-    Setter s = { c, &none, k->name, yaml_value(&c->arena, "keys.def", k->def, &e), ORIGIN_DEFAULT, NULL };
+    Faults none = {0};
+    Err e = {0};
+    Setter s = {c,   &none, k->name, yaml_value(&c->arena, "keys.def", k->def, &e), ORIGIN_DEFAULT,
+                NULL};
     char *base = (char *)c;
     bool ok;
     ASSERT(s.value, "keys.def: %s", e.msg);
-    ok = k->kind == KK_VALUE ? set_scalar(&s, k, s.value, base + k->offset)
+    ok = k->kind == KK_VALUE  ? set_scalar(&s, k, s.value, base + k->offset)
          : k->kind == KK_LIST ? set_list(&s, k, base)
                               : set_groups(&s, k, base);
     ASSERT(ok, "%s", none.line[0].s);
@@ -348,7 +373,8 @@ static void set_key(const Key *k, void *ctx)
     const Yaml *v = s->value;
     char *base = (char *)s->c;
     bool null = yaml_null(v), ok = true;
-    *st = (KeyState){ .origin = s->origin, .file = v->file, .typed = arena_strdup(&s->c->arena, s->typed) };
+    *st = (KeyState){
+        .origin = s->origin, .file = v->file, .typed = arena_strdup(&s->c->arena, s->typed)};
     if (s->at) {
         st->file = s->at->file;
         st->line = s->at->line;
@@ -362,11 +388,16 @@ static void set_key(const Key *k, void *ctx)
         ok = check_later(s, k);
         break;
     default:
-        /* `~` asks for the default; nothing at all is a forgotten value, except where text may be empty. */
-        if (null && (v->s[0] || str_eq(k->def, "''"))) set_default(s->c, k);
-        else if (null) ok = (fault_type(s, k, v), false);
-        else if (k->kind == KK_VALUE) ok = set_scalar(s, k, v, base + k->offset);
-        else ok = k->kind == KK_LIST ? set_list(s, k, base) : set_groups(s, k, base);
+        /* `~` asks for the default; nothing at all is a forgotten value, except where text may be
+         * empty. */
+        if (null && (v->s[0] || str_eq(k->def, "''")))
+            set_default(s->c, k);
+        else if (null)
+            ok = (fault_type(s, k, v), false);
+        else if (k->kind == KK_VALUE)
+            ok = set_scalar(s, k, v, base + k->offset);
+        else
+            ok = k->kind == KK_LIST ? set_list(s, k, base) : set_groups(s, k, base);
     }
     st->bad = !ok;
 }
@@ -383,8 +414,10 @@ static bool is_prefix(const char *word)
 static void unknown_key(Faults *f, const char *file, int line, int col, const char *word)
 {
     const char *like = key_suggest(word);
-    if (like) fault_at(f, file, line, col, "unknown key '%.80s'; did you mean '%s'?", word, like);
-    else fault_at(f, file, line, col, "unknown key '%.80s'; expected one of `qrun help keys`", word);
+    if (like)
+        fault_at(f, file, line, col, "unknown key '%.80s'; did you mean '%s'?", word, like);
+    else
+        fault_at(f, file, line, col, "unknown key '%.80s'; expected one of `qrun help keys`", word);
 }
 
 /* A map of the file, its keys below `prefix` ("" or "expect."). */
@@ -393,11 +426,14 @@ static void apply_map(Config *c, Faults *f, const Yaml *map, const char *prefix)
     for (int i = 0; i < map->n; i++) {
         const Yaml *k = map->k[i], *v = map->v[i];
         const char *word = arena_printf(&c->arena, "%s%s", prefix, k->s);
-        Setter s = { c, f, word, v, ORIGIN_FILE, k };
+        Setter s = {c, f, word, v, ORIGIN_FILE, k};
         if (keys_each(word, set_key, &s) > 0) continue;
         if (!*prefix && is_prefix(word)) {
-            if (v->kind == Y_MAP) apply_map(c, f, v, arena_printf(&c->arena, "%s.", word));
-            else fault_at(f, v->file, v->line, v->col, "%s: expected a map such as {top1_min: 30}", word);
+            if (v->kind == Y_MAP)
+                apply_map(c, f, v, arena_printf(&c->arena, "%s.", word));
+            else
+                fault_at(f, v->file, v->line, v->col, "%s: expected a map such as {top1_min: 30}",
+                         word);
             continue;
         }
         unknown_key(f, k->file, k->line, k->col, word);
@@ -408,8 +444,8 @@ static void apply_override(Config *c, Faults *f, const char *text)
 {
     const char *eq = strchr(text, '=');
     char *word;
-    Err e = { 0 };
-    Setter s = { .c = c, .f = f, .origin = ORIGIN_COMMAND };
+    Err e = {0};
+    Setter s = {.c = c, .f = f, .origin = ORIGIN_COMMAND};
     if (!eq || eq == text) {
         fault_at(f, COMMAND, 0, 0, "'%.80s' is not an override; expected key=value", text);
         return;
@@ -425,7 +461,7 @@ static void apply_override(Config *c, Faults *f, const char *text)
     if (is_prefix(word) && s.value->kind == Y_MAP) {
         for (int i = 0; i < s.value->n; i++) {
             const char *full = arena_printf(&c->arena, "%s.%s", word, s.value->k[i]->s);
-            Setter one = { c, f, full, s.value->v[i], ORIGIN_COMMAND, NULL };
+            Setter one = {c, f, full, s.value->v[i], ORIGIN_COMMAND, NULL};
             if (keys_each(full, set_key, &one) == 0) unknown_key(f, COMMAND, 0, 0, full);
         }
         return;
@@ -435,12 +471,12 @@ static void apply_override(Config *c, Faults *f, const char *text)
 
 /* ---- the originals' way of starting ---- */
 
-/* Their rule for `app:FILE bs:N`: above 256 images per batch the rate grows with the batch, after 5 epochs of
- * warm-up from the file's rate (F8Net takes the file's warmup_epochs where there is one, AdaBits never does); up to 256 there is
- * no warm-up. */
+/* Their rule for `app:FILE bs:N`: above 256 images per batch the rate grows with the batch, after 5
+ * epochs of warm-up from the file's rate (F8Net takes the file's warmup_epochs where there is one,
+ * AdaBits never does); up to 256 there is no warm-up. */
 static void large_batch_rule(Config *c)
 {
-    static const char *const changed[] = { "lr", "warmup_lr", "warmup_epochs" };
+    static const char *const changed[] = {"lr", "warmup_lr", "warmup_epochs"};
     bool adabits = c->quant.nbits_list > 0, large = c->run.batch_size > 256;
     bool given = key_state(c, "warmup_epochs")->origin != ORIGIN_DEFAULT;
     if (!large && c->optim.warmup_epochs == 0) return;
@@ -454,7 +490,8 @@ static void large_batch_rule(Config *c)
     for (size_t i = large ? 0 : 2; i < ARRAY_LEN(changed); i++) {
         KeyState *st = key_state(c, changed[i]);
         st->origin = ORIGIN_RULE;
-        st->file = large ? "rule of app:/bs: for batches above 256" : "rule of app:/bs: for batches up to 256";
+        st->file = large ? "rule of app:/bs: for batches above 256"
+                         : "rule of app:/bs: for batches up to 256";
     }
 }
 
@@ -467,7 +504,8 @@ void config_default(Config *c)
     c->run.config_file = "";
     c->run.config_name = "qrun";
     for (size_t i = 0; i < nkeys; i++)
-        if (keys[i].kind == KK_VALUE || keys[i].kind == KK_LIST || keys[i].kind == KK_GROUPS) set_default(c, &keys[i]);
+        if (keys[i].kind == KK_VALUE || keys[i].kind == KK_LIST || keys[i].kind == KK_GROUPS)
+            set_default(c, &keys[i]);
     config_copy_fields(c);
 }
 
@@ -482,21 +520,25 @@ static const char *base_name(Arena *a, const char *file)
 {
     const char *slash = strrchr(file, '/'), *base = slash ? slash + 1 : file;
     size_t n = strlen(base);
-    if (str_ends(base, ".yml")) n -= 4;
-    else if (str_ends(base, ".yaml")) n -= 5;
+    if (str_ends(base, ".yml"))
+        n -= 4;
+    else if (str_ends(base, ".yaml"))
+        n -= 5;
     return n > 0 ? arena_printf(a, "%.*s", (int)n, base) : "qrun";
 }
 
 /* Reads the file into the Config; false when its text could not be understood at all. */
 static bool apply_file(Config *c, Faults *f, const char *file)
 {
-    Err e = { 0 };
+    Err e = {0};
     Yaml *tree;
     c->run.config_file = arena_strdup(&c->arena, file);
     if (!*file) return true;
     c->run.config_name = base_name(&c->arena, file);
-    if (str_eq(file, "smoke")) tree = yaml_parse(&c->arena, "smoke", smoke_yml, sizeof smoke_yml - 1, &e);
-    else tree = yaml_read(&c->arena, file, &e);
+    if (str_eq(file, "smoke"))
+        tree = yaml_parse(&c->arena, "smoke", smoke_yml, sizeof smoke_yml - 1, &e);
+    else
+        tree = yaml_read(&c->arena, file, &e);
     if (tree && tree->kind != Y_MAP) {
         fault_at(f, tree->file, tree->line, tree->col, "%s; expected `key: value` lines",
                  tree->kind == Y_LIST ? "a list" : "a single value");
@@ -504,7 +546,7 @@ static bool apply_file(Config *c, Faults *f, const char *file)
     }
     if (!tree) {
         mem_grow(&f->line, &f->cap, f->n + 1, sizeof *f->line);
-        f->line[f->n] = (Str){ 0 };
+        f->line[f->n] = (Str){0};
         str_puts(&f->line[f->n++], e.msg);
         return false;
     }
@@ -520,7 +562,7 @@ static const char *after(const char *word, const char *prefix)
 
 int config_load(Config *c, const char *file, int noverrides, char **overrides, Err *e)
 {
-    Faults f = { 0 };
+    Faults f = {0};
     const char *bs = after(file, "bs:"), *app = after(file, "app:");
     bool legacy = bs || app, whole;
     config_default(c);
@@ -533,7 +575,8 @@ int config_load(Config *c, const char *file, int noverrides, char **overrides, E
     whole = apply_file(c, &f, app ? app : bs && after(file, "bs:") ? "" : file);
     if (bs) apply_override(c, &f, arena_printf(&c->arena, "batch_size=%s", bs));
     for (int i = 0; i < noverrides; i++)
-        if (!after(overrides[i], "app:") && !after(overrides[i], "bs:")) apply_override(c, &f, overrides[i]);
+        if (!after(overrides[i], "app:") && !after(overrides[i], "bs:"))
+            apply_override(c, &f, overrides[i]);
     if (legacy) large_batch_rule(c);
     config_derive(c, &f);
     if (whole && (*c->run.config_file || noverrides > 0)) config_check(c, &f);

@@ -12,30 +12,32 @@ typedef struct RunOpts {
     const char *config_file, *config_name; /* as typed; base name without ending */
     const char *log_dir;                   /* default results/<config name> */
     bool test_only;
-    const char *pretrained_file;           /* .pth or .safetensors, or a run folder (its best) */
-    bool strict_load;                      /* missing or unexpected names are an error */
-    int batch_size, val_batch_size;        /* val 0: as batch_size */
+    const char *pretrained_file;    /* .pth or .safetensors, or a run folder (its best) */
+    bool strict_load;               /* missing or unexpected names are an error */
+    int batch_size, val_batch_size; /* val 0: as batch_size */
     uint64_t random_seed;
-    int threads;                           /* 0: OMP_NUM_THREADS or all */
+    int threads; /* 0: OMP_NUM_THREADS or all */
     int topk[4], ntopk;
     double label_smoothing;
-    int num_epochs;                        /* = optim.num_epochs */
-    int64_t max_steps;                     /* 0: no limit; stop after this many updates in total */
-    double max_time;                       /* seconds; 0: no limit; then exit 75 */
-    int save_every_epochs; int64_t save_every_steps; double save_every_seconds;
+    int num_epochs;    /* = optim.num_epochs */
+    int64_t max_steps; /* 0: no limit; stop after this many updates in total */
+    double max_time;   /* seconds; 0: no limit; then exit 75 */
+    int save_every_epochs;
+    int64_t save_every_steps;
+    double save_every_seconds;
     int eval_every_epochs;
-    int log_interval;                      /* steps between metrics.jsonl train lines */
-    int show_params_every;                 /* epochs between prints of the clipping thresholds; 0 = never */
-    double expect_top1_min;                /* exit 5 below it; < 0: no expectation */
-    const char *precision;                 /* "f32" | "bf16" (bf16 refused until it exists) */
-    const char *compat;                    /* "corrected" | "original" */
+    int log_interval;       /* steps between metrics.jsonl train lines */
+    int show_params_every;  /* epochs between prints of the clipping thresholds; 0 = never */
+    double expect_top1_min; /* exit 5 below it; < 0: no expectation */
+    const char *precision;  /* "f32" | "bf16" (bf16 refused until it exists) */
+    const char *compat;     /* "corrected" | "original" */
     bool tensorboard, plots;
-    const char *experiment;                /* name shown, default config name */
+    const char *experiment; /* name shown, default config name */
     /* Keys of the originals that other options are made from while loading. */
-    bool normalize;                        /* -> data.input */
-    int batch_size_per_gpu, num_gpus_per_job; /* -> batch_size */
+    bool normalize;                                   /* -> data.input */
+    int batch_size_per_gpu, num_gpus_per_job;         /* -> batch_size */
     double multistep_lr_gamma, exp_decaying_lr_gamma; /* -> optim.gamma, by schedule */
-    int exp_decaying_period, lr_step_size; /* -> optim.step_size, by schedule */
+    int exp_decaying_period, lr_step_size;            /* -> optim.step_size, by schedule */
 } RunOpts;
 
 typedef struct Config {
@@ -44,26 +46,29 @@ typedef struct Config {
     DataOpts data;
     OptimOpts optim;
     RunOpts run;
-    struct KeyState *state;                /* per key: where the value came from */
+    struct KeyState *state; /* per key: where the value came from */
     Arena arena;
 } Config;
 
 /* Every option at its default. Release with config_free. */
 void config_default(Config *c);
-/* Reads the file (includes first), then the overrides "key=value" in order, then checks ranges and contradictions. All faults at once in
- * `e`, one per line. `file` "" : only defaults and overrides; "smoke": the embedded configs/smoke.yml.
- * `app:FILE` and `bs:N` are accepted among `file` and `overrides` as the originals take them, with their rule for large
- * batches (config_note_ignored says so). -1 with ERR_CONFIG; `c` may then still be passed to config_free only. */
+/* Reads the file (includes first), then the overrides "key=value" in order, then checks ranges and
+ * contradictions. All faults at once in `e`, one per line. `file` "" : only defaults and overrides;
+ * "smoke": the embedded configs/smoke.yml. `app:FILE` and `bs:N` are accepted among `file` and
+ * `overrides` as the originals take them, with their rule for large batches (config_note_ignored
+ * says so). -1 with ERR_CONFIG; `c` may then still be passed to config_free only. */
 int config_load(Config *c, const char *file, int noverrides, char **overrides, Err *e);
 void config_free(Config *c);
 
-void config_show(const Config *c, Str *out);       /* every key: value, and where it came from */
-void config_resolved(const Config *c, Str *out);   /* resolved.yml: loads to the same config */
-/* Keys whose value differs between two resolved files, leaving out those that cannot change results (verbosity, threads' absence,
- * num_epochs made larger ...); for refusing to resume. 0 the same, 1 different (names in out), -1 error. */
+void config_show(const Config *c, Str *out);     /* every key: value, and where it came from */
+void config_resolved(const Config *c, Str *out); /* resolved.yml: loads to the same config */
+/* Keys whose value differs between two resolved files, leaving out those that cannot change results
+ * (verbosity, threads' absence, num_epochs made larger ...); for refusing to resume. 0 the same, 1
+ * different (names in out), -1 error. */
 int config_differs(const Config *c, const char *resolved_file, Str *out, Err *e);
-void config_help(const char *pattern, Str *out);   /* NULL: all keys */
-void config_docs(Str *out);                        /* docs/keys.md */
-void config_note_ignored(const Config *c);         /* logs rules applied, and at -v keys without effect and repeated keys */
+void config_help(const char *pattern, Str *out); /* NULL: all keys */
+void config_docs(Str *out);                      /* docs/keys.md */
+/* Logs rules applied, and at -v keys without effect and repeated keys. */
+void config_note_ignored(const Config *c);
 
 #endif

@@ -28,8 +28,10 @@ void fault_key(Faults *f, const Config *c, const char *canonical, const char *fm
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    if (st->origin == ORIGIN_FILE || st->origin == ORIGIN_COMMAND) fault_at(f, st->file, st->line, st->col, "%s", text);
-    else fault_at(f, file, 0, 0, "%s", text);
+    if (st->origin == ORIGIN_FILE || st->origin == ORIGIN_COMMAND)
+        fault_at(f, st->file, st->line, st->col, "%s", text);
+    else
+        fault_at(f, file, 0, 0, "%s", text);
 }
 
 static void by_rule(Config *c, const char *key, const char *rule)
@@ -43,7 +45,8 @@ static void by_rule(Config *c, const char *key, const char *rule)
 
 void config_copy_fields(Config *c)
 {
-    bool exponential = str_starts(c->optim.lr_scheduler, "exp") || str_eq(c->optim.lr_scheduler, "decay");
+    bool exponential =
+        str_starts(c->optim.lr_scheduler, "exp") || str_eq(c->optim.lr_scheduler, "decay");
     c->optim.num_epochs = c->run.num_epochs;
     c->optim.gamma = exponential ? c->run.exp_decaying_lr_gamma : c->run.multistep_lr_gamma;
     c->optim.step_size = exponential ? c->run.exp_decaying_period : c->run.lr_step_size;
@@ -68,27 +71,37 @@ static void derive_input(Config *c, Faults *f)
     if (typed(c, "normalize") && good(c, "normalize", "input")) {
         const char *in = c->data.input;
         if (in[0] && (c->run.normalize != str_eq(in, "normalized")))
-            fault_key(f, c, "normalize", "normalize: %s contradicts input: %s", c->run.normalize ? "true" : "false", in);
+            fault_key(f, c, "normalize", "normalize: %s contradicts input: %s",
+                      c->run.normalize ? "true" : "false", in);
         else if (!c->run.normalize && !plain && !in[0] && good(c, "model", "names"))
-            fault_key(f, c, "normalize", "normalize: false is for F8Net's and AdaBits' networks; expected input: k256 or byte");
+            fault_key(f, c, "normalize",
+                      "normalize: false is for F8Net's and AdaBits' networks; expected input: k256 "
+                      "or byte");
     }
     if (c->data.input[0]) return;
-    c->data.input = c->run.normalize || !plain ? "normalized" : fam == NAMES_F8NET ? "k256" : "byte";
+    c->data.input = c->run.normalize || !plain ? "normalized"
+                    : fam == NAMES_F8NET       ? "k256"
+                                               : "byte";
     by_rule(c, "input", typed(c, "normalize") ? "from normalize" : "by family of the model");
 }
 
 static void derive_batch(Config *c, Faults *f)
 {
     long long total = (long long)c->run.batch_size_per_gpu * c->run.num_gpus_per_job;
-    if (c->run.batch_size_per_gpu == 0 || !good(c, "batch_size_per_gpu", "num_gpus_per_job")) return;
+    if (c->run.batch_size_per_gpu == 0 || !good(c, "batch_size_per_gpu", "num_gpus_per_job"))
+        return;
     if (typed(c, "batch_size")) {
         if (total != c->run.batch_size && good(c, "batch_size", NULL))
-            fault_key(f, c, "batch_size_per_gpu", "batch_size_per_gpu: %d times num_gpus_per_job: %d contradicts batch_size: %d",
-                      c->run.batch_size_per_gpu, c->run.num_gpus_per_job, c->run.batch_size);
+            fault_key(
+                f, c, "batch_size_per_gpu",
+                "batch_size_per_gpu: %d times num_gpus_per_job: %d contradicts batch_size: %d",
+                c->run.batch_size_per_gpu, c->run.num_gpus_per_job, c->run.batch_size);
         return;
     }
     if (total > key_of("batch_size")->max) {
-        fault_key(f, c, "batch_size_per_gpu", "batch_size_per_gpu: times num_gpus_per_job gives %lld; expected a batch_size of at most %g",
+        fault_key(f, c, "batch_size_per_gpu",
+                  "batch_size_per_gpu: times num_gpus_per_job gives %lld; expected a batch_size of "
+                  "at most %g",
                   total, key_of("batch_size")->max);
         return;
     }
@@ -108,8 +121,10 @@ void config_derive(Config *c, Faults *f)
         c->run.experiment = c->run.config_name;
         by_rule(c, "experiment", "from the file's name");
     }
-    if (!typed(c, "topk") && c->data.num_classes > 0) /* the default reports nothing that all networks would reach */
-        while (c->run.ntopk > 1 && c->run.topk[c->run.ntopk - 1] > c->data.num_classes) c->run.ntopk--;
+    if (!typed(c, "topk") &&
+        c->data.num_classes > 0) /* the default reports nothing that all networks would reach */
+        while (c->run.ntopk > 1 && c->run.topk[c->run.ntopk - 1] > c->data.num_classes)
+            c->run.ntopk--;
     config_copy_fields(c);
 }
 
@@ -122,9 +137,12 @@ static void check_required(const Config *c, Faults *f)
     if (!c->data.dataset[0] && good(c, "dataset", NULL))
         fault_key(f, c, "dataset", "dataset is missing; expected a name from `qrun list datasets`");
     if (c->run.test_only && !c->run.pretrained_file[0] && good(c, "pretrained_file", NULL))
-        fault_key(f, c, "test_only", "test_only: true without pretrained_file; expected a checkpoint or a run folder");
+        fault_key(f, c, "test_only",
+                  "test_only: true without pretrained_file; expected a checkpoint or a run folder");
     if (str_eq(c->run.precision, "bf16"))
-        fault_key(f, c, "precision", "precision: bf16 is not available in this version (bf16 convolutions); expected f32");
+        fault_key(
+            f, c, "precision",
+            "precision: bf16 is not available in this version (bf16 convolutions); expected f32");
 }
 
 /* A method without bits would silently train in float, bits without a method too. */
@@ -133,18 +151,21 @@ static void check_quant(const Config *c, Faults *f)
     const struct {
         const char *quant, *bit, *method;
         int bits;
-    } role[] = { { "wt_quant", "wt_bit", c->quant.wt_quant, c->quant.wt_bit },
-                 { "fm_quant", "fm_bit", c->quant.fm_quant, c->quant.fm_bit },
-                 { "ot_quant", "ot_bit", c->quant.ot_quant, c->quant.ot_bit } };
+    } role[] = {{"wt_quant", "wt_bit", c->quant.wt_quant, c->quant.wt_bit},
+                {"fm_quant", "fm_bit", c->quant.fm_quant, c->quant.fm_bit},
+                {"ot_quant", "ot_bit", c->quant.ot_quant, c->quant.ot_bit}};
     for (size_t i = 0; i < ARRAY_LEN(role); i++) {
         bool none = str_eq(role[i].method, "none");
         if (!good(c, role[i].quant, role[i].bit)) continue;
         if (none && role[i].bits < 32)
-            fault_key(f, c, role[i].bit, "%s: %d has no effect with %s: none; expected a name from `qrun list quant` for %s", role[i].bit,
-                      role[i].bits, role[i].quant, role[i].quant);
+            fault_key(
+                f, c, role[i].bit,
+                "%s: %d has no effect with %s: none; expected a name from `qrun list quant` for %s",
+                role[i].bit, role[i].bits, role[i].quant, role[i].quant);
         if (!none && !typed(c, role[i].bit) && c->quant.nbits_list == 0)
-            fault_key(f, c, role[i].quant, "%s: %s without %s; expected the number of bits (32 = float)", role[i].quant, role[i].method,
-                      role[i].bit);
+            fault_key(f, c, role[i].quant,
+                      "%s: %s without %s; expected the number of bits (32 = float)", role[i].quant,
+                      role[i].method, role[i].bit);
     }
 }
 
@@ -154,7 +175,9 @@ static void check_data(const Config *c, Faults *f)
     int batch = c->run.batch_size;
     if (good(c, "mean", "std")) {
         if (d->nmean != d->nstd)
-            fault_key(f, c, d->nmean ? "mean" : "std", "mean has %d entries and std has %d; expected as many in both", d->nmean, d->nstd);
+            fault_key(f, c, d->nmean ? "mean" : "std",
+                      "mean has %d entries and std has %d; expected as many in both", d->nmean,
+                      d->nstd);
         if (d->nmean == 2) fault_key(f, c, "mean", "mean has 2 entries; expected 1 or 3");
         for (int i = 0; i < d->nstd; i++)
             if (d->std[i] <= 0) {
@@ -164,8 +187,11 @@ static void check_data(const Config *c, Faults *f)
     }
     if (d->nmean && !str_eq(d->input, "normalized") && good(c, "mean", "input"))
         fault_key(f, c, "mean", "mean and std have no effect with input: %s", d->input);
-    if (d->drop_last && d->limit_train > 0 && d->limit_train < batch && good(c, "limit_train", "batch_size"))
-        fault_key(f, c, "drop_last", "drop_last: true leaves no batch with limit_train: %d and batch_size: %d", d->limit_train, batch);
+    if (d->drop_last && d->limit_train > 0 && d->limit_train < batch &&
+        good(c, "limit_train", "batch_size"))
+        fault_key(f, c, "drop_last",
+                  "drop_last: true leaves no batch with limit_train: %d and batch_size: %d",
+                  d->limit_train, batch);
 }
 
 /* "KEY: text" lines of another area's check, at the place of their key where it is one of ours. */
@@ -186,26 +212,35 @@ static void check_optim(const Config *c, Faults *f)
 {
     const OptimOpts *o = &c->optim;
     size_t before = f->n;
-    bool multistep = str_starts(o->lr_scheduler, "multistep") || str_eq(o->lr_scheduler, "custom_step");
-    Err e = { 0 };
+    bool multistep =
+        str_starts(o->lr_scheduler, "multistep") || str_eq(o->lr_scheduler, "custom_step");
+    Err e = {0};
     for (int i = 1; i < o->nmilestones; i++)
         if (o->milestones[i] <= o->milestones[i - 1]) {
-            fault_key(f, c, "multistep_lr_milestones", "multistep_lr_milestones: %d after %d; expected ascending epochs", o->milestones[i],
-                      o->milestones[i - 1]);
+            fault_key(f, c, "multistep_lr_milestones",
+                      "multistep_lr_milestones: %d after %d; expected ascending epochs",
+                      o->milestones[i], o->milestones[i - 1]);
             break;
         }
     if (multistep && o->nmilestones == 0 && good(c, "lr_scheduler", "multistep_lr_milestones"))
-        fault_key(f, c, "lr_scheduler", "lr_scheduler: %s without multistep_lr_milestones; expected a list of epochs", o->lr_scheduler);
+        fault_key(f, c, "lr_scheduler",
+                  "lr_scheduler: %s without multistep_lr_milestones; expected a list of epochs",
+                  o->lr_scheduler);
     if (str_eq(o->lr_scheduler, "custom") && o->nlr_list == 0 && good(c, "lr_scheduler", "lr_list"))
-        fault_key(f, c, "lr_scheduler", "lr_scheduler: custom without lr_list; expected a list of rates");
+        fault_key(f, c, "lr_scheduler",
+                  "lr_scheduler: custom without lr_list; expected a list of rates");
     if (o->nesterov && (o->momentum == 0 || o->dampening != 0) && good(c, "momentum", "dampening"))
-        fault_key(f, c, "nesterov", "nesterov: true with momentum: %g and dampening: %g; expected momentum above 0 and dampening 0",
+        fault_key(f, c, "nesterov",
+                  "nesterov: true with momentum: %g and dampening: %g; expected momentum above 0 "
+                  "and dampening 0",
                   o->momentum, o->dampening);
     if (o->warmup_epochs > o->num_epochs && good(c, "warmup_epochs", "num_epochs"))
-        fault_key(f, c, "warmup_epochs", "warmup_epochs: %g is more than num_epochs: %d", o->warmup_epochs, o->num_epochs);
+        fault_key(f, c, "warmup_epochs", "warmup_epochs: %g is more than num_epochs: %d",
+                  o->warmup_epochs, o->num_epochs);
     if (o->lr_min > o->lr && good(c, "lr", "lr_min"))
         fault_key(f, c, "lr_min", "lr_min: %g is more than lr: %g", o->lr_min, o->lr);
-    if (f->n == before && good(c, "optimizer", "lr_scheduler") && good(c, "weight_decay_scheme", NULL) && optim_check(o, &e))
+    if (f->n == before && good(c, "optimizer", "lr_scheduler") &&
+        good(c, "weight_decay_scheme", NULL) && optim_check(o, &e))
         add_lines(f, c, e.msg);
 }
 
@@ -214,15 +249,18 @@ static void check_run(const Config *c, Faults *f)
     const RunOpts *r = &c->run;
     for (int i = 0; i < r->ntopk && good(c, "topk", "num_classes"); i++) {
         if (i > 0 && r->topk[i] <= r->topk[i - 1]) {
-            fault_key(f, c, "topk", "topk: %d after %d; expected ascending numbers", r->topk[i], r->topk[i - 1]);
+            fault_key(f, c, "topk", "topk: %d after %d; expected ascending numbers", r->topk[i],
+                      r->topk[i - 1]);
             break;
         }
         if (c->data.num_classes > 0 && r->topk[i] > c->data.num_classes) {
-            fault_key(f, c, "topk", "topk: %d is more than num_classes: %d", r->topk[i], c->data.num_classes);
+            fault_key(f, c, "topk", "topk: %d is more than num_classes: %d", r->topk[i],
+                      c->data.num_classes);
             break;
         }
     }
-    if (r->ntopk == 0 && good(c, "topk", NULL)) fault_key(f, c, "topk", "topk: an empty list; expected at least one number");
+    if (r->ntopk == 0 && good(c, "topk", NULL))
+        fault_key(f, c, "topk", "topk: an empty list; expected at least one number");
 }
 
 void config_check(const Config *c, Faults *f)

@@ -1,4 +1,5 @@
-/* run/config_text.c -- a configuration and the key table as text: show, resolved.yml, help, docs/keys.md. */
+/* run/config_text.c -- a configuration and the key table as text: show, resolved.yml, help,
+ * docs/keys.md. */
 #include "run/config.h"
 
 #include <ctype.h>
@@ -29,7 +30,7 @@ static void pad(Str *out, size_t from, size_t width)
 
 void config_show(const Config *c, Str *out)
 {
-    Str t = { 0 };
+    Str t = {0};
     size_t wname = 0, wvalue = 0;
     for (size_t i = 0; i < nkeys; i++) {
         size_t n = strlen(keys[i].name);
@@ -42,7 +43,8 @@ void config_show(const Config *c, Str *out)
     for (size_t i = 0; i < nkeys; i++) {
         const Key *k = &keys[i];
         size_t from = out->len;
-        if (k->kind == KK_SECTION && i + 1 < nkeys && has_value(&keys[i + 1])) str_printf(out, "%s%s\n", i ? "\n" : "", k->doc);
+        if (k->kind == KK_SECTION && i + 1 < nkeys && has_value(&keys[i + 1]))
+            str_printf(out, "%s%s\n", i ? "\n" : "", k->doc);
         if (!is_listed(k)) continue;
         str_printf(out, "  %s", k->name);
         pad(out, from, wname + 4);
@@ -63,7 +65,7 @@ static void put_comment(const char *s, Str *out)
 
 void config_resolved(const Config *c, Str *out)
 {
-    Str origin = { 0 };
+    Str origin = {0};
     str_puts(out, "# Every option of the run");
     if (*c->run.config_file) {
         str_puts(out, ", from ");
@@ -74,11 +76,14 @@ void config_resolved(const Config *c, Str *out)
         const Key *k = &keys[i];
         const char *dot = strchr(k->name, '.');
         size_t from = out->len;
-        if (k->kind == KK_SECTION && i + 1 < nkeys && has_value(&keys[i + 1])) str_printf(out, "\n# %s\n", k->doc);
+        if (k->kind == KK_SECTION && i + 1 < nkeys && has_value(&keys[i + 1]))
+            str_printf(out, "\n# %s\n", k->doc);
         if (!is_listed(k)) continue;
         /* A dotted key is a map; repeated maps of one name add up. */
-        if (dot) str_printf(out, "%.*s: {%s: ", (int)(dot - k->name), k->name, dot + 1);
-        else str_printf(out, "%s: ", k->name);
+        if (dot)
+            str_printf(out, "%.*s: {%s: ", (int)(dot - k->name), k->name, dot + 1);
+        else
+            str_printf(out, "%s: ", k->name);
         key_value_text(c, k, out);
         if (dot) str_puts(out, "}");
         if (c->state[i].origin != ORIGIN_DEFAULT) {
@@ -96,7 +101,7 @@ void config_resolved(const Config *c, Str *out)
 int config_differs(const Config *c, const char *resolved_file, Str *out, Err *e)
 {
     Config old;
-    Str a = { 0 }, b = { 0 };
+    Str a = {0}, b = {0};
     int differs = 0, rc = config_load(&old, resolved_file, 0, NULL, e);
     for (size_t i = 0; i < nkeys && rc == 0; i++) {
         const Key *k = &keys[i];
@@ -126,14 +131,16 @@ void config_note_ignored(const Config *c)
             /* The originals' rule changes what the file says: always told, once. */
             if (str_starts(s->file, "rule of") && !rule) {
                 rule = s->file;
-                log_msg(LOG_INFO, "%s: batch_size %d, lr %g, warm-up over %g epochs from %g", rule, c->run.batch_size, c->optim.lr,
-                        c->optim.warmup_epochs, c->optim.warmup_lr);
+                log_msg(LOG_INFO, "%s: batch_size %d, lr %g, warm-up over %g epochs from %g", rule,
+                        c->run.batch_size, c->optim.lr, c->optim.warmup_epochs, c->optim.warmup_lr);
             }
             continue;
         }
-        if (keys[i].kind == KK_IGNORED) log_msg(LOG_DEBUG, "%s: no effect: %s", s->typed, keys[i].doc);
+        if (keys[i].kind == KK_IGNORED)
+            log_msg(LOG_DEBUG, "%s: no effect: %s", s->typed, keys[i].doc);
         if (s->repeated_line)
-            log_msg(LOG_DEBUG, "%s:%d: %s was set in line %d already; the last one counts", s->file, s->line, s->typed, s->repeated_line);
+            log_msg(LOG_DEBUG, "%s:%d: %s was set in line %d already; the last one counts", s->file,
+                    s->line, s->typed, s->repeated_line);
     }
 }
 
@@ -141,10 +148,12 @@ void config_note_ignored(const Config *c)
 
 static void put_kind(const Key *k, Str *out)
 {
-    Str range = { 0 };
+    Str range = {0};
     key_range_text(k, &range);
-    if (k->choices) choices_text(k->choices, out);
-    else str_puts(out, key_type_text(k));
+    if (k->choices)
+        choices_text(k->choices, out);
+    else
+        str_puts(out, key_type_text(k));
     if (range.len) str_printf(out, ", %s", range.s);
     if (k->flags & KF_SECONDS) str_puts(out, " (seconds, or 55m, 2h)");
     str_free(&range);
@@ -157,7 +166,8 @@ static void help_key(const Key *k, Str *out)
         str_printf(out, "  accepted without effect: %s\n", k->doc);
     } else if (k->kind == KK_LATER) {
         str_printf(out, "  not available in this version: %s\n", k->doc);
-        if (strlen(k->def) > 2) str_printf(out, "  accepted    %.*s\n", (int)strlen(k->def) - 2, k->def + 1);
+        if (strlen(k->def) > 2)
+            str_printf(out, "  accepted    %.*s\n", (int)strlen(k->def) - 2, k->def + 1);
     } else {
         str_printf(out, "  %s\n  value       ", k->doc);
         put_kind(k, out);
@@ -186,16 +196,17 @@ void config_help(const char *pattern, Str *out)
         if (exact)
             hit = key_named(k, pattern); /* an alias may stand in several rows */
         else if (pattern)
-            hit = contains(k->name, pattern) || contains(k->aliases, pattern) || contains(k->doc, pattern) ||
-                  contains(k->from, pattern);
+            hit = contains(k->name, pattern) || contains(k->aliases, pattern) ||
+                  contains(k->doc, pattern) || contains(k->from, pattern);
         if (!hit) continue;
         if (n++ && pattern) str_puts(out, "\n");
         help_key(k, out);
     }
     if (n == 0) {
         const char *like = key_suggest(pattern);
-        str_printf(out, "no key matches '%s'%s%s%s\n", pattern, like ? "; did you mean '" : "; `qrun help keys` lists all",
-                   like ? like : "", like ? "'?" : "");
+        str_printf(out, "no key matches '%s'%s%s%s\n", pattern,
+                   like ? "; did you mean '" : "; `qrun help keys` lists all", like ? like : "",
+                   like ? "'?" : "");
     }
 }
 
@@ -203,14 +214,16 @@ void config_help(const char *pattern, Str *out)
 static void put_cell(const char *s, Str *out)
 {
     for (; *s; s++) {
-        if (*s == '|') str_puts(out, "\\|");
-        else str_putn(out, s, 1);
+        if (*s == '|')
+            str_puts(out, "\\|");
+        else
+            str_putn(out, s, 1);
     }
 }
 
 static void docs_row(const Key *k, Str *out)
 {
-    Str kind = { 0 };
+    Str kind = {0};
     str_printf(out, "| `%s` | ", k->name);
     for (const char *a = k->aliases; *a;) {
         size_t n = strcspn(a, " ");
@@ -223,7 +236,8 @@ static void docs_row(const Key *k, Str *out)
         put_cell(kind.s, out);
         str_printf(out, " | `%s` | ", k->def);
     } else if (k->kind == KK_LATER) {
-        str_printf(out, "`%.*s` | ", (int)strlen(k->def) - 2, strlen(k->def) > 2 ? k->def + 1 : "-");
+        str_printf(out, "`%.*s` | ", (int)strlen(k->def) - 2,
+                   strlen(k->def) > 2 ? k->def + 1 : "-");
     }
     put_cell(k->doc, out);
     str_printf(out, " | %s |\n", k->from);
@@ -233,10 +247,14 @@ static void docs_row(const Key *k, Str *out)
 void config_docs(Str *out)
 {
     str_puts(out, "# Configuration keys\n\n"
-                  "Generated by `make docs` from `run/keys.def`; do not edit. `qrun help NAME` prints one entry.\n\n"
-                  "A configuration is a flat YAML map; on the command line `key=value` follows the file, in any order. The order of strength is: default, included "
-                  "files (`_default: FILE`, `!include FILE`), the file, the command line. A repeated key: the last one counts. `~` asks for the "
-                  "default. `-` in a key counts as `_`. Names under \"known from\" are those of the original systems' files and flags.\n");
+                  "Generated by `make docs` from `run/keys.def`; do not edit. `qrun help NAME` "
+                  "prints one entry.\n\n"
+                  "A configuration is a flat YAML map; on the command line `key=value` follows the "
+                  "file, in any order. The order of strength is: default, included "
+                  "files (`_default: FILE`, `!include FILE`), the file, the command line. A "
+                  "repeated key: the last one counts. `~` asks for the "
+                  "default. `-` in a key counts as `_`. Names under \"known from\" are those of "
+                  "the original systems' files and flags.\n");
     for (size_t i = 0; i < nkeys; i++) {
         const Key *k = &keys[i];
         if (k->kind != KK_SECTION) {
@@ -244,8 +262,13 @@ void config_docs(Str *out)
             continue;
         }
         str_printf(out, "\n## %s\n\n", k->doc);
-        if (has_value(k + 1)) str_puts(out, "| key | also | value | default | meaning | known from |\n|---|---|---|---|---|---|\n");
-        else if (k[1].kind == KK_LATER) str_puts(out, "| key | also | accepted | what it would ask for | known from |\n|---|---|---|---|---|\n");
-        else str_puts(out, "| key | also | why | known from |\n|---|---|---|---|\n");
+        if (has_value(k + 1))
+            str_puts(out, "| key | also | value | default | meaning | known from "
+                          "|\n|---|---|---|---|---|---|\n");
+        else if (k[1].kind == KK_LATER)
+            str_puts(out, "| key | also | accepted | what it would ask for | known from "
+                          "|\n|---|---|---|---|---|\n");
+        else
+            str_puts(out, "| key | also | why | known from |\n|---|---|---|---|\n");
     }
 }

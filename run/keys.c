@@ -1,4 +1,5 @@
-/* run/keys.c -- the key table (keys.def with types and places filled in by the compiler), its lookups and its texts. */
+/* run/keys.c -- the key table (keys.def with types and places filled in by the compiler), its
+ * lookups and its texts. */
 #include "run/keys.h"
 
 #include <stdint.h>
@@ -8,7 +9,8 @@
 
 /* ---- choices: names of the registries, and short fixed lists ---- */
 
-/* Entry i of a list of names, each followed by its aliases. `at(n, j)`: name j of entry n, NULL behind its last. */
+/* Entry i of a list of names, each followed by its aliases. `at(n, j)`: name j of entry n, NULL
+ * behind its last. */
 static const char *flat(size_t i, size_t n, const char *(*at)(size_t n, size_t j))
 {
     for (size_t e = 0; e < n; e++)
@@ -86,10 +88,10 @@ static const char *at_names(size_t i)
 #define WORDS(id, ...)                                                                             \
     static const char *at_##id(size_t i)                                                           \
     {                                                                                              \
-        static const char *const words[] = { __VA_ARGS__ };                                        \
+        static const char *const words[] = {__VA_ARGS__};                                          \
         return i < ARRAY_LEN(words) ? words[i] : NULL;                                             \
     }                                                                                              \
-    static const Choices choice_##id = { NULL, at_##id };
+    static const Choices choice_##id = {NULL, at_##id};
 
 WORDS(variant, "cifar", "imagenet", "mnist")
 WORDS(input, "normalized", "k256", "byte")
@@ -98,14 +100,14 @@ WORDS(bad_image, "fail", "skip")
 WORDS(precision, "f32", "bf16")
 WORDS(compat, "corrected", "original")
 
-static const Choices choice_nets = { "nets", at_nets };
-static const Choices choice_datasets = { "datasets", at_datasets };
-static const Choices choice_quant = { "quant", at_quant };
-static const Choices choice_optim = { "optimizers", at_optim };
-static const Choices choice_schedules = { "schedules", at_schedules };
-static const Choices choice_decay = { NULL, at_decay };
-static const Choices choice_recipes = { NULL, at_recipes };
-static const Choices choice_names = { NULL, at_names };
+static const Choices choice_nets = {"nets", at_nets};
+static const Choices choice_datasets = {"datasets", at_datasets};
+static const Choices choice_quant = {"quant", at_quant};
+static const Choices choice_optim = {"optimizers", at_optim};
+static const Choices choice_schedules = {"schedules", at_schedules};
+static const Choices choice_decay = {NULL, at_decay};
+static const Choices choice_recipes = {NULL, at_recipes};
+static const Choices choice_names = {NULL, at_names};
 
 bool choices_have(const Choices *ch, const char *word)
 {
@@ -146,19 +148,21 @@ void choices_text(const Choices *ch, Str *out)
              uint64_t: KT_U64, double: KT_DBL)
 #define FIELD(f) (((Config *)0)->f)
 
-#define SECTION(n, d) { .kind = KK_SECTION, .name = n, .doc = d },
+// clang-format off
+#define SECTION(n, d) {.kind = KK_SECTION, .name = n, .doc = d},
 #define VALUE(n, f, al, d, lo, hi, ch, fl, fr, t)                                                  \
-    { KK_VALUE, #n, al, TYPE_OF(FIELD(f)), offsetof(Config, f), 0, 0, d, lo, hi, ch, fl, fr, t },
+    {KK_VALUE, #n, al, TYPE_OF(FIELD(f)), offsetof(Config, f), 0, 0, d, lo, hi, ch, fl, fr, t},
 #define LIST(n, f, nf, al, d, lo, hi, fl, fr, t)                                                   \
-    { KK_LIST, #n, al, TYPE_OF(FIELD(f)[0]), offsetof(Config, f), offsetof(Config, nf),            \
-      ARRAY_LEN(FIELD(f)), d, lo, hi, NULL, fl, fr, t },
+    {KK_LIST, #n, al, TYPE_OF(FIELD(f)[0]), offsetof(Config, f), offsetof(Config, nf),             \
+     ARRAY_LEN(FIELD(f)), d, lo, hi, NULL, fl, fr, t},
 #define GROUPS(n, f, nf, al, fr, t)                                                                \
-    { KK_GROUPS, #n, al, KT_STR, offsetof(Config, f), offsetof(Config, nf), ARRAY_LEN(FIELD(f)),   \
-      "[]", 0, 0, NULL, 0, fr, t },
+    {KK_GROUPS, #n, al, KT_STR, offsetof(Config, f), offsetof(Config, nf), ARRAY_LEN(FIELD(f)),    \
+     "[]", 0, 0, NULL, 0, fr, t},
 #define IGNORED(n, al, fr, why)                                                                    \
-    { .kind = KK_IGNORED, .name = #n, .aliases = al, .def = "", .from = fr, .doc = why },
+    {.kind = KK_IGNORED, .name = #n, .aliases = al, .def = "", .from = fr, .doc = why},
 #define LATER(n, al, same, fr, what)                                                               \
-    { .kind = KK_LATER, .name = #n, .aliases = al, .def = same, .from = fr, .doc = what },
+    {.kind = KK_LATER, .name = #n, .aliases = al, .def = same, .from = fr, .doc = what},
+// clang-format on
 
 const Key keys[] = {
 #include "run/keys.def"
@@ -199,7 +203,7 @@ static void match_name(const char *s, size_t len, void *ctx)
 
 bool key_named(const Key *k, const char *word)
 {
-    Match m = { word, false };
+    Match m = {word, false};
     if (k->kind != KK_SECTION) each_name(k, match_name, &m);
     return m.hit;
 }
@@ -249,14 +253,15 @@ static void collect_name(const char *s, size_t len, void *ctx)
 
 const char *key_suggest(const char *word)
 {
-    NameList l = { 0 };
+    NameList l = {0};
     const char *best, *dot = strrchr(word, '.');
     const Key *k = dot ? key_find(dot + 1) : NULL;
     if (k) return k->name;
     for (size_t i = 0; i < nkeys; i++)
         if (keys[i].kind != KK_SECTION) each_name(&keys[i], collect_name, &l);
     best = str_nearest(word, (const char *const *)l.name, l.n);
-    /* The copy dies below: hand out the table's own text where the name is canonical, the row's name otherwise. */
+    /* The copy dies below: hand out the table's own text where the name is canonical, the row's
+     * name otherwise. */
     if (best) {
         k = key_find(best);
         best = k ? k->name : NULL;
@@ -270,22 +275,30 @@ const char *key_suggest(const char *word)
 
 const char *key_type_text(const Key *k)
 {
-    static const char *const one[] = { "text", "true or false", "a whole number", "a whole number", "a whole number", "a number" };
-    static const char *const many[] = { "a list of words", "a list", "a list of whole numbers", "a list of whole numbers",
-                                        "a list of whole numbers", "a list of numbers" };
+    static const char *const one[] = {"text",           "true or false",  "a whole number",
+                                      "a whole number", "a whole number", "a number"};
+    static const char *const many[] = {"a list of words",         "a list",
+                                       "a list of whole numbers", "a list of whole numbers",
+                                       "a list of whole numbers", "a list of numbers"};
     switch (k->kind) {
-    case KK_LIST: return many[k->type];
-    case KK_GROUPS: return "a list of maps";
-    case KK_VALUE: return one[k->type];
-    default: return "anything";
+    case KK_LIST:
+        return many[k->type];
+    case KK_GROUPS:
+        return "a list of maps";
+    case KK_VALUE:
+        return one[k->type];
+    default:
+        return "anything";
     }
 }
 
 void key_range_text(const Key *k, Str *out)
 {
     if (k->min == 0 && k->max == 0) return;
-    if (isinf(k->max)) str_printf(out, "at least %g", k->min);
-    else str_printf(out, "%.10g..%.10g", k->min, k->max);
+    if (isinf(k->max))
+        str_printf(out, "at least %g", k->min);
+    else
+        str_printf(out, "%.10g..%.10g", k->min, k->max);
 }
 
 static void put_double(double v, Str *out)
@@ -301,7 +314,7 @@ static void put_double(double v, Str *out)
 /* Length and value of the UTF-8 character at s (YAML guarantees that it is one). */
 static int utf8(const char *s, unsigned *code)
 {
-    static const unsigned char mask[] = { 0, 0x7f, 0x1f, 0x0f, 0x07 };
+    static const unsigned char mask[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
     unsigned char first = (unsigned char)s[0];
     int n = first < 0xc0 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
     *code = first & mask[n];
@@ -315,11 +328,13 @@ static int utf8(const char *s, unsigned *code)
 /* Text as YAML: plain where no reader could take it for something else, else in double quotes. */
 static void put_text(const char *s, Str *out)
 {
-    static const char safe[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-";
-    Yaml y = { .kind = Y_SCALAR, .s = s };
+    static const char safe[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-";
+    Yaml y = {.kind = Y_SCALAR, .s = s};
     bool b;
     double d;
-    if (s[0] && s[0] != '-' && s[strspn(s, safe)] == 0 && !yaml_bool(&y, &b) && !yaml_double(&y, &d) && !yaml_null(&y)) {
+    if (s[0] && s[0] != '-' && s[strspn(s, safe)] == 0 && !yaml_bool(&y, &b) &&
+        !yaml_double(&y, &d) && !yaml_null(&y)) {
         str_puts(out, s);
         return;
     }
@@ -327,10 +342,13 @@ static void put_text(const char *s, Str *out)
     while (*s) {
         unsigned u;
         int n = utf8(s, &u);
-        if (u == '"' || u == '\\') str_printf(out, "\\%c", (int)u);
-        else if (u < 32 || (u >= 127 && u < 160) || u == 0x2028 || u == 0x2029 || u == 0xfeff || u == 0xfffe || u == 0xffff)
+        if (u == '"' || u == '\\')
+            str_printf(out, "\\%c", (int)u);
+        else if (u < 32 || (u >= 127 && u < 160) || u == 0x2028 || u == 0x2029 || u == 0xfeff ||
+                 u == 0xfffe || u == 0xffff)
             str_printf(out, "\\u%04x", u);
-        else str_putn(out, s, (size_t)n);
+        else
+            str_putn(out, s, (size_t)n);
         s += n;
     }
     str_puts(out, "\"");
@@ -339,19 +357,33 @@ static void put_text(const char *s, Str *out)
 static void put_scalar(KeyType type, const void *p, Str *out)
 {
     switch (type) {
-    case KT_STR: put_text(*(const char *const *)p, out); break;
-    case KT_BOOL: str_puts(out, *(const bool *)p ? "true" : "false"); break;
-    case KT_INT: str_printf(out, "%d", *(const int *)p); break;
-    case KT_I64: str_printf(out, "%lld", (long long)*(const int64_t *)p); break;
-    case KT_U64: str_printf(out, "%llu", (unsigned long long)*(const uint64_t *)p); break;
-    case KT_DBL: put_double(*(const double *)p, out); break;
+    case KT_STR:
+        put_text(*(const char *const *)p, out);
+        break;
+    case KT_BOOL:
+        str_puts(out, *(const bool *)p ? "true" : "false");
+        break;
+    case KT_INT:
+        str_printf(out, "%d", *(const int *)p);
+        break;
+    case KT_I64:
+        str_printf(out, "%lld", (long long)*(const int64_t *)p);
+        break;
+    case KT_U64:
+        str_printf(out, "%llu", (unsigned long long)*(const uint64_t *)p);
+        break;
+    case KT_DBL:
+        put_double(*(const double *)p, out);
+        break;
     }
 }
 
 void key_value_text(const Config *c, const Key *k, Str *out)
 {
     const char *p = (const char *)c + k->offset;
-    int n = k->kind == KK_LIST || k->kind == KK_GROUPS ? *(const int *)(const void *)((const char *)c + k->count_offset) : 0;
+    int n = k->kind == KK_LIST || k->kind == KK_GROUPS
+                ? *(const int *)(const void *)((const char *)c + k->count_offset)
+                : 0;
     if (k->kind == KK_VALUE) {
         put_scalar(k->type, p, out);
         return;
@@ -360,7 +392,8 @@ void key_value_text(const Config *c, const Key *k, Str *out)
     for (int i = 0; i < n; i++) {
         str_puts(out, i ? ", " : "");
         if (k->kind == KK_LIST) {
-            put_scalar(k->type, p + (size_t)i * (k->type == KT_DBL ? sizeof(double) : sizeof(int)), out);
+            put_scalar(k->type, p + (size_t)i * (k->type == KT_DBL ? sizeof(double) : sizeof(int)),
+                       out);
         } else {
             const GroupRule *g = (const GroupRule *)(const void *)p + i;
             str_puts(out, "{match: ");
@@ -382,9 +415,17 @@ void key_value_text(const Config *c, const Key *k, Str *out)
 void key_origin_text(const KeyState *s, Str *out)
 {
     switch (s->origin) {
-    case ORIGIN_DEFAULT: str_puts(out, "default"); break;
-    case ORIGIN_FILE: str_printf(out, "%s:%d", s->file, s->line); break;
-    case ORIGIN_COMMAND: str_puts(out, "command line"); break;
-    case ORIGIN_RULE: str_puts(out, s->file); break;
+    case ORIGIN_DEFAULT:
+        str_puts(out, "default");
+        break;
+    case ORIGIN_FILE:
+        str_printf(out, "%s:%d", s->file, s->line);
+        break;
+    case ORIGIN_COMMAND:
+        str_puts(out, "command line");
+        break;
+    case ORIGIN_RULE:
+        str_puts(out, s->file);
+        break;
     }
 }

@@ -19,7 +19,8 @@ enum {
     KF_SECONDS = 16   /* 55m and 2h are accepted */
 };
 
-/* The words a key may hold: at(i) is NULL behind the last. Empty is always allowed where the default is empty. */
+/* The words a key may hold: at(i) is NULL behind the last. Empty is always allowed where the
+ * default is empty. */
 typedef struct Choices {
     const char *list; /* what `qrun list` calls them; NULL: few enough to be printed */
     const char *(*at)(size_t i);
@@ -31,9 +32,9 @@ typedef struct Key {
     const char *aliases; /* separated by spaces */
     KeyType type;        /* of the value, or of the list's elements */
     size_t offset, count_offset;
-    int cap;             /* list: entries it can hold */
-    const char *def;     /* YAML; LATER: list of the values that change nothing */
-    double min, max;     /* 0, 0: none */
+    int cap;         /* list: entries it can hold */
+    const char *def; /* YAML; LATER: list of the values that change nothing */
+    double min, max; /* 0, 0: none */
     const Choices *choices;
     unsigned flags;
     const char *from, *doc;
@@ -47,20 +48,20 @@ typedef enum OriginKind { ORIGIN_DEFAULT, ORIGIN_FILE, ORIGIN_COMMAND, ORIGIN_RU
 /* Where the value of keys[i] came from. */
 typedef struct KeyState {
     OriginKind origin;
-    const char *file;     /* ORIGIN_FILE; ORIGIN_RULE: the rule */
+    const char *file; /* ORIGIN_FILE; ORIGIN_RULE: the rule */
     int line, col;
-    const char *typed;    /* the name used */
-    bool bad;             /* the value given was refused */
-    int repeated_line;    /* an earlier line of the same file that set it too; 0: none */
+    const char *typed; /* the name used */
+    bool bad;          /* the value given was refused */
+    int repeated_line; /* an earlier line of the same file that set it too; 0: none */
 } KeyState;
 
 /* Whether `word` is the row's name or one of its aliases; `-` counts as `_`. */
 bool key_named(const Key *k, const char *word);
 /* Calls fn for each row whose name or alias is `word`; the number of rows. */
 int keys_each(const char *word, void (*fn)(const Key *k, void *ctx), void *ctx);
-const Key *key_find(const char *word);        /* the first of those rows, or NULL */
-const Key *key_of(const char *canonical);     /* the row; asserts that there is one */
-const char *key_suggest(const char *word);    /* the nearest name or alias, or NULL */
+const Key *key_find(const char *word);     /* the first of those rows, or NULL */
+const Key *key_of(const char *canonical);  /* the row; asserts that there is one */
+const char *key_suggest(const char *word); /* the nearest name or alias, or NULL */
 
 static inline KeyState *key_state(const Config *c, const char *canonical)
 {
@@ -71,8 +72,8 @@ bool choices_have(const Choices *ch, const char *word);
 const char *choices_suggest(const Choices *ch, const char *word);
 void choices_text(const Choices *ch, Str *out); /* "sgd, adam" or "a name from `qrun list nets`" */
 
-void key_range_text(const Key *k, Str *out);    /* "0..1", "at least 1"; nothing when unbounded */
-const char *key_type_text(const Key *k);        /* "number", "list of whole numbers" ... */
+void key_range_text(const Key *k, Str *out); /* "0..1", "at least 1"; nothing when unbounded */
+const char *key_type_text(const Key *k);     /* "number", "list of whole numbers" ... */
 
 /* The value as YAML that reads back to the same bits. */
 void key_value_text(const Config *c, const Key *k, Str *out);
@@ -86,14 +87,18 @@ typedef struct Faults {
 } Faults;
 
 /* A fault at a place: line 0 leaves line and column out. */
-void fault_at(Faults *f, const char *file, int line, int col, const char *fmt, ...) PRINTF_LIKE(5, 6);
+void fault_at(Faults *f, const char *file, int line, int col, const char *fmt, ...)
+    PRINTF_LIKE(5, 6);
 /* A fault of the value of a key, where it was set. */
-void fault_key(Faults *f, const Config *c, const char *canonical, const char *fmt, ...) PRINTF_LIKE(4, 5);
+void fault_key(Faults *f, const Config *c, const char *canonical, const char *fmt, ...)
+    PRINTF_LIKE(4, 5);
 
-/* Sets what follows from other keys (folded keys, defaults by family), then looks for contradictions. */
+/* Sets what follows from other keys (folded keys, defaults by family), then looks for
+ * contradictions. */
 void config_derive(Config *c, Faults *f);
 void config_check(const Config *c, Faults *f);
-/* The fields that are copies of others: optim.num_epochs, data.seed, net.num_classes, optim.gamma ... */
+/* The fields that are copies of others: optim.num_epochs, data.seed, net.num_classes, optim.gamma
+ * ... */
 void config_copy_fields(Config *c);
 
 #endif

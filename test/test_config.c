@@ -1,4 +1,5 @@
-/* test/test_config.c -- the key table, faults with their exact words, the originals' keys, resolved.yml. */
+/* test/test_config.c -- the key table, faults with their exact words, the originals' keys,
+ * resolved.yml. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -39,10 +40,13 @@ static int drop_folder(void **state)
     return rc;
 }
 
-/* Plainly: thousands of files that were each synced to disk would take a minute. */
+/* Plainly and as a new file each time: thousands of files that were each synced to disk would take
+ * a minute. */
 static void put_bytes(const char *path, const char *text, size_t n)
 {
-    FILE *f = fopen(path, "wb");
+    FILE *f;
+    remove(path);
+    f = fopen(path, "wb");
     assert_non_null(f);
     assert_int_equal(fwrite(text, 1, n, f), n);
     assert_int_equal(fclose(f), 0);
@@ -53,7 +57,8 @@ static void put_text(const char *path, const char *text)
     put_bytes(path, text, strlen(text));
 }
 
-/* Loads `text` as a file with overrides (up to three, NULLs behind). The message with "F" for the file's name; "" = loaded. */
+/* Loads `text` as a file with overrides (up to three, NULLs behind). The message with "F" for the
+ * file's name; "" = loaded. */
 static void load_text(Config *c, const char *text, const char *const ov[3], char *msg, size_t size)
 {
     Err e = {0};
@@ -107,12 +112,14 @@ static void test_table(void **state)
             Arena a = {0};
             Err e = {0};
             const Yaml *y = yaml_value(&a, "keys.def", k->def, &e);
-            if (!y || y->kind != Y_LIST) fail_msg("'%s': '%s' is not a list: %s", k->name, k->def, e.msg);
+            if (!y || y->kind != Y_LIST)
+                fail_msg("'%s': '%s' is not a list: %s", k->name, k->def, e.msg);
             arena_free(&a);
         }
         /* Two values in one place would overwrite each other. */
         for (size_t j = 0; j < i; j++)
-            if (k->kind <= KK_GROUPS && keys[j].kind != KK_SECTION && keys[j].kind <= KK_GROUPS && keys[j].offset == k->offset)
+            if (k->kind <= KK_GROUPS && keys[j].kind != KK_SECTION && keys[j].kind <= KK_GROUPS &&
+                keys[j].offset == k->offset)
                 fail_msg("'%s' and '%s' have the same field", k->name, keys[j].name);
     }
 }
@@ -154,12 +161,15 @@ static void test_values(void **state)
 {
     Config c;
     (void)state;
-    load_good(&c,
-              HEAD "bit: 4\nwt_quant: apot\nfm_quant: apot\nlr: 1e-2\ntopk: [1]\nnesterov: yes\npower: 0\n"
-                   "lr_scheduler: multistep\nmultistep_lr_milestones: '150,225'\nseed: 18446744073709\n"
-                   "param_groups:\n  - {match: act_alpha, lr: 0.1}\n  - match: wgt\n    weight_decay: 0\n"
-                   "expect: {top1_min: 30}\nmax_time: 2h\nmean: [0.5]\nstd: [0.25]\nlimit-val: 7\nwd: ~\nlr_decay: 0.5\n",
-              NULL);
+    load_good(
+        &c,
+        HEAD
+        "bit: 4\nwt_quant: apot\nfm_quant: apot\nlr: 1e-2\ntopk: [1]\nnesterov: yes\npower: 0\n"
+        "lr_scheduler: multistep\nmultistep_lr_milestones: '150,225'\nseed: 18446744073709\n"
+        "param_groups:\n  - {match: act_alpha, lr: 0.1}\n  - match: wgt\n    weight_decay: 0\n"
+        "expect: {top1_min: 30}\nmax_time: 2h\nmean: [0.5]\nstd: [0.25]\nlimit-val: 7\nwd: "
+        "~\nlr_decay: 0.5\n",
+        NULL);
     assert_int_equal(c.quant.wt_bit, 4); /* one alias, two rows */
     assert_int_equal(c.quant.fm_bit, 4);
     assert_true(c.optim.lr == 0.01);
@@ -191,10 +201,17 @@ static void test_schedule_keys(void **state)
 {
     Config c;
     (void)state;
-    load_good(&c, HEAD "lr_scheduler: exp_decaying\nexp_decaying_lr_gamma: 0.9\nmultistep_lr_gamma: 0.2\nexp_decaying_period: 3\n", NULL);
+    load_good(&c,
+              HEAD "lr_scheduler: exp_decaying\nexp_decaying_lr_gamma: 0.9\nmultistep_lr_gamma: "
+                   "0.2\nexp_decaying_period: 3\n",
+              NULL);
     assert_true(c.optim.gamma == 0.9 && c.optim.step_size == 3);
     config_free(&c);
-    load_good(&c, HEAD "lr_scheduler: step\nexp_decaying_lr_gamma: 0.9\nmultistep_lr_gamma: 0.2\nlr_fix_step: 7\n", NULL);
+    load_good(
+        &c,
+        HEAD
+        "lr_scheduler: step\nexp_decaying_lr_gamma: 0.9\nmultistep_lr_gamma: 0.2\nlr_fix_step: 7\n",
+        NULL);
     assert_true(c.optim.gamma == 0.2 && c.optim.step_size == 7);
     config_free(&c);
 }
@@ -205,14 +222,16 @@ static void test_order_of_strength(void **state)
     char *base = fs_join(folder, "base.yml");
     (void)state;
     put_text(base, "lr: 0.5\nmomentum: 0.5\nbatch_size: 7\nexpect: {top1_min: 3}\n");
-    load_good(&c, "_default: base.yml\n" HEAD "momentum: 0.6\nbatch_size: 8\n", OV("batch_size=9", "lr-scheduler=cosine", "batch-size=10"));
+    load_good(&c, "_default: base.yml\n" HEAD "momentum: 0.6\nbatch_size: 8\n",
+              OV("batch_size=9", "lr-scheduler=cosine", "batch-size=10"));
     assert_true(c.optim.lr == 0.5 && c.optim.momentum == 0.6 && c.run.expect_top1_min == 3);
     assert_int_equal(c.run.batch_size, 10);
     assert_string_equal(c.optim.lr_scheduler, "cosine");
     assert_string_equal(key_state(&c, "lr")->file, base);
     assert_int_equal(key_state(&c, "lr")->line, 1);
     assert_int_equal(key_state(&c, "momentum")->line, 4);
-    assert_int_equal(key_state(&c, "momentum")->repeated_line, 0); /* another file's value is no repetition */
+    assert_int_equal(key_state(&c, "momentum")->repeated_line,
+                     0); /* another file's value is no repetition */
     assert_int_equal(key_state(&c, "batch_size")->origin, ORIGIN_COMMAND);
     assert_int_equal(key_state(&c, "nesterov")->origin, ORIGIN_DEFAULT);
     config_free(&c);
@@ -226,96 +245,146 @@ static void test_faults(void **state)
     static const struct {
         const char *text, *ov, *msg; /* text follows the two lines of HEAD */
     } rows[] = {
-        {"wieght_decay: 1\n", NULL, "F:3:1: error: unknown key 'wieght_decay'; did you mean 'weight_decay'?"},
-        {"zzzzzzzzzzzz: 1\n", NULL, "F:3:1: error: unknown key 'zzzzzzzzzzzz'; expected one of `qrun help keys`"},
+        {"wieght_decay: 1\n", NULL,
+         "F:3:1: error: unknown key 'wieght_decay'; did you mean 'weight_decay'?"},
+        {"zzzzzzzzzzzz: 1\n", NULL,
+         "F:3:1: error: unknown key 'zzzzzzzzzzzz'; expected one of `qrun help keys`"},
         {"Lr: 1\n", NULL, "F:3:1: error: unknown key 'Lr'; did you mean 'lr'?"},
-        {"lr: fast\n", NULL, "F:3:5: error: lr: 'fast' is not a number; expected a number in 0..1000"},
+        {"lr: fast\n", NULL,
+         "F:3:5: error: lr: 'fast' is not a number; expected a number in 0..1000"},
         {"lr:\n", NULL, "F:3:4: error: lr: no value; expected a number"},
-        {"lr: [1]\n", NULL, "F:3:5: error: lr: a list is not a number; expected a number in 0..1000"},
-        {"lr: '0.1'\n", NULL, "F:3:5: error: lr: '0.1' is not a number; expected a number in 0..1000"},
+        {"lr: [1]\n", NULL,
+         "F:3:5: error: lr: a list is not a number; expected a number in 0..1000"},
+        {"lr: '0.1'\n", NULL,
+         "F:3:5: error: lr: '0.1' is not a number; expected a number in 0..1000"},
         {"lr: -1\n", NULL, "F:3:5: error: lr: -1 is out of range; expected 0..1000"},
         {"lr: .nan\n", NULL, "F:3:5: error: lr: .nan is out of range; expected 0..1000"},
-        {"grad_scale: .inf\n", NULL, "F:3:13: error: grad_scale: .inf is out of range; expected at least 0"},
-        {"momentum: 1.5\n", NULL, "F:3:11: error: momentum: 1.5 is out of range; expected 0..0.999999"},
-        {"batch_size: 0\n", NULL, "F:3:13: error: batch_size: 0 is out of range; expected 1..65536"},
+        {"grad_scale: .inf\n", NULL,
+         "F:3:13: error: grad_scale: .inf is out of range; expected at least 0"},
+        {"momentum: 1.5\n", NULL,
+         "F:3:11: error: momentum: 1.5 is out of range; expected 0..0.999999"},
+        {"batch_size: 0\n", NULL,
+         "F:3:13: error: batch_size: 0 is out of range; expected 1..65536"},
         {"batch_size: 12.5\n", NULL,
-         "F:3:13: error: batch_size: '12.5' is not a whole number; expected a whole number in 1..65536"},
+         "F:3:13: error: batch_size: '12.5' is not a whole number; expected a whole number in "
+         "1..65536"},
         {"limit_val: 3000000000\n", NULL,
-         "F:3:12: error: limit_val: 3000000000 is out of range; expected at least 0 and at most 2147483647"},
-        {"random_seed: -1\n", NULL, "F:3:14: error: random_seed: -1 is out of range; expected at least 0"},
-        {"nesterov: maybe\n", NULL, "F:3:11: error: nesterov: 'maybe' is not true or false; expected yes or no"},
-        {"nesterov: 2\n", NULL, "F:3:11: error: nesterov: '2' is not true or false; expected yes or no"},
+         "F:3:12: error: limit_val: 3000000000 is out of range; expected at least 0 and at most "
+         "2147483647"},
+        {"random_seed: -1\n", NULL,
+         "F:3:14: error: random_seed: -1 is out of range; expected at least 0"},
+        {"nesterov: maybe\n", NULL,
+         "F:3:11: error: nesterov: 'maybe' is not true or false; expected yes or no"},
+        {"nesterov: 2\n", NULL,
+         "F:3:11: error: nesterov: '2' is not true or false; expected yes or no"},
         {"optimizer: sdg\n", NULL,
-         "F:3:12: error: optimizer: unknown value 'sdg'; expected a name from `qrun list optimizers`; did you mean 'sgd'?"},
+         "F:3:12: error: optimizer: unknown value 'sdg'; expected a name from `qrun list "
+         "optimizers`; did you mean 'sgd'?"},
         {"model: resnet21\n", NULL,
-         "F:3:8: error: model: unknown value 'resnet21'; expected a name from `qrun list nets`; did you mean 'resnet20'?"},
-        {"decoder: jpeg\n", NULL, "F:3:10: error: decoder: unknown value 'jpeg'; expected auto, libjpeg, stb"},
-        {"on_bad_image: {}\n", NULL, "F:3:15: error: on_bad_image: a map is not text; expected text"},
+         "F:3:8: error: model: unknown value 'resnet21'; expected a name from `qrun list nets`; "
+         "did you mean 'resnet20'?"},
+        {"decoder: jpeg\n", NULL,
+         "F:3:10: error: decoder: unknown value 'jpeg'; expected auto, libjpeg, stb"},
+        {"on_bad_image: {}\n", NULL,
+         "F:3:15: error: on_bad_image: a map is not text; expected text"},
         {"quant_variant: cifra\n", NULL,
-         "F:3:16: error: quant_variant: unknown value 'cifra'; expected cifar, imagenet, mnist; did you mean 'cifar'?"},
+         "F:3:16: error: quant_variant: unknown value 'cifra'; expected cifar, imagenet, mnist; "
+         "did you mean 'cifar'?"},
         {"precision: bf16\n", NULL,
-         "F:3:1: error: precision: bf16 is not available in this version (bf16 convolutions); expected f32"},
+         "F:3:1: error: precision: bf16 is not available in this version (bf16 convolutions); "
+         "expected f32"},
         {"topk: {a: 1}\n", NULL,
-         "F:3:7: error: topk: a map is not a list of whole numbers; expected a list of whole numbers in 1..1000"},
-        {"topk: [1, x]\n", NULL, "F:3:11: error: topk: 'x' is not a whole number; expected a whole number in 1..1000"},
+         "F:3:7: error: topk: a map is not a list of whole numbers; expected a list of whole "
+         "numbers in 1..1000"},
+        {"topk: [1, x]\n", NULL,
+         "F:3:11: error: topk: 'x' is not a whole number; expected a whole number in 1..1000"},
         {"topk: [1, 2, 3, 4, 5]\n", NULL, "F:3:7: error: topk: 5 entries; expected at most 4"},
         {"topk: []\n", NULL, "F:3:1: error: topk: an empty list; expected at least one number"},
         {"topk: [5, 1]\n", NULL, "F:3:1: error: topk: 1 after 5; expected ascending numbers"},
-        {"num_classes: 3\ntopk: [1, 5]\n", NULL, "F:4:1: error: topk: 5 is more than num_classes: 3"},
-        {"bit: 33\n", NULL,
-         "F:3:6: error: bit: 33 is out of range; expected 1..32"},
+        {"num_classes: 3\ntopk: [1, 5]\n", NULL,
+         "F:4:1: error: topk: 5 is more than num_classes: 3"},
+        {"bit: 33\n", NULL, "F:3:6: error: bit: 33 is out of range; expected 1..32"},
         {"wt_bit: 4\n", NULL,
-         "F:3:1: error: wt_bit: 4 has no effect with wt_quant: none; expected a name from `qrun list quant` for wt_quant"},
-        {"wt_quant: apot\n", NULL, "F:3:1: error: wt_quant: apot without wt_bit; expected the number of bits (32 = float)"},
+         "F:3:1: error: wt_bit: 4 has no effect with wt_quant: none; expected a name from `qrun "
+         "list quant` for wt_quant"},
+        {"wt_quant: apot\n", NULL,
+         "F:3:1: error: wt_quant: apot without wt_bit; expected the number of bits (32 = float)"},
         {"wt_quant: aptt\nwt_bit: 4\n", NULL,
-         "F:3:11: error: wt_quant: unknown value 'aptt'; expected a name from `qrun list quant`; did you mean 'apot'?"},
+         "F:3:11: error: wt_quant: unknown value 'aptt'; expected a name from `qrun list quant`; "
+         "did you mean 'apot'?"},
         {"lr_scheduler: multistep\n", NULL,
-         "F:3:1: error: lr_scheduler: multistep without multistep_lr_milestones; expected a list of epochs"},
-        {"lr_scheduler: custom\n", NULL, "F:3:1: error: lr_scheduler: custom without lr_list; expected a list of rates"},
+         "F:3:1: error: lr_scheduler: multistep without multistep_lr_milestones; expected a list "
+         "of epochs"},
+        {"lr_scheduler: custom\n", NULL,
+         "F:3:1: error: lr_scheduler: custom without lr_list; expected a list of rates"},
         {"multistep_lr_milestones: [20, 10]\n", NULL,
          "F:3:1: error: multistep_lr_milestones: 10 after 20; expected ascending epochs"},
         {"nesterov: true\nmomentum: 0\n", NULL,
-         "F:3:1: error: nesterov: true with momentum: 0 and dampening: 0; expected momentum above 0 and dampening 0"},
-        {"warmup_epochs: 5\nnum_epochs: 2\n", NULL, "F:3:1: error: warmup_epochs: 5 is more than num_epochs: 2"},
+         "F:3:1: error: nesterov: true with momentum: 0 and dampening: 0; expected momentum above "
+         "0 and dampening 0"},
+        {"warmup_epochs: 5\nnum_epochs: 2\n", NULL,
+         "F:3:1: error: warmup_epochs: 5 is more than num_epochs: 2"},
         {"lr: 0.1\nlr_min: 0.2\n", NULL, "F:4:1: error: lr_min: 0.2 is more than lr: 0.1"},
         {"test_only: true\n", NULL,
-         "F:3:1: error: test_only: true without pretrained_file; expected a checkpoint or a run folder"},
-        {"mean: [0.1, 0.2, 0.3]\n", NULL, "F:3:1: error: mean has 3 entries and std has 0; expected as many in both"},
-        {"std: [1]\nmean: [0]\ninput: byte\n", NULL, "F:4:1: error: mean and std have no effect with input: byte"},
+         "F:3:1: error: test_only: true without pretrained_file; expected a checkpoint or a run "
+         "folder"},
+        {"mean: [0.1, 0.2, 0.3]\n", NULL,
+         "F:3:1: error: mean has 3 entries and std has 0; expected as many in both"},
+        {"std: [1]\nmean: [0]\ninput: byte\n", NULL,
+         "F:4:1: error: mean and std have no effect with input: byte"},
         {"std: [0]\nmean: [0]\n", NULL, "F:3:1: error: std: entry 1 is 0; expected more than 0"},
         {"normalize: false\n", NULL,
-         "F:3:1: error: normalize: false is for F8Net's and AdaBits' networks; expected input: k256 or byte"},
-        {"normalize: true\ninput: byte\n", NULL, "F:3:1: error: normalize: true contradicts input: byte"},
+         "F:3:1: error: normalize: false is for F8Net's and AdaBits' networks; expected input: "
+         "k256 or byte"},
+        {"normalize: true\ninput: byte\n", NULL,
+         "F:3:1: error: normalize: true contradicts input: byte"},
         {"drop_last: true\nlimit_train: 10\nbatch_size: 20\n", NULL,
          "F:3:1: error: drop_last: true leaves no batch with limit_train: 10 and batch_size: 20"},
         {"batch_size: 100\nbatch_size_per_gpu: 30\nnum_gpus_per_job: 4\n", NULL,
-         "F:4:1: error: batch_size_per_gpu: 30 times num_gpus_per_job: 4 contradicts batch_size: 100"},
-        {"param_groups: 3\n", NULL, "F:3:15: error: param_groups: '3' is not a list of maps; expected a list of maps"},
+         "F:4:1: error: batch_size_per_gpu: 30 times num_gpus_per_job: 4 contradicts batch_size: "
+         "100"},
+        {"param_groups: 3\n", NULL,
+         "F:3:15: error: param_groups: '3' is not a list of maps; expected a list of maps"},
         {"param_groups: [3]\n", NULL,
-         "F:3:16: error: param_groups: entry 1 is '3'; expected a map such as {match: act_alpha, lr: 0.1}"},
+         "F:3:16: error: param_groups: entry 1 is '3'; expected a map such as {match: act_alpha, "
+         "lr: 0.1}"},
         {"param_groups: [{match: a, rl: 1}]\n", NULL,
-         "F:3:27: error: param_groups: unknown key 'rl'; expected match, lr or weight_decay; did you mean 'lr'?"},
+         "F:3:27: error: param_groups: unknown key 'rl'; expected match, lr or weight_decay; did "
+         "you mean 'lr'?"},
         {"param_groups: [{lr: 1}]\n", NULL,
-         "F:3:16: error: param_groups: entry 1 has no match; expected a part of a parameter's name"},
-        {"param_groups: [{match: a, lr: -3}]\n", NULL, "F:3:31: error: param_groups: lr: -3 is out of range; expected 0..1000"},
-        {"expect: {top_min: 3}\n", NULL, "F:3:10: error: unknown key 'expect.top_min'; did you mean 'expect.top1_min'?"},
+         "F:3:16: error: param_groups: entry 1 has no match; expected a part of a parameter's "
+         "name"},
+        {"param_groups: [{match: a, lr: -3}]\n", NULL,
+         "F:3:31: error: param_groups: lr: -3 is out of range; expected 0..1000"},
+        {"expect: {top_min: 3}\n", NULL,
+         "F:3:10: error: unknown key 'expect.top_min'; did you mean 'expect.top1_min'?"},
         {"expect: 30\n", NULL, "F:3:9: error: expect: expected a map such as {top1_min: 30}"},
-        {"max_time: 5d\n", NULL, "F:3:11: error: max_time: '5d' is not a number; expected a number of at least 0"},
+        {"max_time: 5d\n", NULL,
+         "F:3:11: error: max_time: '5d' is not a number; expected a number of at least 0"},
         {"floating_model: True\n", NULL,
-         "F:3:17: error: floating_model: 'True' is not available in this version (float training with clipping levels); expected false"},
+         "F:3:17: error: floating_model: 'True' is not available in this version (float training "
+         "with clipping levels); expected false"},
         {"weight_format: [4, 3]\n", NULL,
-         "F:3:16: error: weight_format: a list is not available in this version (fixed-point weights); expected [8, 7]"},
+         "F:3:16: error: weight_format: a list is not available in this version (fixed-point "
+         "weights); expected [8, 7]"},
         {"resume: other/latest.pt\n", NULL,
-         "F:3:9: error: resume: 'other/latest.pt' is not available in this version (a run continues from its own log_dir; "
+         "F:3:9: error: resume: 'other/latest.pt' is not available in this version (a run "
+         "continues from its own log_dir; "
          "weights of another file are given by pretrained_file); expected '', null, true, false"},
         {"\tlr: 1\n", NULL, "F:3:1: error: a tab character; expected spaces for indentation"},
-        {"", "lr=fast", "command line: error: lr: 'fast' is not a number; expected a number in 0..1000"},
+        {"", "lr=fast",
+         "command line: error: lr: 'fast' is not a number; expected a number in 0..1000"},
         {"", "rl=1", "command line: error: unknown key 'rl'; did you mean 'lr'?"},
-        {"", "model.depth=18", "command line: error: unknown key 'model.depth'; did you mean 'depth'?"},
+        {"", "model.depth=18",
+         "command line: error: unknown key 'model.depth'; did you mean 'depth'?"},
         {"", "test", "command line: error: 'test' is not an override; expected key=value"},
-        {"", "topk=[1", "command line: error: topk: not valid YAML: did not find expected ',' or ']'"},
-        {"", "bs:x", "command line: error: batch_size: 'x' is not a whole number; expected a whole number in 1..65536"},
-        {"", "model=", "command line: error: model is missing; expected a name from `qrun list nets`"},
+        {"", "topk=[1",
+         "command line: error: topk: not valid YAML: did not find expected ',' or ']'"},
+        {"", "bs:x",
+         "command line: error: batch_size: 'x' is not a whole number; expected a whole number in "
+         "1..65536"},
+        {"",
+         "model=", "command line: error: model is missing; expected a name from `qrun list nets`"},
         {"lr: x\nwd: y\n", "momentum=z",
          "F:3:5: error: lr: 'x' is not a number; expected a number in 0..1000\n"
          "F:4:5: error: wd: 'y' is not a number; expected a number in 0..10\n"
@@ -329,7 +398,8 @@ static void test_faults(void **state)
         load_text(&c, text, OV(rows[i].ov), msg, sizeof msg);
         if (strcmp(msg, rows[i].msg)) {
             wrong++;
-            print_message("row %zu: %s\n     got: %s\nexpected: %s\n", i, rows[i].text, msg, rows[i].msg);
+            print_message("row %zu: %s\n     got: %s\nexpected: %s\n", i, rows[i].text, msg,
+                          rows[i].msg);
         }
         config_free(&c);
         free(text);
@@ -350,7 +420,8 @@ static void test_many_faults(void **state)
     for (const char *p = msg; *p; p++) lines += *p == '\n';
     more = strrchr(msg, '\n');
     assert_non_null(more);
-    assert_int_equal(atoi(more + strlen("\nand ")), 302 - (lines - 1)); /* the keys, model and dataset */
+    assert_int_equal(atoi(more + strlen("\nand ")),
+                     302 - (lines - 1)); /* the keys, model and dataset */
     config_free(&c);
     str_free(&s);
 }
@@ -362,7 +433,8 @@ static void test_missing_files(void **state)
     (void)state;
     assert_int_equal(config_load(&c, "configs/apot/res20_4bits.yml", 0, NULL, &e), -1);
     assert_int_equal(e.kind, ERR_CONFIG);
-    assert_non_null(strstr(e.msg, "configs/apot/res20_4bits.yml: error: no such file; did you mean 'configs/apot/res20_4bit.yml'?"));
+    assert_non_null(strstr(e.msg, "configs/apot/res20_4bits.yml: error: no such file; did you mean "
+                                  "'configs/apot/res20_4bit.yml'?"));
     assert_null(strchr(e.msg, '\n')); /* not also "model is missing" */
     config_free(&c);
     assert_int_equal(config_load(&c, "", 0, NULL, &e), 0); /* the defaults alone */
@@ -371,25 +443,43 @@ static void test_missing_files(void **state)
 
 /* ---- the originals' files ---- */
 
-/* Every key of F8Net's and AdaBits' files and programs, at a value that asks for nothing special. */
+/* Every key of F8Net's and AdaBits' files and programs, at a value that asks for nothing special.
+ */
 static const char originals[] =
-    "num_gpus_per_job: 8\nbatch_size: 256\nbatch_size_per_gpu: 32\ndataset: CIFAR10\ndata_transforms: cifar\ndata_loader: cifar\n"
-    "dataset_dir: data\ndata_loader_workers: 5\ndrop_last: False\nnum_classes: 10\nimage_size: 32\ntopk: [1, 5]\nnum_epochs: 150\n"
-    "optimizer: sgd\nmomentum: 0.9\nnesterov: True\nweight_decay: 0.00004\nweight_decay_scheme: all\nlr: 0.05\n"
-    "lr_scheduler: cos_annealing_iter\nmultistep_lr_milestones: [100, 150]\nmultistep_lr_gamma: 0.1\nexp_decaying_lr_gamma: 0.98\n"
-    "exp_decaying_period: 1\nwarmup_epochs: 5\nstart_epoch: null\ntest_only: False\npretrained_file: ''\nfp_pretrained_file: ''\n"
-    "pretrained_model_remap_keys: False\npretrained_dir: ''\nresume: ''\nptcv_pretrained: False\nnvidia_pretrained: False\n"
-    "nvidia_pretrained_file: ''\nhawq_pretrained: False\nhawq_pretrained_file: ''\nrandom_seed: 1995\nuse_diff_seed: True\n"
-    "stoch_valid: False\ndistributed: True\ndistributed_all_reduce: True\ndist_url: null\nmodel: resnet_cifar\ndepth: 20\n"
-    "reset_parameters: True\nwidth_divisor: 8\nmin_width: 8\nweight_format: [8, 7]\ninput_format: [8, 6]\nfloating_model: False\n"
-    "floating_wo_clip: False\nformat_type: null\nformat_from_metric: False\nmetric: std\nformat_grid_search: False\n"
-    "momentum_for_metric: 0.1\ninput_fraclen_sharing: False\nno_clipping: False\nrescale_forward: True\nrescale_forward_conv: False\n"
-    "rescale_type: constant\nnormalize: True\nquant_bias: False\nquant_avgpool: False\npool_fusing: False\nquant_maxpool: False\n"
-    "int_infer: False\nintegize: False\nintegize_file_path: ''\nint_op_only: False\nint_op_only_file_path: ''\nfinetune_iters: ~\n"
-    "bn_calib_before_test: False\nbn_calib_batch_num: -1\nprint_each_iter: False\nbn_momentum: 0.1\nbn_eps: 1e-5\nlog_dir: results/x\n"
-    "bits_list: []\nadaptive_training: False\nweight_only: False\nweight_quant_scheme: modified\nact_quant_scheme: original\n"
-    "clamp: True\nrescale: True\nrescale_conv: False\nswitchbn: True\nstats_sharing: False\nswitch_alpha: False\npact_fp: False\n"
-    "double_side: False\nprofiling: [gpu]\nprofiling_only: False\nmodel_profiling_verbose: False\noptim_decay: 0.9\noptim_eps: 0.001\n"
+    "num_gpus_per_job: 8\nbatch_size: 256\nbatch_size_per_gpu: 32\ndataset: "
+    "CIFAR10\ndata_transforms: cifar\ndata_loader: cifar\n"
+    "dataset_dir: data\ndata_loader_workers: 5\ndrop_last: False\nnum_classes: 10\nimage_size: "
+    "32\ntopk: [1, 5]\nnum_epochs: 150\n"
+    "optimizer: sgd\nmomentum: 0.9\nnesterov: True\nweight_decay: 0.00004\nweight_decay_scheme: "
+    "all\nlr: 0.05\n"
+    "lr_scheduler: cos_annealing_iter\nmultistep_lr_milestones: [100, 150]\nmultistep_lr_gamma: "
+    "0.1\nexp_decaying_lr_gamma: 0.98\n"
+    "exp_decaying_period: 1\nwarmup_epochs: 5\nstart_epoch: null\ntest_only: "
+    "False\npretrained_file: ''\nfp_pretrained_file: ''\n"
+    "pretrained_model_remap_keys: False\npretrained_dir: ''\nresume: ''\nptcv_pretrained: "
+    "False\nnvidia_pretrained: False\n"
+    "nvidia_pretrained_file: ''\nhawq_pretrained: False\nhawq_pretrained_file: ''\nrandom_seed: "
+    "1995\nuse_diff_seed: True\n"
+    "stoch_valid: False\ndistributed: True\ndistributed_all_reduce: True\ndist_url: null\nmodel: "
+    "resnet_cifar\ndepth: 20\n"
+    "reset_parameters: True\nwidth_divisor: 8\nmin_width: 8\nweight_format: [8, 7]\ninput_format: "
+    "[8, 6]\nfloating_model: False\n"
+    "floating_wo_clip: False\nformat_type: null\nformat_from_metric: False\nmetric: "
+    "std\nformat_grid_search: False\n"
+    "momentum_for_metric: 0.1\ninput_fraclen_sharing: False\nno_clipping: False\nrescale_forward: "
+    "True\nrescale_forward_conv: False\n"
+    "rescale_type: constant\nnormalize: True\nquant_bias: False\nquant_avgpool: "
+    "False\npool_fusing: False\nquant_maxpool: False\n"
+    "int_infer: False\nintegize: False\nintegize_file_path: ''\nint_op_only: "
+    "False\nint_op_only_file_path: ''\nfinetune_iters: ~\n"
+    "bn_calib_before_test: False\nbn_calib_batch_num: -1\nprint_each_iter: False\nbn_momentum: "
+    "0.1\nbn_eps: 1e-5\nlog_dir: results/x\n"
+    "bits_list: []\nadaptive_training: False\nweight_only: False\nweight_quant_scheme: "
+    "modified\nact_quant_scheme: original\n"
+    "clamp: True\nrescale: True\nrescale_conv: False\nswitchbn: True\nstats_sharing: "
+    "False\nswitch_alpha: False\npact_fp: False\n"
+    "double_side: False\nprofiling: [gpu]\nprofiling_only: False\nmodel_profiling_verbose: "
+    "False\noptim_decay: 0.9\noptim_eps: 0.001\n"
     "bn_calib: True\ngpu_type: v100\nnum_cpus_per_job: 8\nmemory_per_job: 64\n"
     /* the "override" part that ends F8Net's files */
     "model: 'resnet_cifar'\ntest_only: False\n";
@@ -425,8 +515,10 @@ static void test_flags_of_others(void **state)
     Config c;
     (void)state;
     load_good(&c,
-              "arch: res20\nbit: 4\nwt_quant: apot\nfm_quant: apot\ninit: a.pth\nwd: 1e-3\nepochs: 7\ndataset: cifar10\nbatch-size: 64\n"
-              "lr_policy: custom_step\nlr_custom_step: 2,4\nlr_decay: 0.3\neta_min: 0\nworkers: 1\nseed: 3\njob_dir: r\nprint_freq: 10\n"
+              "arch: res20\nbit: 4\nwt_quant: apot\nfm_quant: apot\ninit: a.pth\nwd: 1e-3\nepochs: "
+              "7\ndataset: cifar10\nbatch-size: 64\n"
+              "lr_policy: custom_step\nlr_custom_step: 2,4\nlr_decay: 0.3\neta_min: 0\nworkers: "
+              "1\nseed: 3\njob_dir: r\nprint_freq: 10\n"
               "label_smooth: 0.1\nevaluate: yes\ncifar-type: 10\n",
               NULL);
     assert_string_equal(c.net.model, "res20");
@@ -449,9 +541,15 @@ static void test_app_and_bs(void **state)
     } rows[] = {
         {HEAD "lr: 0.1\n", {"bs:512"}, 512, 0.2, 5, 0.1},
         {HEAD "lr: 0.1\nwarmup_epochs: 3\n", {"bs:512"}, 512, 0.2, 3, 0.1},
-        {HEAD "lr: 0.1\nwarmup_epochs: 3\nbits_list: [4, 3]\nwt_quant: apot\n", {"bs:512"}, 512, 0.2, 5, 0.1}, /* AdaBits' form */
+        {HEAD "lr: 0.1\nwarmup_epochs: 3\nbits_list: [4, 3]\nwt_quant: apot\n",
+         {"bs:512"},
+         512,
+         0.2,
+         5,
+         0.1}, /* AdaBits' form */
         {HEAD "lr: 0.1\nwarmup_epochs: 3\n", {"bs:256"}, 256, 0.1, 0, 0},
-        {HEAD "lr: 0.1\nwarmup_epochs: 3\n", {"batch_size=512"}, 512, 0.1, 3, 0}, /* ours: nothing hidden */
+        {HEAD "lr: 0.1\nwarmup_epochs: 3\n", {"batch_size=512"}, 512, 0.1, 3, 0}, /* ours: nothing
+                                                                                     hidden */
     };
     Config c;
     Err e = {0};
@@ -459,10 +557,10 @@ static void test_app_and_bs(void **state)
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         load_good(&c, rows[i].text, rows[i].ov);
-        if (c.run.batch_size != rows[i].batch || c.optim.lr != rows[i].lr || c.optim.warmup_epochs != rows[i].warmup ||
-            c.optim.warmup_lr != rows[i].from)
-            fail_msg("row %zu: batch %d, lr %g, warm-up %g from %g", i, c.run.batch_size, c.optim.lr, c.optim.warmup_epochs,
-                     c.optim.warmup_lr);
+        if (c.run.batch_size != rows[i].batch || c.optim.lr != rows[i].lr ||
+            c.optim.warmup_epochs != rows[i].warmup || c.optim.warmup_lr != rows[i].from)
+            fail_msg("row %zu: batch %d, lr %g, warm-up %g from %g", i, c.run.batch_size,
+                     c.optim.lr, c.optim.warmup_epochs, c.optim.warmup_lr);
         config_free(&c);
     }
     put_text(file, HEAD "lr: 0.1\n");
@@ -484,7 +582,8 @@ static void test_app_and_bs(void **state)
 static void values(const Config *c, Str *out)
 {
     for (size_t i = 0; i < nkeys; i++) {
-        if (keys[i].kind < KK_VALUE || keys[i].kind > KK_GROUPS || (keys[i].flags & KF_FOLDED)) continue;
+        if (keys[i].kind < KK_VALUE || keys[i].kind > KK_GROUPS || (keys[i].flags & KF_FOLDED))
+            continue;
         str_printf(out, "%s ", keys[i].name);
         key_value_text(c, &keys[i], out);
         str_puts(out, "\n");
@@ -519,11 +618,15 @@ static void check_round_trip(const Config *c)
 
 static void test_resolved(void **state)
 {
-    static const char odd[] = HEAD
-        "method_opts: \"a: b # \\\"c\\\" \\\\ \\t \\u2028 \\x85 é\"\nexperiment: 'yes'\nlog_dir: '12'\ntrain_dir: '~'\nval_dir: -x\n"
-        "lr: 0.1000000000000000055511\nmomentum: 0.3333333333333333\nlr_list: [1e-7, 3]\ngrad_scale: 123456789.123\n"
-        "random_seed: 9223372036854775807\nparam_groups: [{match: 'a: b', lr: 1e-3}]\nexpect: {top1_min: 1.5}\n";
-    static const char *const files[] = {"configs/smoke.yml", "configs/apot/res20_4bit.yml", "configs/apot/mnist_res10_2bit.yml"};
+    static const char odd[] =
+        HEAD "method_opts: \"a: b # \\\"c\\\" \\\\ \\t \\u2028 \\x85 é\"\nexperiment: "
+             "'yes'\nlog_dir: '12'\ntrain_dir: '~'\nval_dir: -x\n"
+             "lr: 0.1000000000000000055511\nmomentum: 0.3333333333333333\nlr_list: [1e-7, "
+             "3]\ngrad_scale: 123456789.123\n"
+             "random_seed: 9223372036854775807\nparam_groups: [{match: 'a: b', lr: 1e-3}]\nexpect: "
+             "{top1_min: 1.5}\n";
+    static const char *const files[] = {"configs/smoke.yml", "configs/apot/res20_4bit.yml",
+                                        "configs/apot/mnist_res10_2bit.yml"};
     Config c;
     Err e = {0};
     (void)state;
@@ -555,7 +658,8 @@ static void test_differs(void **state)
         {{"lr=0.2", "bit=3"}, "wt_bit: 4 -> 3\nfm_bit: 4 -> 3\nlr: 0.1 -> 0.2"},
         {{"param_groups=[{match: x, lr: 1}]"}, "param_groups: [] -> [{match: x, lr: 1}]"},
     };
-    static const char text[] = HEAD "num_epochs: 10\nlr: 0.1\nwt_quant: apot\nfm_quant: apot\nbit: 4\n";
+    static const char text[] =
+        HEAD "num_epochs: 10\nlr: 0.1\nwt_quant: apot\nfm_quant: apot\nbit: 4\n";
     char *path = fs_join(folder, "old.yml");
     Config c;
     Str s = {0};
@@ -572,7 +676,8 @@ static void test_differs(void **state)
         load_good(&c, text, rows[i].ov);
         rc = config_differs(&c, path, &s, &e);
         if (rc != (rows[i].text[0] != 0) || strcmp(s.len ? s.s : "", rows[i].text))
-            fail_msg("row %zu: %d '%s', expected '%s' (%s)", i, rc, s.len ? s.s : "", rows[i].text, e.msg);
+            fail_msg("row %zu: %d '%s', expected '%s' (%s)", i, rc, s.len ? s.s : "", rows[i].text,
+                     e.msg);
         config_free(&c);
     }
     load_good(&c, text, NULL);
@@ -599,7 +704,8 @@ static void test_texts(void **state)
     for (size_t i = 0; i < nkeys; i++) {
         char name[80];
         snprintf(name, sizeof name, "\n  %s ", keys[i].name);
-        if (keys[i].kind >= KK_VALUE && keys[i].kind <= KK_GROUPS && !(keys[i].flags & KF_FOLDED)) assert_non_null(strstr(s.s, name));
+        if (keys[i].kind >= KK_VALUE && keys[i].kind <= KK_GROUPS && !(keys[i].flags & KF_FOLDED))
+            assert_non_null(strstr(s.s, name));
     }
     config_free(&c);
     s.len = 0;
@@ -626,11 +732,19 @@ static void test_texts(void **state)
 
 static void test_shipped(void **state)
 {
-    static const char *const files[] = {
-        "smoke", "configs/apot/res20_32bit.yml", "configs/apot/res20_4bit.yml", "configs/apot/res20_3bit.yml", "configs/apot/res20_2bit.yml",
-        "configs/apot/res56_32bit.yml", "configs/apot/res56_4bit.yml", "configs/apot/res56_3bit.yml", "configs/apot/res56_2bit.yml",
-        "configs/apot/mnist_res10_5bit.yml", "configs/apot/mnist_res10_4bit.yml", "configs/apot/mnist_res10_3bit.yml",
-        "configs/apot/mnist_res10_2bit.yml"};
+    static const char *const files[] = {"smoke",
+                                        "configs/apot/res20_32bit.yml",
+                                        "configs/apot/res20_4bit.yml",
+                                        "configs/apot/res20_3bit.yml",
+                                        "configs/apot/res20_2bit.yml",
+                                        "configs/apot/res56_32bit.yml",
+                                        "configs/apot/res56_4bit.yml",
+                                        "configs/apot/res56_3bit.yml",
+                                        "configs/apot/res56_2bit.yml",
+                                        "configs/apot/mnist_res10_5bit.yml",
+                                        "configs/apot/mnist_res10_4bit.yml",
+                                        "configs/apot/mnist_res10_3bit.yml",
+                                        "configs/apot/mnist_res10_2bit.yml"};
     Config c;
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(files); i++) {
@@ -650,11 +764,13 @@ static void test_shipped(void **state)
     }
 }
 
-/* Damaged files: loaded (then resolved.yml must come back) or refused with a message, never a crash. */
+/* Damaged files: loaded (then resolved.yml must come back) or refused with a message, never a
+ * crash. */
 static void test_mutations(void **state)
 {
     char *rich = xasprintf("%s%s", originals,
-                           "param_groups: [{match: a, lr: 1e-3}, {match: b, weight_decay: 0}]\nmax_time: 3h\nexpect: {top1_min: 1}\n");
+                           "param_groups: [{match: a, lr: 1e-3}, {match: b, weight_decay: "
+                           "0}]\nmax_time: 3h\nexpect: {top1_min: 1}\n");
     int good = 0;
     (void)state;
     for (int i = 0; i < 2000; i++) {
@@ -663,7 +779,8 @@ static void test_mutations(void **state)
         Rng r = rng_stream(11, RNG_TEST, 1, (uint64_t)i);
         size_t n = strlen(rich);
         char *text = xstrdup(rich);
-        for (uint32_t k = rng_below(&r, 3); k > 0; k--) text[rng_below(&r, (uint32_t)n)] ^= (char)(1 << rng_below(&r, 8));
+        for (uint32_t k = rng_below(&r, 3); k > 0; k--)
+            text[rng_below(&r, (uint32_t)n)] ^= (char)(1 << rng_below(&r, 8));
         if (rng_below(&r, 4) == 0) n = rng_below(&r, (uint32_t)n + 1);
         put_bytes(file, text, n);
         if (config_load(&c, file, 0, NULL, &e)) {
@@ -682,11 +799,21 @@ static void test_mutations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_table),     cmocka_unit_test(test_defaults),      cmocka_unit_test(test_values),
-        cmocka_unit_test(test_schedule_keys), cmocka_unit_test(test_order_of_strength), cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_many_faults), cmocka_unit_test(test_missing_files), cmocka_unit_test(test_originals),
-        cmocka_unit_test(test_flags_of_others), cmocka_unit_test(test_app_and_bs), cmocka_unit_test(test_resolved),
-        cmocka_unit_test(test_differs),   cmocka_unit_test(test_texts),         cmocka_unit_test(test_shipped),
+        cmocka_unit_test(test_table),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_schedule_keys),
+        cmocka_unit_test(test_order_of_strength),
+        cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_many_faults),
+        cmocka_unit_test(test_missing_files),
+        cmocka_unit_test(test_originals),
+        cmocka_unit_test(test_flags_of_others),
+        cmocka_unit_test(test_app_and_bs),
+        cmocka_unit_test(test_resolved),
+        cmocka_unit_test(test_differs),
+        cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_shipped),
         cmocka_unit_test(test_mutations),
     };
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
