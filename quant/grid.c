@@ -197,7 +197,8 @@ static void row_small(const Grid *g, const float *x, float *y, size_t n)
 
 #else
 
-static void row_small(const Grid *g, const float *x, float *y, size_t n)
+/* `levels` is a constant where this is called: the comparisons are then unrolled. */
+static inline __attribute__((always_inline)) void compare_all(const Grid *g, const float *x, float *y, size_t n, int levels)
 {
     float t[GRID_SMALL], value[GRID_SMALL];
     const float sign = g->sign;
@@ -207,9 +208,19 @@ static void row_small(const Grid *g, const float *x, float *y, size_t n)
     {
         float v = x[i] * sign, r = value[0];
 #pragma GCC unroll 16
-        for (int k = 1; k < GRID_SMALL; k++) r = v >= t[k] ? value[k] : r;
+        for (int k = 1; k < levels; k++) r = v >= t[k] ? value[k] : r;
         y[i] = v == v ? r : v;
     }
+}
+
+static void row_small(const Grid *g, const float *x, float *y, size_t n)
+{
+    if (g->set.n <= 4)
+        compare_all(g, x, y, n, 4);
+    else if (g->set.n <= 8)
+        compare_all(g, x, y, n, 8);
+    else
+        compare_all(g, x, y, n, GRID_SMALL);
 }
 
 #endif
@@ -236,8 +247,8 @@ static void row_cells(const Grid *g, const float *x, float *y, size_t n)
     }
 }
 
-/* More than 16 powers of two: bisection. t is filled up to GRID_MAX_LEVELS entries. */
-static void row_bisect(const Grid *g, const float *x, float *y, size_t n)
+/* More than 16 powers of two: bisection. t has entries up to GRID_MAX_LEVELS, so that no end needs a check. */
+static inline __attribute__((always_inline)) void bisect(const Grid *g, const float *x, float *y, size_t n, int levels)
 {
     const float sign = g->sign, *t = g->t, *value = g->value;
     SIMD_FOR(i, n)
@@ -245,9 +256,19 @@ static void row_bisect(const Grid *g, const float *x, float *y, size_t n)
         float v = x[i] * sign;
         int k = 0;
 #pragma GCC unroll 8
-        for (int step = GRID_MAX_LEVELS / 2; step; step >>= 1) k += v >= t[k + step] ? step : 0;
+        for (int step = levels / 2; step; step >>= 1) k += v >= t[k + step] ? step : 0;
         y[i] = v == v ? value[k] : v;
     }
+}
+
+static void row_bisect(const Grid *g, const float *x, float *y, size_t n)
+{
+    if (g->set.n <= 32)
+        bisect(g, x, y, n, 32);
+    else if (g->set.n <= 64)
+        bisect(g, x, y, n, 64);
+    else
+        bisect(g, x, y, n, GRID_MAX_LEVELS);
 }
 
 void grid_init_uniform(Grid *g, int steps, GridRange range)
