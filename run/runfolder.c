@@ -61,13 +61,16 @@ int runfolder_check_config(const RunFolder *f, const Config *c, Err *e)
 int runfolder_begin(RunFolder *f, const Config *c, Err *e)
 {
     char *resolved = runfolder_path(f, RESOLVED), *log = runfolder_path(f, "log.txt");
+    char *checkpoints = runfolder_path(f, "checkpoints");
     Str text = {0};
-    int r;
+    int r = 0;
     f->created = false;
     config_resolved(c, &text);
-    r = fs_write(resolved, text.s, text.len, e);
+    if (!c->run.test_only) r = fs_mkdirs(checkpoints, e);
+    if (!r) r = fs_write(resolved, text.s, text.len, e);
     if (!r) r = log_file(log, e);
     str_free(&text);
+    free(checkpoints);
     free(resolved);
     free(log);
     return r;
