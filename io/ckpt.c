@@ -1,4 +1,5 @@
-/* io/ckpt.c -- checkpoint files of any kind: which reader a file is for, and looking things up in what was read. */
+/* io/ckpt.c -- checkpoint files of any kind: which reader a file is for, and looking things up in
+ * what was read. */
 #include "io/ckpt.h"
 
 #include <string.h>
@@ -6,8 +7,9 @@
 #include "io/fs.h"
 #include "io/tensorfile.h"
 
-/* safetensors begin with a length of 8 bytes and '{'. No PyTorch file has a '{' there: the magic number of the legacy container
- * (or a frame's length) and the compression method of a zip member cover that byte. */
+/* safetensors begin with a length of 8 bytes and '{'. No PyTorch file has a '{' there: the magic
+ * number of the legacy container (or a frame's length) and the compression method of a zip member
+ * cover that byte. */
 int tensors_read(TensorFile *f, const char *path, Err *e)
 {
     FileMap m;

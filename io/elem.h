@@ -1,4 +1,5 @@
-/* io/elem.h -- element types of checkpoint files, and how they become ours: one table for safetensors and PyTorch. */
+/* io/elem.h -- element types of checkpoint files, and how they become ours: one table for
+ * safetensors and PyTorch. */
 #ifndef IO_ELEM_H
 #define IO_ELEM_H
 
@@ -9,7 +10,7 @@ typedef struct ElemType {
     const char *storage; /* PyTorch's class: "FloatStorage" */
     const char *safe;    /* safetensors: "F32" */
     int size;            /* bytes of an element in the file */
-    DType dtype;         /* what it is converted to: half, bfloat16 and double to f32, int16 to s32, bool to u8 */
+    DType dtype;         /* after conversion: all floats f32, int16 to s32, bool to u8 */
     /* n elements, `stride` bytes apart and not aligned, to a packed array of dtype */
     void (*convert)(const unsigned char *src, ptrdiff_t stride, void *dst, size_t n);
 } ElemType;

@@ -124,7 +124,8 @@ static char *parent_of(const char *path)
     return slash == path ? xstrdup("/") : xstrndup(path, (size_t)(slash - path));
 }
 
-/* Makes a rename durable. File systems that cannot sync a folder say EINVAL: nothing to be done there. */
+/* Makes a rename durable. File systems that cannot sync a folder say EINVAL: nothing to be done
+ * there. */
 static int sync_parent(const char *path, Err *e)
 {
     char *dir = parent_of(path);
@@ -282,8 +283,8 @@ void fs_remove_temps(const char *dir)
 
 /* ---- lock ---- */
 
-/* flock, not fcntl: closing another descriptor of the file does not release it. The file stays behind on purpose: removing it
- * would let two processes hold locks on two files of one name. */
+/* flock, not fcntl: closing another descriptor of the file does not release it. The file stays
+ * behind on purpose: removing it would let two processes hold locks on two files of one name. */
 int fs_lock(const char *dir, int *fd, long *pid, Err *e)
 {
     char *path = fs_join(dir, LOCK_NAME), text[32] = "";

@@ -1,7 +1,8 @@
 /* io/pickle.c -- see pickle.h. Opcodes: Python's pickletools; only those that build plain data.
  *
- * Every opcode is a row of `ops`; an opcode without a function is refused by its name. The memory taken is bounded by the bytes read:
- * an opcode makes at most one node, lists double, memo indices may not run ahead of the pickle, and there are at most MAX_NODES. */
+ * Every opcode is a row of `ops`; an opcode without a function is refused by its name. The memory
+ * taken is bounded by the bytes read: an opcode makes at most one node, lists double, memo indices
+ * may not run ahead of the pickle, and there are at most MAX_NODES. */
 #include "io/pickle.h"
 
 #include <ctype.h>
@@ -491,7 +492,7 @@ static int push_global(Machine *m, const char *mod, size_t nmod, const char *nam
         o->g = g;
         return 0;
     }
-    return fault(m, "refers to '%s.%s', which is not on the list of harmless names (nothing was run)",
+    return fault(m, "refers to '%s.%s', which is not among the harmless names (nothing was run)",
                  shown(mod, nmod, a), shown(name, nname, b));
 }
 
@@ -511,8 +512,7 @@ static int op_stack_global(Machine *m, int arg)
     PyObj **t = top(m, 2);
     (void)arg;
     if (!t) return -1;
-    if (t[0]->kind != PY_STR || t[1]->kind != PY_STR)
-        return fault(m, "a name that is not a text");
+    if (t[0]->kind != PY_STR || t[1]->kind != PY_STR) return fault(m, "a name that is not a text");
     m->n -= 2;
     return push_global(m, t[0]->s, t[0]->n, t[1]->s, t[1]->n);
 }
@@ -676,7 +676,8 @@ static long hex(const char *s, size_t n, size_t digits)
     return v;
 }
 
-/* The escapes of repr(): 's' is behind the backslash; returns the characters used, 0 when it is none. */
+/* The escapes of repr(): 's' is behind the backslash; returns the characters used, 0 when it is
+ * none. */
 static size_t unescape(const char *s, size_t n, char *out)
 {
     static const char from[] = "\\'\"nrtabfv", to[] = "\\'\"\n\r\t\a\b\f\v";
@@ -882,7 +883,7 @@ int pickle_read(Pickle *p, const void *data, size_t len, const PickleRules *r, E
     Machine m = {.p = p, .r = r, .b = data, .len = len, .e = e};
     int rc = 0;
     *p = (Pickle){0};
-    mem_grow(&m.stack, &m.cap, 1, sizeof *m.stack); /* never NULL: top() and pop_mark() point into it */
+    mem_grow(&m.stack, &m.cap, 1, sizeof *m.stack); /* top() points into it: not NULL */
     while (rc == 0 && !m.stopped) rc = step(&m);
     free(m.stack);
     free(m.memo);
@@ -922,8 +923,8 @@ bool py_int(const PyObj *o, int64_t *v)
 
 const char *py_kind_name(PyKind k)
 {
-    static const char *const names[] = {"None",  "bool", "int",  "long integer", "float",
-                                        "str",   "bytes", "tuple", "list",       "dict",
+    static const char *const names[] = {"None", "bool",          "int",   "long integer", "float",
+                                        "str",  "bytes",         "tuple", "list",         "dict",
                                         "name", "persistent id", "call"};
     return names[k];
 }

@@ -1,7 +1,9 @@
-/* io/pickle_numpy.c -- numpy arrays in pickles: the names CIFAR's python batches need, and what they mean.
+/* io/pickle_numpy.c -- numpy arrays in pickles: the names CIFAR's python batches need, and what
+ * they mean.
  *
- * An array is the call _reconstruct(ndarray, (0,), 'b') with the state (version, shape, dtype, fortran order, bytes); a dtype is the
- * call dtype('u1', 0, 1) with a state whose second entry is the byte order. Nothing of numpy's objects or structured types is read. */
+ * An array is the call _reconstruct(ndarray, (0,), 'b') with the state (version, shape, dtype,
+ * fortran order, bytes); a dtype is the call dtype('u1', 0, 1) with a state whose second entry is
+ * the byte order. Nothing of numpy's objects or structured types is read. */
 #include "io/pickle.h"
 
 enum { NP_RECONSTRUCT = 1, NP_NDARRAY, NP_DTYPE, NP_ENCODE };
@@ -61,8 +63,7 @@ int py_ndarray(const PyObj *o, PyArray *a, Err *e)
     want = (uint64_t)a->size;
     for (size_t i = 0; i < shape->n; i++) {
         int64_t d;
-        if (!py_int(shape->v[i], &d) || d < 0 ||
-            __builtin_mul_overflow(want, (uint64_t)d, &want))
+        if (!py_int(shape->v[i], &d) || d < 0 || __builtin_mul_overflow(want, (uint64_t)d, &want))
             return err_set(e, ERR_DATA, "a numpy array of impossible shape");
         a->dim[a->ndim++] = d;
     }

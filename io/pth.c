@@ -1,17 +1,19 @@
-/* io/pth.c -- see pth.h. Source of the format: torch/serialization.py and torch/_utils.py of torch 1.13, and the files they write. */
+/* io/pth.c -- see pth.h. Source of the format: torch/serialization.py and torch/_utils.py of torch
+ * 1.13, and the files they write. */
 #include "io/pth.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define DEPTH_MAX  200
-#define VISITS_MAX ((size_t)4 << 20) /* leaves and containers: shared containers are visited once per path */
+#define VISITS_MAX ((size_t)4 << 20) /* shared containers are visited once per path */
 #define LEN_MAX    INT32_MAX         /* elements of a tensor */
 #define MAGIC_LEN  10
 
 /* ---- the names a file may mention ---- */
 
-enum { N_STORAGE = 0, N_TENSOR = 100, N_TENSOR_V2, N_PARAMETER, N_DICT }; /* below 100: index of elem_types */
+/* N_STORAGE + i: row i of elem_types */
+enum { N_STORAGE = 0, N_TENSOR = 100, N_TENSOR_V2, N_PARAMETER, N_DICT };
 
 /* Rows of storages are in the order of elem_types (asserted in pth_open). */
 static const PyGlobal pth_names[] = {
@@ -57,7 +59,8 @@ static int read_persid(const PyObj *o, PthStorage *s, Err *e)
     if (id->v[1]->kind != PY_GLOBAL || id->v[1]->g->id >= N_TENSOR)
         return bad(e, "a storage of unknown type");
     key = id->v[2];
-    if (key->kind != PY_STR && key->kind != PY_BYTES) return bad(e, "a storage key that is no text");
+    if (key->kind != PY_STR && key->kind != PY_BYTES)
+        return bad(e, "a storage key that is no text");
     s->type = &elem_types[id->v[1]->g->id];
     s->key = key->s;
     s->nkey = key->n;
@@ -79,7 +82,7 @@ static int by_key(const void *a, const void *b)
 static int size_fault(const PthStorage *s, uint64_t have, Err *e)
 {
     return err_set(e, ERR_DATA,
-                   "storage '%.*s': %lld elements of %d bytes by the pickle, %llu bytes in the file",
+                   "storage '%.*s': %lld elements of %d bytes by the pickle, %llu bytes stored",
                    (int)s->nkey, s->key, (long long)s->n, s->type->size, (unsigned long long)have);
 }
 
@@ -158,7 +161,8 @@ int pth_tensor(Pth *p, const PyObj *o, PthTensor *t, Err *e)
     PthStorage s = {0};
     const PyObj *a;
     *t = (PthTensor){0};
-    /* _rebuild_parameter(tensor, requires_grad, hooks): the tensor. A parameter of a parameter does not occur. */
+    /* _rebuild_parameter(tensor, requires_grad, hooks): the tensor. A parameter of a parameter does
+     * not occur. */
     if (o->kind == PY_CALL && o->g->id == N_PARAMETER) {
         if (o->v[0]->n != 3) return bad(e, "_rebuild_parameter with wrong arguments");
         o = o->v[0]->v[0];
@@ -189,8 +193,7 @@ void pth_copy(const PthTensor *t, void *dst)
     row = t->ndim ? t->dim[outer] : 1;
     step = t->ndim ? t->stride[outer] : 1;
     /* as long as the inner dimensions are packed, take them as one row */
-    while (outer > 0 && step == t->stride[t->ndim - 1] &&
-           t->stride[outer - 1] == row * step)
+    while (outer > 0 && step == t->stride[t->ndim - 1] && t->stride[outer - 1] == row * step)
         row *= t->dim[--outer];
     for (;;) {
         int i = outer - 1;
@@ -391,8 +394,8 @@ static int collect_storages(Pth *p, Err *e)
         if (!last || by_key(last, s) != 0)
             p->storage[p->nstorage++] = *s;
         else if (last->n != s->n || last->type != s->type)
-            return err_set(e, ERR_DATA, "storage '%.*s' is described in two ways",
-                           (int)s->nkey, s->key);
+            return err_set(e, ERR_DATA, "storage '%.*s' is described in two ways", (int)s->nkey,
+                           s->key);
     }
     return 0;
 }
@@ -403,7 +406,8 @@ static PthStorage *listed_storage(const Pth *p, const PyObj *key)
     return p->nstorage ? bsearch(&want, p->storage, p->nstorage, sizeof want, by_key) : NULL;
 }
 
-/* Every storage stands in the list of keys once, and the list has no others (their size would be unknown). */
+/* Every storage stands in the list of keys once, and the list has no others (their size would be
+ * unknown). */
 static int check_keys(Pth *p, const PyObj *keys, Err *e)
 {
     bool unused = false;
@@ -411,7 +415,8 @@ static int check_keys(Pth *p, const PyObj *keys, Err *e)
     for (size_t i = 0; i < keys->n; i++) {
         const PyObj *k = keys->v[i];
         PthStorage *s;
-        if (k->kind != PY_STR && k->kind != PY_BYTES) return bad(e, "a storage key that is no text");
+        if (k->kind != PY_STR && k->kind != PY_BYTES)
+            return bad(e, "a storage key that is no text");
         s = listed_storage(p, k);
         if (s && s->listed) return bad(e, "a storage that occurs twice");
         if (s)
@@ -435,8 +440,9 @@ static int locate_storages(Pth *p, const PyObj *keys, size_t at, Err *e)
         memcpy(&count, p->map.data + at, sizeof count);
         at += sizeof count;
         if (count != (uint64_t)s->n)
-            return err_set(e, ERR_DATA, "storage %zu: %lld elements by the pickle, %llu by its header",
-                           i, (long long)s->n, (unsigned long long)count);
+            return err_set(e, ERR_DATA,
+                           "storage '%.*s': %lld elements by the pickle, %llu by its header",
+                           (int)s->nkey, s->key, (long long)s->n, (unsigned long long)count);
         if (__builtin_mul_overflow(count, (uint64_t)s->type->size, &bytes) ||
             bytes > p->map.len - at)
             return size_fault(s, p->map.len - at, e);

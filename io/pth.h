@@ -1,7 +1,9 @@
-/* io/pth.h -- PyTorch checkpoint files, every object in them by path. For a state dict use io/ckpt.h.
+/* io/pth.h -- PyTorch checkpoint files, every object in them by path. For a state dict use
+ * io/ckpt.h.
  *
- * Both containers (zip, and the legacy one of torch < 1.6) hold one pickle and raw storages. Nothing is executed: the pickle may name
- * nothing but the storage types, the tensor constructors and OrderedDict. */
+ * Both containers (zip, and the legacy one of torch < 1.6) hold one pickle and raw storages.
+ * Nothing is executed: the pickle may name nothing but the storage types, the tensor constructors
+ * and OrderedDict. */
 #ifndef IO_PTH_H
 #define IO_PTH_H
 
@@ -43,8 +45,8 @@ typedef struct PthTensor {
     int64_t storage_len;
 } PthTensor;
 
-/* Opens and checks everything: bounds of every tensor, checksums of every storage in use. Errors name the file, ERR_DATA; call
- * pth_close in either case. */
+/* Opens and checks everything: bounds of every tensor, checksums of every storage in use. Errors
+ * name the file, ERR_DATA; call pth_close in either case. */
 int pth_open(Pth *p, const char *path, Err *e);
 void pth_close(Pth *p);
 
@@ -54,8 +56,9 @@ int pth_tensor(Pth *p, const PyObj *o, PthTensor *t, Err *e);
 /* The elements in C order, converted to t->type->dtype; dst has t->len elements. */
 void pth_copy(const PthTensor *t, void *dst);
 
-/* Calls `tensor` or `scalar` for every leaf, in file order; path = dict keys and list positions joined by '/'. Stops at the first
- * that returns other than 0 and returns that. Objects that contain themselves, or nest deeper than 200, are an error. */
+/* Calls `tensor` or `scalar` for every leaf, in file order; path = dict keys and list positions
+ * joined by '/'. Stops at the first that returns other than 0 and returns that. Objects that
+ * contain themselves, or nest deeper than 200, are an error. */
 typedef struct PthVisitor {
     void *arg;
     int (*tensor)(void *arg, const char *path, const PthTensor *t, Err *e);

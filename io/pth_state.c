@@ -8,7 +8,8 @@
 
 #define WRAPPER "module." /* what DataParallel puts in front of every name */
 
-/* Shared and expanded storages let a small file ask for much memory: this much beyond 16 times the file is refused. */
+/* Shared and expanded storages let a small file ask for much memory: this much beyond 16 times the
+ * file is refused. */
 #define COPY_SLACK ((uint64_t)64 << 20)
 
 static bool is_scalar(const PyObj *o)
@@ -55,11 +56,20 @@ static int put_tensor(Str *out, Pth *p, const PyObj *o, Err *e)
     if (t.len != 1) return 0;
     pth_copy(&t, &v);
     switch (t.type->dtype) {
-    case DT_F32: put_double(out, (double)v.f); break;
-    case DT_S64: str_printf(out, "%lld", (long long)v.l); break;
-    case DT_S32: str_printf(out, "%d", (int)v.i); break;
-    case DT_S8: str_printf(out, "%d", v.b); break;
-    default: str_printf(out, "%d", v.u);
+    case DT_F32:
+        put_double(out, (double)v.f);
+        break;
+    case DT_S64:
+        str_printf(out, "%lld", (long long)v.l);
+        break;
+    case DT_S32:
+        str_printf(out, "%d", (int)v.i);
+        break;
+    case DT_S8:
+        str_printf(out, "%d", v.b);
+        break;
+    default:
+        str_printf(out, "%d", v.u);
     }
     return 0;
 }
@@ -110,8 +120,10 @@ static const PyObj *find_state(const PyObj *top, const char **key, Err *e)
         if (k->kind == PY_STR)
             str_printf(&have, "%s'%.*s'", have.len ? ", " : "", (int)(k->n < 60 ? k->n : 60), k->s);
     }
-    err_set(e, ERR_DATA, "no state dict: neither 'state_dict', 'model' or 'net' nor tensors at top "
-                         "level; keys: %s", have.len ? have.s : "none");
+    err_set(e, ERR_DATA,
+            "no state dict: neither 'state_dict', 'model' or 'net' nor tensors at top "
+            "level; keys: %s",
+            have.len ? have.s : "none");
     str_free(&have);
     return NULL;
 }
@@ -126,11 +138,12 @@ static int add_entry(TensorFile *f, Pth *p, const PyObj *key, const PyObj *value
     int rc;
     if (key->kind != PY_STR && key->kind != PY_BYTES)
         return err_set(e, ERR_DATA, "a tensor whose name is a %s", py_kind_name(key->kind));
-    if (key->n && memchr(key->s, 0, key->n)) return err_set(e, ERR_DATA, "a NUL in a tensor's name");
+    if (key->n && memchr(key->s, 0, key->n))
+        return err_set(e, ERR_DATA, "a NUL in a tensor's name");
     if (pth_tensor(p, value, &t, e) < 0) return -1;
     *copied += (uint64_t)t.len * dtype_size(t.type->dtype);
     if (*copied > limit)
-        return err_set(e, ERR_DATA, "the tensors are far larger than the file (shared or expanded)");
+        return err_set(e, ERR_DATA, "tensors far larger than the file (shared or expanded)");
     name = xstrndup(key->s, key->n);
     rc = tensorfile_add(f, name, t.type, t.ndim, t.dim, e);
     free(name);

@@ -1,4 +1,5 @@
-/* io/remap.c -- the tensors of a file into a parameter store, by name, with a report of what did not fit. */
+/* io/remap.c -- the tensors of a file into a parameter store, by name, with a report of what did
+ * not fit. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,10 +28,14 @@ static bool is_integer(DType t)
 static int64_t integer_at(const Tensor *t, size_t i)
 {
     switch (t->dtype) {
-    case DT_S64: return ((const int64_t *)t->data)[i];
-    case DT_S32: return ((const int32_t *)t->data)[i];
-    case DT_S8: return ((const int8_t *)t->data)[i];
-    default: return ((const uint8_t *)t->data)[i];
+    case DT_S64:
+        return ((const int64_t *)t->data)[i];
+    case DT_S32:
+        return ((const int32_t *)t->data)[i];
+    case DT_S8:
+        return ((const int8_t *)t->data)[i];
+    default:
+        return ((const uint8_t *)t->data)[i];
     }
 }
 

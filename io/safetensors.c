@@ -1,11 +1,13 @@
 /* io/safetensors.c -- safetensors files: what our checkpoints are.
  *
  *   u64    length of the header, little-endian
- *   JSON   {"__metadata__": {"key": "text", ...}, "name": {"dtype": "F32", "shape": [..], "data_offsets": [begin, end]}, ...}, spaces
+ *   JSON   {"__metadata__": {"key": "text", ...},
+ *           "name": {"dtype": "F32", "shape": [..], "data_offsets": [begin, end]}, ...}, spaces
  *   bytes  the tensors, C order, little-endian, no holes; offsets count from here
  *
- * Two keys of the metadata are ours: qrun.crc32 over the bytes of all tensors, and qrun.header_crc32 over the header itself with its own
- * eight digits read as '0'. Both are optional in files of others. The same input always gives the same bytes. */
+ * Two keys of the metadata are ours: qrun.crc32 over the bytes of all tensors, and
+ * qrun.header_crc32 over the header itself with its own eight digits read as '0'. Both are optional
+ * in files of others. The same input always gives the same bytes. */
 #include <jansson.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -256,7 +258,8 @@ static int read_tensors(TensorFile *f, json_t *header, const unsigned char *data
     Entry *x = xcalloc(n, sizeof *x);
     uint64_t at = 0;
     int rc = 0;
-    for (void *it = json_object_iter(header); rc == 0 && it; it = json_object_iter_next(header, it)) {
+    for (void *it = json_object_iter(header); rc == 0 && it;
+         it = json_object_iter_next(header, it)) {
         if (str_eq(json_object_iter_key(it), META)) continue;
         x[k].order = (int)k;
         rc = read_entry(&x[k++], json_object_iter_key(it), json_object_iter_value(it), len, e);
@@ -321,11 +324,9 @@ static int read_file(TensorFile *f, const FileMap *m, Err *e)
     f->format = "safetensors";
     if (rc == 0) rc = read_meta(f, json_object_get(header, META), e);
     if (rc == 0) rc = check_header_crc(f, m->data + sizeof n, n, e);
+    if (rc == 0) rc = read_tensors(f, header, m->data + sizeof n + n, m->len - sizeof n - n, e);
     if (rc == 0)
-        rc = read_tensors(f, header, m->data + sizeof n + n, m->len - sizeof n - n, e);
-    if (rc == 0)
-        rc = check_crc(f, DATA_CRC,
-                       crc32_z(0, m->data + sizeof n + n, m->len - sizeof n - n), e);
+        rc = check_crc(f, DATA_CRC, crc32_z(0, m->data + sizeof n + n, m->len - sizeof n - n), e);
     json_decref(header);
     return rc;
 }

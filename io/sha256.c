@@ -1,4 +1,5 @@
-/* io/sha256.c -- fs_sha256: SHA-256 (FIPS 180-4) of a file as hex digits, comparable with sha256sum. */
+/* io/sha256.c -- fs_sha256: SHA-256 (FIPS 180-4) of a file as hex digits, comparable with
+ * sha256sum. */
 #include "io/fs.h"
 
 #include <string.h>
@@ -38,8 +39,8 @@ static void sha256_block(Sha256 *s, const unsigned char *p)
         uint32_t a = v[0], e = v[4];
         uint32_t t1 = v[7] + (ror(e, 6) ^ ror(e, 11) ^ ror(e, 25)) + ((e & v[5]) ^ (~e & v[6])) +
                       k256[i] + w[i];
-        uint32_t t2 = (ror(a, 2) ^ ror(a, 13) ^ ror(a, 22)) +
-                      ((a & v[1]) ^ (a & v[2]) ^ (v[1] & v[2]));
+        uint32_t t2 =
+            (ror(a, 2) ^ ror(a, 13) ^ ror(a, 22)) + ((a & v[1]) ^ (a & v[2]) ^ (v[1] & v[2]));
         memmove(v + 1, v, 7 * sizeof *v);
         v[4] += t1;
         v[0] = t1 + t2;
@@ -61,7 +62,8 @@ int fs_sha256(const char *path, char out[65], Err *e)
     memcpy(tail, m.data + whole, rest);
     tail[rest] = 0x80;
     padded = rest < 56 ? 64 : 128; /* the bit count takes the last 8 bytes */
-    for (int i = 0; i < 8; i++) tail[padded - 1 - i] = (unsigned char)((uint64_t)m.len * 8 >> 8 * i);
+    for (int i = 0; i < 8; i++)
+        tail[padded - 1 - i] = (unsigned char)((uint64_t)m.len * 8 >> 8 * i);
     for (size_t i = 0; i < padded; i += 64) sha256_block(&s, tail + i);
     for (int i = 0; i < 8; i++) snprintf(out + 8 * i, 9, "%08x", (unsigned)s.h[i]);
     fs_unmap(&m);

@@ -1,6 +1,7 @@
 /* io/zip.c -- see zip.h. Source: PKWARE's APPNOTE 6.3.9, sections 4.3 and 4.5.3.
  *
- * Sizes and checksums come from the central directory: PyTorch writes zeros into the local headers. */
+ * Sizes and checksums come from the central directory: PyTorch writes zeros into the local headers.
+ * */
 #include "io/zip.h"
 
 #include <limits.h>
@@ -10,13 +11,18 @@
 #define ZLIB_CONST /* next_in points to const */
 #include <zlib.h>
 
-enum { LOCAL = 0x04034b50, CENTRAL = 0x02014b50, END = 0x06054b50, END64 = 0x06064b50,
-       LOCATOR64 = 0x07064b50 };
+enum {
+    LOCAL = 0x04034b50,
+    CENTRAL = 0x02014b50,
+    END = 0x06054b50,
+    END64 = 0x06064b50,
+    LOCATOR64 = 0x07064b50
+};
 enum { LOCAL_LEN = 30, CENTRAL_LEN = 46, END_LEN = 22, END64_LEN = 56, LOCATOR64_LEN = 20 };
 
 #define COMMENT_MAX   65535
 #define IN_ZIP64      0xFFFFFFFFu
-#define DEFLATE_RATIO 1032                 /* no deflate stream grows by more */
+#define DEFLATE_RATIO 1032 /* no deflate stream grows by more */
 #define INFLATED_MAX  ((uint64_t)4 << 30)
 
 static uint64_t get(const unsigned char *p, int n)

@@ -1,7 +1,8 @@
 /* io/zip.h -- zip archives in memory, read only (stored and deflated members, zip64).
  *
- * Everything is checked when the archive is opened: all records inside the data, no two members of one name, none that overlap. Member
- * names are for comparing only; they are never used as paths. */
+ * Everything is checked when the archive is opened: all records inside the data, no two members of
+ * one name, none that overlap. Member names are for comparing only; they are never used as paths.
+ * */
 #ifndef IO_ZIP_H
 #define IO_ZIP_H
 
@@ -32,7 +33,8 @@ void zip_close(Zip *z);
 
 ZipMember *zip_find(const Zip *z, const char *name); /* NULL when absent */
 
-/* The content (m->size bytes), checked against its CRC-32; stored members are not copied. NULL with `e` when damaged. */
+/* The content (m->size bytes), checked against its CRC-32; stored members are not copied. NULL with
+ * `e` when damaged. */
 const unsigned char *zip_bytes(Zip *z, ZipMember *m, Err *e);
 
 #endif

@@ -1,7 +1,9 @@
-/* test/golden_pth.c -- see golden_pth.h. What a case holds is described in test/golden/torch-checkpoints/README.md.
+/* test/golden_pth.c -- see golden_pth.h. What a case holds is described in
+ * test/golden/torch-checkpoints/README.md.
  *
  * expect: ok           every tensor and scalar by path, compared exactly, and none besides them
- * expect: error        refused with one line that names the file and holds every text of message_must_mention
+ * expect: error        refused with one line that names the file and holds every text of
+ * message_must_mention
  * expect: ok_or_error  either, without a crash */
 #include "test/golden_pth.h"
 
@@ -11,11 +13,11 @@
 #include "io/ckpt.h"
 #include "io/pth.h"
 
-#define WITNESS "qrun_was_here" /* what the hostile files would create if anything of them were run */
+#define WITNESS "qrun_was_here" /* the hostile files would create it if they were run */
 
 typedef struct Leaf {
     char *path;
-    PthTensor t;      /* or */
+    PthTensor t; /* or */
     const PyObj *o;
 } Leaf;
 
@@ -79,10 +81,14 @@ static bool same_ints(const Yaml *want, const int64_t *have, int n)
 static int64_t int_at(const Tensor *t, size_t i)
 {
     switch (t->dtype) {
-    case DT_S64: return ((const int64_t *)t->data)[i];
-    case DT_S32: return ((const int32_t *)t->data)[i];
-    case DT_S8: return ((const int8_t *)t->data)[i];
-    default: return ((const uint8_t *)t->data)[i];
+    case DT_S64:
+        return ((const int64_t *)t->data)[i];
+    case DT_S32:
+        return ((const int32_t *)t->data)[i];
+    case DT_S8:
+        return ((const int8_t *)t->data)[i];
+    default:
+        return ((const uint8_t *)t->data)[i];
     }
 }
 
@@ -190,11 +196,16 @@ static bool same_scalar(const PyObj *o, const Yaml *v)
     double d;
     bool b;
     switch (o->kind) {
-    case PY_NONE: return yaml_null(v);
-    case PY_BOOL: return yaml_bool(v, &b) && b == (o->i != 0);
-    case PY_INT: return yaml_int(v, &l) && l == o->i;
-    case PY_FLOAT: return yaml_double(v, &d) && d == o->f;
-    default: return v->kind == Y_SCALAR && py_is_text(o, v->s);
+    case PY_NONE:
+        return yaml_null(v);
+    case PY_BOOL:
+        return yaml_bool(v, &b) && b == (o->i != 0);
+    case PY_INT:
+        return yaml_int(v, &l) && l == o->i;
+    case PY_FLOAT:
+        return yaml_double(v, &d) && d == o->f;
+    default:
+        return v->kind == Y_SCALAR && py_is_text(o, v->s);
     }
 }
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -140,8 +141,9 @@ static void test_folders(void **state)
 
     old = xasprintf("%s.tmp.%ld", t->file, (long)gone);
     mine = xasprintf("%s.tmp.%ld", t->file, (long)getppid());
-    assert_int_equal(fs_write(old, "", 0, &e) | fs_write(mine, "", 0, &e) | fs_write(odd, "", 0, &e),
-                     0);
+    assert_int_equal(fs_write(old, "", 0, &e), 0);
+    assert_int_equal(fs_write(mine, "", 0, &e), 0);
+    assert_int_equal(fs_write(odd, "", 0, &e), 0);
     fs_remove_temps(t->dir);
     assert_int_equal(fs_exists(old), 0);
     assert_int_equal(fs_exists(mine), 1); /* its process lives */
@@ -189,7 +191,8 @@ static void test_sha256(void **state)
     static const struct {
         size_t n;
         const char *hex;
-    } cases[] = { /* n times 'a', by sha256sum */
+    } cases[] = {
+        /* n times 'a', by sha256sum */
         {0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
         {55, "9f4390f8d30c2dd92ec9f095b65e2b9ae9b0a925a5258e241c9f1e910f734318"},
         {56, "b35439a4ac6f0948b6d6f9e3c6af0f5f590ce20f1bde7090ef7970686ec6738a"},
@@ -217,16 +220,14 @@ static uint16_t small[2] = {0x3FC0, 0xC000}; /* bfloat16 1.5, -2 */
 
 static int write_sample(const char *path, bool reverse_meta, Err *e)
 {
-    const Tensor t[] = {tensor_make(DT_U8, 1, (int[]){2}, mask),
-                        tensor_make(DT_F32, 2, (int[]){2, 3}, weight),
-                        tensor_make(DT_S64, 0, NULL, &steps),
-                        tensor_make(DT_S8, 1, (int[]){3}, codes),
-                        tensor_make(DT_F32, 2, (int[]){0, 3}, NULL),
-                        tensor_make(DT_S32, 1, (int[]){1}, counts),
-                        tensor_make(DT_BF16, 1, (int[]){2}, small)};
-    const TensorOut out[] = {{"mask", &t[0]},  {"conv1.weight", &t[1]}, {"steps", &t[2]},
-                             {"codes", &t[3]}, {"empty", &t[4]},        {"counts \"\xC3\xA9\"", &t[5]},
-                             {"small", &t[6]}};
+    const Tensor t[] = {
+        tensor_make(DT_U8, 1, (int[]){2}, mask),     tensor_make(DT_F32, 2, (int[]){2, 3}, weight),
+        tensor_make(DT_S64, 0, NULL, &steps),        tensor_make(DT_S8, 1, (int[]){3}, codes),
+        tensor_make(DT_F32, 2, (int[]){0, 3}, NULL), tensor_make(DT_S32, 1, (int[]){1}, counts),
+        tensor_make(DT_BF16, 1, (int[]){2}, small)};
+    const TensorOut out[] = {
+        {"mask", &t[0]},  {"conv1.weight", &t[1]},        {"steps", &t[2]}, {"codes", &t[3]},
+        {"empty", &t[4]}, {"counts \"\xC3\xA9\"", &t[5]}, {"small", &t[6]}};
     const MetaOut meta[] = {{"epoch", "3"}, {"config", "lr: 0.1\nbit: 4\n"}};
     const MetaOut turned[] = {meta[1], meta[0]};
     return safetensors_write(path, out, (int)ARRAY_LEN(out), reverse_meta ? turned : meta, 2, e);
@@ -302,18 +303,22 @@ static void test_damage(void **state)
 {
     const Folder *t = *state;
     Rng r = rng_stream(11, RNG_TEST, 2, 0);
+    int fd = memfd_create("damaged", 0); /* thousands of files: not to a disk */
+    char path[40];
     size_t n, accepted = 0;
     Err e = {0};
     char *good, *bytes;
     assert_int_equal(write_sample(t->file, false, &e), 0);
+    assert_true(fd >= 0);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     good = fs_read(t->file, 0, &n, &e);
     bytes = xmalloc(n + 1);
     for (size_t i = 0; i < n; i++)
-        if (!damaged(t->file, good, i)) fail_msg("cut to %zu of %zu bytes, not noticed", i, n);
+        if (!damaged(path, good, i)) fail_msg("cut to %zu of %zu bytes, not noticed", i, n);
     for (size_t i = 0; i < n; i++) {
         memcpy(bytes, good, n);
         bytes[i] = (char)(bytes[i] ^ 1 << rng_below(&r, 8));
-        if (damaged(t->file, bytes, n)) continue;
+        if (damaged(path, bytes, n)) continue;
         accepted++; /* only where the name of a checksum was hit, so that there is none */
         if (!memmem(good + (i < 24 ? 0 : i - 24), 48, "crc32", 5))
             fail_msg("a flip in byte %zu of %zu, not noticed", i, n);
@@ -322,17 +327,19 @@ static void test_damage(void **state)
         memcpy(bytes, good, n);
         for (uint32_t j = 1 + rng_below(&r, 5); j > 0; j--)
             bytes[rng_below(&r, (uint32_t)n)] = (char)rng_u32(&r);
-        damaged(t->file, bytes, n);
+        damaged(path, bytes, n);
     }
     memcpy(bytes, good, n);
     bytes[n] = 0;
-    assert_int_equal(damaged(t->file, bytes, n + 1), 1);
+    assert_int_equal(damaged(path, bytes, n + 1), 1);
     print_message("%zu bytes, %zu flips in names of checksums accepted\n", n, accepted);
+    close(fd);
     free(good);
     free(bytes);
 }
 
-/* A file with the header `json` and n bytes of data; checks for an error that mentions `word`, or for none. */
+/* A file with the header `json` and n bytes of data; checks for an error that mentions `word`, or
+ * for none. */
 static void try_header(const char *path, const char *json, size_t n, const char *word)
 {
     uint64_t len = strlen(json);
@@ -346,7 +353,8 @@ static void try_header(const char *path, const char *json, size_t n, const char 
     fclose(f);
     rc = tensors_read(&t, path, &e);
     if ((rc < 0) != (word != NULL) || (word && !strstr(e.msg, word)))
-        fail_msg("%s: '%s', expected '%s'", json, rc < 0 ? e.msg : "no error", word ? word : "none");
+        fail_msg("%s: '%s', expected '%s'", json, rc < 0 ? e.msg : "no error",
+                 word ? word : "none");
     if (rc == 0) tensors_free(&t);
 }
 
@@ -364,7 +372,8 @@ static void test_headers(void **state)
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", 4, NULL},
         {"{\"a\":{\"dtype\":\"F16\",\"shape\":[1,2],\"data_offsets\":[0,4]}}", 4, NULL},
         {"{\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]},"
-         "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 2, NULL},
+         "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}",
+         2, NULL},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 9, "no tensor"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 7, "outside"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[1,9]}}", 9, "gap"},
@@ -377,12 +386,15 @@ static void test_headers(void **state)
          "dimensions"},
         {"{\"a\":{\"dtype\":\"F8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, "F8"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,0]}}", 1, "outside"},
-        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"x\":1}}", 1, "not a dtype"},
+        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"x\":1}}", 1,
+         "not a dtype"},
         {"{\"a\":7}", 0, "not a dtype"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-         "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, "duplicate"},
+         "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}",
+         1, "duplicate"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},"
-         "\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}", 3, "overlaps"},
+         "\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}",
+         3, "overlaps"},
         {"{\"__metadata__\":{\"a\":1}}", 0, "not a text"},
         {"{\"__metadata__\":[]}", 0, "not an object"},
         {"{\"__metadata__\":{\"qrun.crc32\":\"00000001\"}}", 0, "checksum"},
@@ -396,11 +408,17 @@ static void test_headers(void **state)
 /* ---- numpy in pickles ---- */
 
 /* As Python 2 writes a CIFAR batch: {'data': uint8 [2, 3], 'labels': [6, 9]}. */
-static const char batch[] =
-    "\x80\x02}q\x01(U\x04" "dataq\x02" "cnumpy.core.multiarray\n_reconstruct\nq\x03" "cnumpy\nndarray\n"
-    "q\x04K\x00\x85U\x01" "b\x87Rq\x05(K\x01K\x02K\x03\x86" "cnumpy\ndtype\nq\x06U\x02u1K\x00K\x01\x87R"
-    "q\x07(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x06" "abcdeftbU\x06labelsq\x08"
-    "]q\x09(K\x06K\x09" "eu.";
+static const char batch[] = "\x80\x02}q\x01(U\x04"
+                            "dataq\x02"
+                            "cnumpy.core.multiarray\n_reconstruct\nq\x03"
+                            "cnumpy\nndarray\n"
+                            "q\x04K\x00\x85U\x01"
+                            "b\x87Rq\x05(K\x01K\x02K\x03\x86"
+                            "cnumpy\ndtype\nq\x06U\x02u1K\x00K\x01\x87R"
+                            "q\x07(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x06"
+                            "abcdeftbU\x06labelsq\x08"
+                            "]q\x09(K\x06K\x09"
+                            "eu.";
 
 static void test_numpy(void **state)
 {
@@ -427,7 +445,7 @@ static void test_numpy(void **state)
     assert_int_equal(py_ndarray(py_get(p.top, "nothing"), &a, &e), -1);
     pickle_free(&p);
     bad = xmalloc(n);
-    for (size_t i = 0; i < 256 * n; i++) { /* every byte by every other: no crash, no sanitizer's word */
+    for (size_t i = 0; i < 256 * n; i++) { /* every byte by every other */
         memcpy(bad, batch, n);
         bad[i / 256] = (char)(i % 256);
         if (pickle_read(&p, bad, n, &pickle_numpy, &e) == 0)
@@ -487,9 +505,9 @@ static void test_into_store(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        IN_FOLDER(test_read_write), IN_FOLDER(test_atomic),     IN_FOLDER(test_folders),
-        IN_FOLDER(test_lock),       IN_FOLDER(test_sha256),     IN_FOLDER(test_round_trip),
-        IN_FOLDER(test_damage),     IN_FOLDER(test_headers),    cmocka_unit_test(test_numpy),
+        IN_FOLDER(test_read_write), IN_FOLDER(test_atomic),  IN_FOLDER(test_folders),
+        IN_FOLDER(test_lock),       IN_FOLDER(test_sha256),  IN_FOLDER(test_round_trip),
+        IN_FOLDER(test_damage),     IN_FOLDER(test_headers), cmocka_unit_test(test_numpy),
         IN_FOLDER(test_into_store),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

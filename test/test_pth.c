@@ -1,4 +1,5 @@
-/* test/test_pth.c -- PyTorch checkpoint files: the golden cases, damaged copies of small files, and the published ones. */
+/* test/test_pth.c -- PyTorch checkpoint files: the golden cases, damaged copies of small files, and
+ * the published ones. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +9,7 @@
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "engine/rng.h"
@@ -96,13 +98,13 @@ static int damaged_file(const char *path, const char *bytes, size_t n)
 /* Cuts at every length, flips one bit of every byte, then several random bytes at once. */
 static void damage(const char *name)
 {
-    char *from = fs_join(GOLDEN, name), path[] = "/tmp/qrun-pth-XXXXXX", *good, *bytes;
+    char *from = fs_join(GOLDEN, name), path[40], *good, *bytes;
     size_t n = 0, cut = 0, flipped = 0, mixed = 0;
     Rng r = rng_stream(7, RNG_TEST, 1, 0);
     Err e = {0};
-    int fd = mkstemp(path), mixes = 2000;
+    int fd = memfd_create("damaged", 0), mixes = 2000; /* thousands of files: not to a disk */
     assert_true(fd >= 0);
-    close(fd);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     good = fs_read(from, 0, &n, &e);
     assert_non_null(good);
     bytes = xmalloc(n);
@@ -124,7 +126,7 @@ static void damage(const char *name)
     assert_int_equal(cut, n); /* a cut file is always noticed */
     assert_true(flipped > n / 20);
     assert_false(fs_exists("qrun_was_here"));
-    unlink(path);
+    close(fd);
     free(bytes);
     free(good);
     free(from);
@@ -187,17 +189,44 @@ static const struct {
     int ndim, dim[4];
     double sum;
 } published[] = {
-    {"res20_32bit.pth.tar", "pth-legacy", 128, "conv1.weight", 4, {16, 3, 3, 3}, -1.1156268714944069},
+    {"res20_32bit.pth.tar",
+     "pth-legacy",
+     128,
+     "conv1.weight",
+     4,
+     {16, 3, 3, 3},
+     -1.1156268714944069},
     {"res20_32bit.pth.tar", "pth-legacy", 128, "fc.weight", 2, {10, 64}, -0.0007049492560327053},
     {"res20_4bit.pth.tar", "pth-legacy", 168, "conv1.weight", 4, {16, 3, 3, 3}, -1.736301119715912},
-    {"res20_4bit.pth.tar", "pth-legacy", 168, "layer1.0.conv1.weight_quant.wgt_alpha", 0, {0},
+    {"res20_4bit.pth.tar",
+     "pth-legacy",
+     168,
+     "layer1.0.conv1.weight_quant.wgt_alpha",
+     0,
+     {0},
      2.0644352436065674},
     {"res20_3bit.pth.tar", "pth-legacy", 168, "conv1.weight", 4, {16, 3, 3, 3}, -1.99916087165954},
-    {"res20_2bit.pth.tar", "pth-legacy", 168, "layer3.2.bn2.running_var", 1, {64}, 3260.941297531128},
-    {"mnist_resnet10_4bit.pth.tar", "pth-zip", 96, "conv1.weight", 4, {16, 1, 7, 7},
+    {"res20_2bit.pth.tar",
+     "pth-legacy",
+     168,
+     "layer3.2.bn2.running_var",
+     1,
+     {64},
+     3260.941297531128},
+    {"mnist_resnet10_4bit.pth.tar",
+     "pth-zip",
+     96,
+     "conv1.weight",
+     4,
+     {16, 1, 7, 7},
      2.486640020055347},
-    {"mnist_resnet10_4bit_uniform.pth.tar", "pth-zip", 96, "layer4.0.downsample.1.running_var", 1,
-     {128}, 5786.560056686401},
+    {"mnist_resnet10_4bit_uniform.pth.tar",
+     "pth-zip",
+     96,
+     "layer4.0.downsample.1.running_var",
+     1,
+     {128},
+     5786.560056686401},
 };
 
 static void test_published(void **state)
@@ -236,9 +265,9 @@ static void test_published(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),          cmocka_unit_test(test_state_dict),
-        cmocka_unit_test(test_damage_zip),      cmocka_unit_test(test_damage_zip64),
-        cmocka_unit_test(test_damage_legacy),   cmocka_unit_test(test_damage_protocol4),
+        cmocka_unit_test(test_golden),        cmocka_unit_test(test_state_dict),
+        cmocka_unit_test(test_damage_zip),    cmocka_unit_test(test_damage_zip64),
+        cmocka_unit_test(test_damage_legacy), cmocka_unit_test(test_damage_protocol4),
         cmocka_unit_test(test_published),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
