@@ -22,8 +22,8 @@ const char *tensors_meta(const TensorFile *f, const char *key); /* NULL when abs
 void tensors_free(TensorFile *f);
 
 /* Atomic. Tensors in the given order (data without holes, each 8-byte aligned start by descending element size is not required by
- * readers), metadata keys sorted by the writer, header padded to 8. A checksum over all tensor bytes is stored under
- * "qrun.crc32" and verified by tensors_read. */
+ * readers), metadata keys sorted by the writer, header padded to 8. Two checksums are stored, "qrun.crc32"
+ * over all tensor bytes and "qrun.header_crc32" over the header, and verified by tensors_read. Names must be distinct. */
 typedef struct TensorOut { const char *name; const Tensor *t; } TensorOut;
 typedef struct MetaOut { const char *key, *value; } MetaOut;
 int safetensors_write(const char *path, const TensorOut *t, int n, const MetaOut *m, int nm, Err *e);
@@ -39,7 +39,8 @@ typedef struct LoadReport {
     Str text;          /* one line per name that is missing, unexpected or of another shape */
 } LoadReport;
 /* Copies by name. Shape mismatch is an error (0-d and [1] are the same). Missing (in the file) or unexpected (in the file, not in the
- * store) names are an error listing them when `strict`, else reported. Values are touched. */
+ * store) names are an error listing them when `strict`, else reported. Values are touched. Integers
+ * load into float and int64. On an error nothing was written. `r` may be NULL; else free it in either case. */
 int tensors_into_store(const TensorFile *f, ParamStore *ps, bool strict, LoadReport *r, Err *e);
 void load_report_free(LoadReport *r);
 
