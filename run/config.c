@@ -579,6 +579,6 @@ int config_load(Config *c, const char *file, int noverrides, char **overrides, E
             apply_override(c, &f, overrides[i]);
     if (legacy) large_batch_rule(c);
     config_derive(c, &f);
-    if (whole && (*c->run.config_file || noverrides > 0)) config_check(c, &f);
+    if (whole && (*c->run.config_file || bs || noverrides > 0)) config_check(c, &f);
     return faults_report(&f, e);
 }

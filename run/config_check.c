@@ -167,6 +167,12 @@ static void check_quant(const Config *c, Faults *f)
                       "%s: %s without %s; expected the number of bits (32 = float)", role[i].quant,
                       role[i].method, role[i].bit);
     }
+    if (c->quant.nbits_list > 0 && str_eq(role[0].method, "none") &&
+        str_eq(role[1].method, "none") && good(c, "wt_quant", "fm_quant") &&
+        good(c, "bits_list", NULL))
+        fault_key(f, c, "bits_list",
+                  "bits_list has no effect with wt_quant: none and fm_quant: none; expected a name "
+                  "from `qrun list quant` for them");
 }
 
 static void check_data(const Config *c, Faults *f)

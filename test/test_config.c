@@ -364,9 +364,15 @@ static void test_faults(void **state)
         {"floating_model: True\n", NULL,
          "F:3:17: error: floating_model: 'True' is not available in this version (float training "
          "with clipping levels); expected false"},
-        {"weight_format: [4, 3]\n", NULL,
+        {"weight_format: [8, 7]\n", NULL,
          "F:3:16: error: weight_format: a list is not available in this version (fixed-point "
-         "weights); expected [8, 7]"},
+         "weights); expected no such key"},
+        {"input_format: [8, 6]\n", NULL,
+         "F:3:15: error: input_format: a list is not available in this version (fixed-point "
+         "activations); expected no such key"},
+        {"bits_list: [5, 4, 3]\nadaptive_training: false\n", NULL,
+         "F:3:1: error: bits_list has no effect with wt_quant: none and fm_quant: none; expected a "
+         "name from `qrun list quant` for them"},
         {"resume: other/latest.pt\n", NULL,
          "F:3:9: error: resume: 'other/latest.pt' is not available in this version (a run "
          "continues from its own log_dir; "
@@ -439,12 +445,15 @@ static void test_missing_files(void **state)
     config_free(&c);
     assert_int_equal(config_load(&c, "", 0, NULL, &e), 0); /* the defaults alone */
     config_free(&c);
+    assert_int_equal(config_load(&c, "bs:64", 0, NULL, &e), -1);
+    assert_non_null(strstr(e.msg, "command line: error: model is missing"));
+    config_free(&c);
 }
 
 /* ---- the originals' files ---- */
 
-/* Every key of F8Net's and AdaBits' files and programs, at a value that asks for nothing special.
- */
+/* Every key of F8Net's and AdaBits' files and programs, at a value that asks for nothing special;
+ * weight_format and input_format always ask for fixed point and stand among the faults. */
 static const char originals[] =
     "num_gpus_per_job: 8\nbatch_size: 256\nbatch_size_per_gpu: 32\ndataset: "
     "CIFAR10\ndata_transforms: cifar\ndata_loader: cifar\n"
@@ -462,8 +471,7 @@ static const char originals[] =
     "1995\nuse_diff_seed: True\n"
     "stoch_valid: False\ndistributed: True\ndistributed_all_reduce: True\ndist_url: null\nmodel: "
     "resnet_cifar\ndepth: 20\n"
-    "reset_parameters: True\nwidth_divisor: 8\nmin_width: 8\nweight_format: [8, 7]\ninput_format: "
-    "[8, 6]\nfloating_model: False\n"
+    "reset_parameters: True\nwidth_divisor: 8\nmin_width: 8\nfloating_model: False\n"
     "floating_wo_clip: False\nformat_type: null\nformat_from_metric: False\nmetric: "
     "std\nformat_grid_search: False\n"
     "momentum_for_metric: 0.1\ninput_fraclen_sharing: False\nno_clipping: False\nrescale_forward: "
