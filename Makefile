@@ -34,7 +34,7 @@ WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpoin
 # -ffp-contract=off: a fused multiply-add rounds once where the originals round twice.
 FLAGS  := -std=c11 -D_GNU_SOURCE -DQRUN_VERSION='"$(VERSION)"' $(if $(HAVE_JPEG),-DHAVE_LIBJPEG) -I. -I$(BUILD) $(CFLAGS) \
           $(WARN) -fopenmp -ffp-contract=off -fno-math-errno -fno-trapping-math \
-          $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer,-march=$(ARCH))
+          $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer,-march=$(ARCH) -mprefer-vector-width=512)
 LIBS   := -ldnnl -lfftw3f -lyaml -lz -ljansson -lprotobuf-c $(if $(HAVE_JPEG),-ljpeg) -lpthread -lm
 
 SRC   := $(wildcard $(FOLDERS:%=%/*.c))

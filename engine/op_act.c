@@ -28,11 +28,11 @@ static void forward(Node *n, Exec *x)
         float *v = dst + at;
         switch (a->a.kind) {
         case AK_RELU: {
-            SIMD_FOR(i, m) v[i] = u[i] > 0 ? u[i] : 0;
+            SIMD_FOR(i, m) v[i] = u[i] < 0 ? 0 : u[i]; /* NaN stays NaN */
             break;
         }
         case AK_RELU6: {
-            SIMD_FOR(i, m) v[i] = u[i] > 6 ? 6 : u[i] > 0 ? u[i] : 0;
+            SIMD_FOR(i, m) v[i] = u[i] > 6 ? 6 : u[i] < 0 ? 0 : u[i];
             break;
         }
         case AK_LEAKY: {

@@ -6,7 +6,7 @@
  *
  * The map is cut into tiles that stay in the first-level cache, tiles into groups; a group is the unit of parallel work and
  * of summation (float within a tile, double across, groups added in order), so sums do not depend on the threads.
- * Channel tables are repeated to at least 64 entries: the inner loop is then long whatever the channel count. */
+ * Channel tables are repeated to a multiple of 64 entries: the inner loops are then full whatever the channel count. */
 #include "quant/chain.h"
 
 #include <math.h>
@@ -14,10 +14,9 @@
 
 #include "engine/par.h"
 
-#define TILE       4096
+#define TILE       2048
 #define MAX_TILE   CHAIN_MAX_CHANNELS
 #define MAX_GROUPS 256
-#define WIDE       64
 
 typedef struct ChainNode {
     ChainSpec s;
@@ -53,154 +52,182 @@ static void widen(const ChainNode *a, const float *v, float *wide)
     for (size_t i = 0; i < a->wide; i++) wide[i] = v[i % a->c];
 }
 
-/* Calls the kernel with a constant table length where one is common, so that its inner loop unrolls. */
-#define WITH_WIDTH(w, call)                                                                        \
-    switch (w) {                                                                                   \
-    case 64: {                                                                                     \
-        const size_t W = 64;                                                                       \
-        call;                                                                                      \
-        break;                                                                                     \
-    }                                                                                              \
-    case 128: {                                                                                    \
-        const size_t W = 128;                                                                      \
-        call;                                                                                      \
-        break;                                                                                     \
-    }                                                                                              \
-    default: {                                                                                     \
-        const size_t W = (w);                                                                      \
-        call;                                                                                      \
-    }                                                                                              \
-    }
+/* ---- kernels over one tile ----
+ * A table has W entries, W a multiple of 64 where the channel count allows. Columns are taken 64 at a time: their table entries
+ * and sums then stay in registers while the rows go by. Lanes are fixed by the code, not by the machine, so sums do not depend
+ * on the vector length either. */
 
-#define KERNEL static inline __attribute__((always_inline)) void
+typedef float V __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t VI __attribute__((vector_size(64), aligned(4), may_alias));
+#define LOAD(p)     (*(const V *)(p))
+#define STORE(p, v) (*(V *)(p) = (v))
+#define COLUMNS     64
+#define EACH_V(u)   PAR_PRAGMA_(GCC unroll 4) for (size_t u = 0; u < 4; u++)
+#define KERNEL      static inline __attribute__((always_inline)) void
 
-KERNEL k_stats(const float *restrict x, const float *restrict first, size_t n, size_t W, float *restrict s, float *restrict q)
+/* The leading values that go by blocks of 64; the rest, and tables of an awkward length, go one by one. */
+static size_t by_blocks(size_t n, size_t W)
 {
-    size_t i = 0;
-    for (; i + W <= n; i += W) {
-        SIMD_FOR(j, W)
-        {
-            float d = x[i + j] - first[j];
-            s[j] += d;
-            q[j] += d * d;
+    return W % COLUMNS ? 0 : n / COLUMNS * COLUMNS;
+}
+
+static V relu_v(V t)
+{
+    return (V)((VI)t & ~(VI)(t < 0)); /* NaN stays NaN, so that divergence is seen */
+}
+
+static void k_stats(const float *x, const float *first, size_t n, size_t W, float *s, float *q)
+{
+    const size_t full = by_blocks(n, W);
+    for (size_t j = 0; j < W && j < full; j += COLUMNS) {
+        V vs[4], vq[4], vf[4];
+        EACH_V(u) vs[u] = vq[u] = (V){0}, vf[u] = LOAD(first + j + 16 * u);
+        for (size_t i = j; i < full; i += W) {
+            EACH_V(u)
+            {
+                V d = LOAD(x + i + 16 * u) - vf[u];
+                vs[u] += d;
+                vq[u] += d * d;
+            }
+        }
+        EACH_V(u) STORE(s + j + 16 * u, vs[u]), STORE(q + j + 16 * u, vq[u]);
+    }
+    for (size_t i = full; i < n; i++) {
+        float d = x[i] - first[i % W];
+        s[i % W] += d;
+        q[i % W] += d * d;
+    }
+}
+
+/* z = x * sc + sh (norm), + r (add), relu. z may be x or r. */
+KERNEL k_apply(const float *x, const float *r, const float *sc, const float *sh, size_t n, size_t W, float *z, const bool norm,
+               const bool add, const bool relu)
+{
+    const size_t full = by_blocks(n, W);
+    for (size_t j = 0; j < W && j < full; j += COLUMNS) {
+        V a[4], b[4];
+        EACH_V(u) a[u] = b[u] = (V){0};
+        if (norm) {
+            EACH_V(u) a[u] = LOAD(sc + j + 16 * u), b[u] = LOAD(sh + j + 16 * u);
+        }
+        for (size_t i = j; i < full; i += W) {
+            EACH_V(u)
+            {
+                V t = LOAD(x + i + 16 * u);
+                if (norm) t = t * a[u] + b[u];
+                if (add) t += LOAD(r + i + 16 * u);
+                if (relu) t = relu_v(t);
+                STORE(z + i + 16 * u, t);
+            }
         }
     }
-    for (size_t j = 0; i + j < n; j++) {
-        float d = x[i + j] - first[j];
-        s[j] += d;
-        q[j] += d * d;
+    for (size_t i = full; i < n; i++) {
+        float t = x[i];
+        if (norm) t = t * sc[i % W] + sh[i % W];
+        if (add) t += r[i];
+        if (relu) t = t < 0 ? 0 : t;
+        z[i] = t;
     }
 }
 
-KERNEL k_affine(const float *restrict x, const float *restrict sc, const float *restrict sh, size_t n, size_t W,
-                float *restrict z)
+/* dz = g where the activation let it through (0 < a, and a < top with cap); with norm also the sums of dz and dz (x - mean) per
+ * table entry. dz may be g. */
+KERNEL k_dz(const float *g, const float *a, const float *x, const float *mean, size_t n, size_t W, float *dz, float *s, float *q,
+            const bool masked, const bool cap, const bool norm)
 {
-    size_t i = 0;
-    for (; i + W <= n; i += W) {
-        SIMD_FOR(j, W) z[i + j] = x[i + j] * sc[j] + sh[j];
-    }
-    for (size_t j = 0; i + j < n; j++) z[i + j] = x[i + j] * sc[j] + sh[j];
-}
-
-KERNEL k_affine_relu(const float *restrict x, const float *restrict sc, const float *restrict sh, size_t n, size_t W,
-                     float *restrict z)
-{
-    size_t i = 0;
-    for (; i + W <= n; i += W) {
-        SIMD_FOR(j, W)
-        {
-            float t = x[i + j] * sc[j] + sh[j];
-            z[i + j] = t > 0 ? t : 0;
+    const size_t full = by_blocks(n, W);
+    const float top = 6;
+    for (size_t j = 0; j < W && j < full; j += COLUMNS) {
+        V vs[4], vq[4], vm[4];
+        EACH_V(u) vs[u] = vq[u] = vm[u] = (V){0};
+        if (norm) {
+            EACH_V(u) vm[u] = LOAD(mean + j + 16 * u);
+        }
+        for (size_t i = j; i < full; i += W) {
+            EACH_V(u)
+            {
+                V d = LOAD(g + i + 16 * u);
+                if (masked) {
+                    V act = LOAD(a + i + 16 * u);
+                    VI let = (VI)(act > 0);
+                    if (cap) let &= (VI)(act < top);
+                    d = (V)((VI)d & let);
+                }
+                STORE(dz + i + 16 * u, d);
+                if (norm) {
+                    vs[u] += d;
+                    vq[u] += d * (LOAD(x + i + 16 * u) - vm[u]);
+                }
+            }
+        }
+        if (norm) {
+            EACH_V(u) STORE(s + j + 16 * u, vs[u]), STORE(q + j + 16 * u, vq[u]);
         }
     }
-    for (size_t j = 0; i + j < n; j++) {
-        float t = x[i + j] * sc[j] + sh[j];
-        z[i + j] = t > 0 ? t : 0;
+    for (size_t i = full; i < n; i++) {
+        float d = !masked || (a[i] > 0 && (!cap || a[i] < top)) ? g[i] : 0;
+        dz[i] = d;
+        if (!norm) continue;
+        s[i % W] += d;
+        q[i % W] += d * (x[i] - mean[i % W]);
     }
 }
 
-KERNEL k_affine_add_relu(const float *restrict x, const float *restrict r, const float *restrict sc, const float *restrict sh,
-                         size_t n, size_t W, float *restrict z)
+/* dx = (dz - m1 - (x - mean) k) sc; dx may be dz. */
+static void k_dx(const float *dz, const float *x, const float *mean, const float *m1, const float *k, const float *sc, size_t n,
+                 size_t W, float *dx)
 {
-    size_t i = 0;
-    for (; i + W <= n; i += W) {
-        SIMD_FOR(j, W)
+    const size_t full = by_blocks(n, W);
+    for (size_t j = 0; j < W && j < full; j += COLUMNS) {
+        V vm[4], v1[4], vk[4], vs[4];
+        EACH_V(u)
         {
-            float t = x[i + j] * sc[j] + sh[j] + r[i + j];
-            z[i + j] = t > 0 ? t : 0;
+            vm[u] = LOAD(mean + j + 16 * u), v1[u] = LOAD(m1 + j + 16 * u);
+            vk[u] = LOAD(k + j + 16 * u), vs[u] = LOAD(sc + j + 16 * u);
+        }
+        for (size_t i = j; i < full; i += W) {
+            EACH_V(u)
+            STORE(dx + i + 16 * u,
+                  (LOAD(dz + i + 16 * u) - v1[u] - (LOAD(x + i + 16 * u) - vm[u]) * vk[u]) * vs[u]);
         }
     }
-    for (size_t j = 0; i + j < n; j++) {
-        float t = x[i + j] * sc[j] + sh[j] + r[i + j];
-        z[i + j] = t > 0 ? t : 0;
-    }
-}
-
-/* Sums of dz and dz (x - mean) per table entry. */
-KERNEL k_dsums(const float *restrict dz, const float *restrict x, const float *restrict mean, size_t n, size_t W,
-               float *restrict s, float *restrict q)
-{
-    size_t i = 0;
-    for (; i + W <= n; i += W) {
-        SIMD_FOR(j, W)
-        {
-            float d = dz[i + j];
-            s[j] += d;
-            q[j] += d * (x[i + j] - mean[j]);
-        }
-    }
-    for (size_t j = 0; i + j < n; j++) {
-        float d = dz[i + j];
-        s[j] += d;
-        q[j] += d * (x[i + j] - mean[j]);
-    }
-}
-
-/* dx may be dz. */
-KERNEL k_dx(const float *dz, const float *x, const float *restrict mean, const float *restrict m1, const float *restrict k,
-            const float *restrict sc, size_t n, size_t W, float *dx)
-{
-    size_t i = 0;
-    for (; i + W <= n; i += W) {
-        SIMD_FOR(j, W) dx[i + j] = (dz[i + j] - m1[j] - (x[i + j] - mean[j]) * k[j]) * sc[j];
-    }
-    for (size_t j = 0; i + j < n; j++) dx[i + j] = (dz[i + j] - m1[j] - (x[i + j] - mean[j]) * k[j]) * sc[j];
-}
-
-static void clip_above(float *z, size_t n, float top)
-{
-    SIMD_FOR(i, n) z[i] = z[i] > top ? top : z[i];
+    for (size_t i = full; i < n; i++) dx[i] = (dz[i] - m1[i % W] - (x[i] - mean[i % W]) * k[i % W]) * sc[i % W];
 }
 
 /* a = act(x * sc + sh + r) for one tile. z is written unless there is nothing to compute; returns where `a` stands. */
 static const float *activate(const ChainNode *a, const float *x, const float *r, const float *sc, const float *sh, size_t n,
                              float *z)
 {
-    const bool relu = a->s.act != AK_NONE, norm = a->s.norm != CHAIN_NO_NORM;
-    if (norm && relu && r) {
-        WITH_WIDTH(a->wide, k_affine_add_relu(x, r, sc, sh, n, W, z))
-    } else if (norm && relu) {
-        WITH_WIDTH(a->wide, k_affine_relu(x, sc, sh, n, W, z))
-    } else if (norm) {
-        WITH_WIDTH(a->wide, k_affine(x, sc, sh, n, W, z))
-        if (r) {
-            SIMD_FOR(i, n) z[i] += r[i];
-        }
-    } else if (r && relu) {
-        SIMD_FOR(i, n)
-        {
-            float t = x[i] + r[i];
-            z[i] = t > 0 ? t : 0;
-        }
-    } else if (r) {
-        SIMD_FOR(i, n) z[i] = x[i] + r[i];
-    } else if (relu) {
-        SIMD_FOR(i, n) z[i] = x[i] > 0 ? x[i] : 0;
-    } else {
-        return x;
+    const bool norm = a->s.norm != CHAIN_NO_NORM;
+    const size_t W = a->wide;
+    switch ((norm ? 4 : 0) | (r ? 2 : 0) | (a->s.act != AK_NONE ? 1 : 0)) {
+    case 0: return x;
+    case 1: k_apply(x, r, sc, sh, n, W, z, false, false, true); break;
+    case 2: k_apply(x, r, sc, sh, n, W, z, false, true, false); break;
+    case 3: k_apply(x, r, sc, sh, n, W, z, false, true, true); break;
+    case 4: k_apply(x, r, sc, sh, n, W, z, true, false, false); break;
+    case 5: k_apply(x, r, sc, sh, n, W, z, true, false, true); break;
+    case 6: k_apply(x, r, sc, sh, n, W, z, true, true, false); break;
+    default: k_apply(x, r, sc, sh, n, W, z, true, true, true); break;
     }
-    if (a->s.act == AK_RELU6) clip_above(z, n, 6);
+    if (a->s.act == AK_RELU6) {
+        SIMD_FOR(i, n) z[i] = z[i] > 6 ? 6 : z[i];
+    }
     return z;
+}
+
+static void mask_and_sum(const ChainNode *a, const float *g, const float *act, const float *x, const float *mean, size_t n, float *dz,
+                         float *s, float *q)
+{
+    const size_t W = a->wide;
+    switch ((a->s.norm != CHAIN_NO_NORM ? 4 : 0) | (a->s.act == AK_RELU6 ? 2 : 0) | (a->s.act != AK_NONE ? 1 : 0)) {
+    case 0: k_dz(g, act, x, mean, n, W, dz, s, q, false, false, false); break;
+    case 1: k_dz(g, act, x, mean, n, W, dz, s, q, true, false, false); break;
+    case 3: k_dz(g, act, x, mean, n, W, dz, s, q, true, true, false); break;
+    case 4: k_dz(g, act, x, mean, n, W, dz, s, q, false, false, true); break;
+    case 5: k_dz(g, act, x, mean, n, W, dz, s, q, true, false, true); break;
+    default: k_dz(g, act, x, mean, n, W, dz, s, q, true, true, true); break;
+    }
 }
 
 static size_t tile_len(const ChainNode *a, size_t t)
@@ -239,7 +266,7 @@ static void batch_statistics(const ChainNode *a, const float *x, void *scratch, 
         for (size_t t = t0; t < t1 && t < a->tiles; t++) {
             memset(s, 0, a->wide * sizeof *s);
             memset(q, 0, a->wide * sizeof *q);
-            WITH_WIDTH(a->wide, k_stats(x + t * a->tile, first, tile_len(a, t), W, s, q))
+            k_stats(x + t * a->tile, first, tile_len(a, t), a->wide, s, q);
             flush(a, s, q, to);
         }
     }
@@ -342,17 +369,6 @@ static const float *collect(const ChainNode *a, const Grads *gr, const float *ac
     return have;
 }
 
-static void mask(ActKind act, const float *a, const float *g, size_t n, float *dz)
-{
-    if (act == AK_NONE) {
-        if (dz != g) memmove(dz, g, n * sizeof *dz);
-    } else if (act == AK_RELU) {
-        SIMD_FOR(i, n) dz[i] = a[i] > 0 ? g[i] : 0;
-    } else {
-        SIMD_FOR(i, n) dz[i] = a[i] > 0 && a[i] < 6 ? g[i] : 0;
-    }
-}
-
 static void backward(Node *n, Exec *x)
 {
     const ChainNode *a = n->attr;
@@ -384,14 +400,15 @@ static void backward(Node *n, Exec *x)
             const float *act = plain ? plain + at : activate(a, src + at, res ? res + at : NULL, sc, sh, len, ta);
             const float *da = collect(a, &gr, act, at, len, to + 2 * a->c, tg, t1b, t2b);
             float *dz = dz_all ? dz_all + at : tz;
-            mask(a->s.act, act, da, len, dz);
+            if (norm) {
+                memset(t1b, 0, a->wide * sizeof *t1b);
+                memset(t2b, 0, a->wide * sizeof *t2b);
+            }
+            mask_and_sum(a, da, act, src + at, mean, len, dz, t1b, t2b);
             if (!norm) {
                 if (dr && dx) memcpy(dx + at, dz, len * sizeof *dx);
                 continue;
             }
-            memset(t1b, 0, a->wide * sizeof *t1b);
-            memset(t2b, 0, a->wide * sizeof *t2b);
-            WITH_WIDTH(a->wide, k_dsums(dz, src + at, mean, len, W, t1b, t2b))
             flush(a, t1b, t2b, to);
         }
     }
@@ -418,17 +435,25 @@ static void backward(Node *n, Exec *x)
             size_t t0 = (size_t)g * a->per_group, t1 = t0 + a->per_group;
             for (size_t t = t0; t < t1 && t < a->tiles; t++) {
                 size_t at = t * a->tile, len = tile_len(a, t);
-                WITH_WIDTH(a->wide, k_dx(dz_all + at, src + at, mean, m1, kk, sc, len, W, dx + at))
+                k_dx(dz_all + at, src + at, mean, m1, kk, sc, len, a->wide, dx + at);
             }
         }
     }
+}
+
+/* The least multiple of c and of 64, if that is not too long for the cache; else c itself. */
+static size_t table_length(size_t c)
+{
+    size_t w = c;
+    while (w % COLUMNS && w <= TILE) w += c;
+    return w <= TILE ? w : c;
 }
 
 static int prepare(Graph *g, Node *n, Prim *p, Err *e)
 {
     ChainNode *a = n->attr;
     (void)g, (void)p, (void)e;
-    a->wide = a->c >= WIDE ? a->c : (WIDE + a->c - 1) / a->c * a->c;
+    a->wide = table_length(a->c);
     a->tile = a->wide >= TILE ? a->wide : TILE / a->wide * a->wide;
     a->tiles = (a->m + a->tile - 1) / a->tile;
     a->per_group = (a->tiles + MAX_GROUPS - 1) / MAX_GROUPS;
