@@ -248,7 +248,7 @@ static void row_cells(const Grid *g, const float *x, float *y, size_t n)
 }
 
 /* More than 16 powers of two: bisection. t has entries up to GRID_MAX_LEVELS, so that no end needs a check. */
-static inline __attribute__((always_inline)) void bisect(const Grid *g, const float *x, float *y, size_t n, int levels)
+static inline __attribute__((always_inline)) void bisect(const Grid *g, const float *x, float *y, size_t n, int depth)
 {
     const float sign = g->sign, *t = g->t, *value = g->value;
     SIMD_FOR(i, n)
@@ -256,7 +256,7 @@ static inline __attribute__((always_inline)) void bisect(const Grid *g, const fl
         float v = x[i] * sign;
         int k = 0;
 #pragma GCC unroll 8
-        for (int step = levels / 2; step; step >>= 1) k += v >= t[k + step] ? step : 0;
+        for (int bit = depth - 1; bit >= 0; bit--) k += v >= t[k + (1 << bit)] ? 1 << bit : 0;
         y[i] = v == v ? value[k] : v;
     }
 }
@@ -264,11 +264,11 @@ static inline __attribute__((always_inline)) void bisect(const Grid *g, const fl
 static void row_bisect(const Grid *g, const float *x, float *y, size_t n)
 {
     if (g->set.n <= 32)
-        bisect(g, x, y, n, 32);
+        bisect(g, x, y, n, 5);
     else if (g->set.n <= 64)
-        bisect(g, x, y, n, 64);
+        bisect(g, x, y, n, 6);
     else
-        bisect(g, x, y, n, GRID_MAX_LEVELS);
+        bisect(g, x, y, n, 8);
 }
 
 void grid_init_uniform(Grid *g, int steps, GridRange range)
