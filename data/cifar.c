@@ -1,9 +1,9 @@
-/* data/cifar.c -- CIFAR-10 and CIFAR-100 (Krizhevsky 2009): binary version, Python version, or a tree of image files;
- * unpacked or in the .tar.gz as distributed.
+/* data/cifar.c -- CIFAR-10 and CIFAR-100 (Krizhevsky 2009): binary version, Python version, or a
+ * tree of image files; unpacked or in the .tar.gz as distributed.
  *
- * Binary record: label byte (CIFAR-100: coarse, then fine label), then 1024 red, 1024 green, 1024 blue bytes. Python
- * batch: a pickled dict with "data" [n, 3072] of the same planes and "labels" ("fine_labels"). A batch may hold any
- * whole number of records. */
+ * Binary record: label byte (CIFAR-100: coarse, then fine label), then 1024 red, 1024 green, 1024
+ * blue bytes. Python batch: a pickled dict with "data" [n, 3072] of the same planes and "labels"
+ * ("fine_labels"). A batch may hold any whole number of records. */
 #include "data/cifar.h"
 
 #include <stdlib.h>
@@ -15,10 +15,10 @@
 #include "io/pickle.h"
 #include "io/targz.h"
 
-#define SIDE       32
-#define PLANE      (SIDE * SIDE)
-#define BATCH_MAX  (512u << 20) /* bytes of one batch file */
-#define MAX_FILES  5
+#define SIDE      32
+#define PLANE     (SIDE * SIDE)
+#define BATCH_MAX (512u << 20) /* bytes of one batch file */
+#define MAX_FILES 5
 
 /* The four sets of file names. */
 typedef struct Layout {
@@ -28,7 +28,7 @@ typedef struct Layout {
 
 typedef struct CifarKind {
     const char *title;
-    int classes, label_bytes;  /* the last label byte counts */
+    int classes, label_bytes; /* the last label byte counts */
     const char *label_key;
     Layout layout[2];
 } CifarKind;
@@ -66,28 +66,32 @@ static void interleave(unsigned char *px, const unsigned char *planes)
         for (int c = 0; c < 3; c++) px[c] = planes[c * PLANE + i];
 }
 
-static int add_record(Samples *s, const CifarKind *k, const char *file, size_t record, int64_t label,
-                      const unsigned char *planes, Err *e)
+static int add_record(Samples *s, const CifarKind *k, const char *file, size_t record,
+                      int64_t label, const unsigned char *planes, Err *e)
 {
     if (label < 0 || label >= k->classes)
-        return err_set(e, ERR_DATA, "%s: record %zu has label %lld; %s has 0..%d", file, record, (long long)label,
-                       k->title, k->classes - 1);
+        return err_set(e, ERR_DATA, "%s: record %zu has label %lld; %s has 0..%d", file, record,
+                       (long long)label, k->title, k->classes - 1);
     interleave(samples_add_pixels(s, (int)label), planes);
     return 0;
 }
 
-static int add_binary(Samples *s, const CifarKind *k, const char *file, const unsigned char *p, size_t n, Err *e)
+static int add_binary(Samples *s, const CifarKind *k, const char *file, const unsigned char *p,
+                      size_t n, Err *e)
 {
     size_t size = (size_t)k->label_bytes + 3 * PLANE;
     if (!n || n % size)
-        return err_set(e, ERR_DATA, "%s: %zu bytes are no whole number of %s records (%zu bytes each); cut or damaged",
-                       file, n, k->title, size);
+        return err_set(
+            e, ERR_DATA,
+            "%s: %zu bytes are no whole number of %s records (%zu bytes each); cut or damaged",
+            file, n, k->title, size);
     for (size_t i = 0; i < n / size; i++, p += size)
         if (add_record(s, k, file, i, p[k->label_bytes - 1], p + k->label_bytes, e)) return -1;
     return 0;
 }
 
-static int add_pickle(Samples *s, const CifarKind *k, const char *file, const unsigned char *p, size_t n, Err *e)
+static int add_pickle(Samples *s, const CifarKind *k, const char *file, const unsigned char *p,
+                      size_t n, Err *e)
 {
     Pickle pk;
     PyArray a;
@@ -99,13 +103,16 @@ static int add_pickle(Samples *s, const CifarKind *k, const char *file, const un
     }
     labels = py_get(pk.top, k->label_key);
     if (!py_get(pk.top, "data") || !labels || labels->kind != PY_LIST)
-        rc = err_set(e, ERR_DATA, "%s: no %s batch: a dict with 'data' and '%s' is expected", file, k->title, k->label_key);
+        rc = err_set(e, ERR_DATA, "%s: no %s batch: a dict with 'data' and '%s' is expected", file,
+                     k->title, k->label_key);
     else if (py_ndarray(py_get(pk.top, "data"), &a, e))
         rc = err_prefix(e, "%s", file);
-    else if (a.type != 'u' || a.size != 1 || a.fortran || a.ndim != 2 || a.dim[1] != 3 * PLANE || a.dim[0] < 1)
+    else if (a.type != 'u' || a.size != 1 || a.fortran || a.ndim != 2 || a.dim[1] != 3 * PLANE ||
+             a.dim[0] < 1)
         rc = err_set(e, ERR_DATA, "%s: 'data' is no array of n x %d bytes", file, 3 * PLANE);
     else if ((size_t)a.dim[0] != labels->n)
-        rc = err_set(e, ERR_DATA, "%s: %lld images but %zu labels", file, (long long)a.dim[0], labels->n);
+        rc = err_set(e, ERR_DATA, "%s: %lld images but %zu labels", file, (long long)a.dim[0],
+                     labels->n);
     for (size_t i = 0; !rc && i < labels->n; i++) {
         int64_t label;
         if (!py_int(labels->v[i], &label))
@@ -117,7 +124,8 @@ static int add_pickle(Samples *s, const CifarKind *k, const char *file, const un
     return rc;
 }
 
-static int add_batch(Samples *s, const CifarKind *k, const Layout *l, const char *file, const void *p, size_t n, Err *e)
+static int add_batch(Samples *s, const CifarKind *k, const Layout *l, const char *file,
+                     const void *p, size_t n, Err *e)
 {
     return (l->pickle ? add_pickle : add_binary)(s, k, file, p, n, e);
 }
@@ -138,7 +146,8 @@ static const Layout *folder_layout(const CifarKind *k, const char *path, Split s
     return NULL;
 }
 
-static int read_folder(Samples *s, const CifarKind *k, const Layout *l, const char *path, Split split, Err *e)
+static int read_folder(Samples *s, const CifarKind *k, const Layout *l, const char *path,
+                       Split split, Err *e)
 {
     for (const char *const *f = files_of(l, split); *f; f++) {
         char *file = fs_join(path, *f), *bytes;
@@ -177,8 +186,11 @@ static int archive_kind(const CifarKind *k, const char *path, Err *e)
     while (!kind && (rc = targz_next(t, &m, e)) == 1) {
         const Layout *l;
         if (!m.file) continue;
-        if (match_member(k, m.name, SPLIT_TRAIN, &l) >= 0 || match_member(k, m.name, SPLIT_VAL, &l) >= 0) kind = 1;
-        else if (decode_known_name(m.name)) kind = 2;
+        if (match_member(k, m.name, SPLIT_TRAIN, &l) >= 0 ||
+            match_member(k, m.name, SPLIT_VAL, &l) >= 0)
+            kind = 1;
+        else if (decode_known_name(m.name))
+            kind = 2;
     }
     targz_close(t);
     return kind ? kind : rc;
@@ -206,7 +218,10 @@ static unsigned char *read_member(Targz *t, const TarMember *m, const char *path
 
 static int read_archive(Samples *s, const CifarKind *k, const char *path, Split split, Err *e)
 {
-    struct { unsigned char *p; size_t n; } got[MAX_FILES] = {{0}};
+    struct {
+        unsigned char *p;
+        size_t n;
+    } got[MAX_FILES] = {{0}};
     const Layout *layout = NULL;
     Targz *t = targz_open(path, e);
     TarMember m;
@@ -225,11 +240,14 @@ static int read_archive(Samples *s, const CifarKind *k, const char *path, Split 
     }
     targz_close(t);
     if (!rc && !layout)
-        rc = err_set(e, ERR_DATA, "%s: holds no %s images of %s", path, split_name(split), k->title);
+        rc =
+            err_set(e, ERR_DATA, "%s: holds no %s images of %s", path, split_name(split), k->title);
     for (int i = 0; !rc && files_of(layout, split)[i]; i++) {
         char *file = xasprintf("%s: %s", path, files_of(layout, split)[i]);
-        if (!got[i].p) rc = err_set(e, ERR_DATA, "%s is missing", file);
-        else rc = add_batch(s, k, layout, file, got[i].p, got[i].n, e);
+        if (!got[i].p)
+            rc = err_set(e, ERR_DATA, "%s is missing", file);
+        else
+            rc = add_batch(s, k, layout, file, got[i].p, got[i].n, e);
         free(file);
         free(got[i].p);
         got[i].p = NULL;
@@ -238,7 +256,8 @@ static int read_archive(Samples *s, const CifarKind *k, const char *path, Split 
     return rc;
 }
 
-static bool place_test(const DatasetDef *def, const DataOpts *o, const char *path, bool folder, Split split)
+static bool place_test(const DatasetDef *def, const DataOpts *o, const char *path, bool folder,
+                       Split split)
 {
     if (!folder) return is_archive(path);
     return folder_layout(kind_of(def), path, split) || tree_has(&tree_cifar, o, path, true, split);
@@ -263,8 +282,10 @@ int cifar_open(Dataset *d, const DataOpts *o, Err *e)
     d->where = path;
     s->h = s->w = SIDE;
     s->c = 3;
-    if (layout) rc = read_folder(s, k, layout, path, d->split, e);
-    else rc = read_archive(s, k, path, d->split, e);
+    if (layout)
+        rc = read_folder(s, k, layout, path, d->split, e);
+    else
+        rc = read_archive(s, k, path, d->split, e);
     d->count = s->n;
     d->classes = k->classes;
     d->channels = 3;

@@ -1,5 +1,6 @@
-/* data/color.c -- brightness, contrast and saturation as Pillow's ImageEnhance does them: a blend in float of the image
- * with a degenerate one (black, its mean grey, itself in grey), cut to 8 bits. */
+/* data/color.c -- brightness, contrast and saturation as Pillow's ImageEnhance does them: a blend
+ * in float of the image with a degenerate one (black, its mean grey, itself in grey), cut to 8
+ * bits. */
 #include "data/transform.h"
 
 /* ITU-R 601 in 16-bit fixed point, Pillow's convert("L"). */

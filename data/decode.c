@@ -1,9 +1,10 @@
 /* data/decode.c -- see decode.h. The only file that includes libjpeg and stb_image.
  *
- * The originals read JPEG through Pillow, that is libjpeg with its defaults (slow integer DCT, smooth upsampling), and
- * so do we where libjpeg is there; stb_image differs from it by up to 3 levels. Both libraries carry on over damage:
- * libjpeg with a warning, stb in silence. Here a cut or damaged scan is an error; odd but complete files (stray bytes
- * between segments, unknown versions) pass, since such are in ImageNet. */
+ * The originals read JPEG through Pillow, that is libjpeg with its defaults (slow integer DCT,
+ * smooth upsampling), and so do we where libjpeg is there; stb_image differs from it by up to 3
+ * levels. Both libraries carry on over damage: libjpeg with a warning, stb in silence. Here a cut
+ * or damaged scan is an error; odd but complete files (stray bytes between segments, unknown
+ * versions) pass, since such are in ImageNet. */
 #include "data/decode.h"
 
 #include <limits.h>
@@ -40,7 +41,8 @@ int decoder_find(const char *name, Decoder *d, Err *e)
         *d = (Decoder)i;
 #ifndef HAVE_LIBJPEG
         if (*d == DECODER_LIBJPEG)
-            return err_set(e, ERR_CONFIG, "decoder: this program was built without libjpeg; use auto or stb");
+            return err_set(e, ERR_CONFIG,
+                           "decoder: this program was built without libjpeg; use auto or stb");
 #endif
         return 0;
     }
@@ -60,8 +62,10 @@ bool decode_known_name(const char *name)
 
 static int image_room(Image *im, int h, int w, const char *name, Err *e)
 {
-    if (h < 1 || w < 1 || h > SIDE_LIMIT || w > SIDE_LIMIT || (uint64_t)h * (uint64_t)w > PIXEL_LIMIT)
-        return err_set(e, ERR_DATA, "%s: an image of %d x %d pixels; 1 to %d a side are read", name, w, h, SIDE_LIMIT);
+    if (h < 1 || w < 1 || h > SIDE_LIMIT || w > SIDE_LIMIT ||
+        (uint64_t)h * (uint64_t)w > PIXEL_LIMIT)
+        return err_set(e, ERR_DATA, "%s: an image of %d x %d pixels; 1 to %d a side are read", name,
+                       w, h, SIDE_LIMIT);
     mem_grow(&im->px, &im->cap, (size_t)h * (size_t)w * 3, 1);
     im->h = h;
     im->w = w;
@@ -93,8 +97,8 @@ static void jpeg_message(j_common_ptr c, int level)
 {
     int code = c->err->msg_code;
     if (level >= 0) return;
-    if (code == JWRN_JPEG_EOF || code == JWRN_HIT_MARKER || code == JWRN_HUFF_BAD_CODE || code == JWRN_MUST_RESYNC ||
-        code == JWRN_BOGUS_PROGRESSION || code == JWRN_NOT_SEQUENTIAL)
+    if (code == JWRN_JPEG_EOF || code == JWRN_HIT_MARKER || code == JWRN_HUFF_BAD_CODE ||
+        code == JWRN_MUST_RESYNC || code == JWRN_BOGUS_PROGRESSION || code == JWRN_NOT_SEQUENTIAL)
         jpeg_fatal(c);
 }
 
@@ -142,7 +146,8 @@ static int decode_libjpeg(const void *bytes, size_t n, const char *name, Image *
     jpeg_start_decompress(&c);
     if (c.output_components == 4) row = xmalloc((size_t)im->w * 4);
     while (c.output_scanline < c.output_height) {
-        unsigned char *out = im->px + (size_t)c.output_scanline * (size_t)im->w * 3, *to = row ? row : out;
+        unsigned char *out = im->px + (size_t)c.output_scanline * (size_t)im->w * 3,
+                      *to = row ? row : out;
         jpeg_read_scanlines(&c, &to, 1);
         if (row) cmyk_to_rgb(out, row, im->w, c.saw_Adobe_marker);
     }
@@ -153,13 +158,16 @@ static int decode_libjpeg(const void *bytes, size_t n, const char *name, Image *
 }
 #endif
 
-/* Does a JPEG reach its end mark? Segments are walked up to the scan; in coded data FF D9 can only be that mark. */
+/* Does a JPEG reach its end mark? Segments are walked up to the scan; in coded data FF D9 can only
+ * be that mark. */
 static bool jpeg_complete(const unsigned char *p, size_t n)
 {
     size_t i = 2;
     while (i + 4 <= n && p[i] == 0xFF && p[i + 1] != 0xDA) {
-        if (p[i + 1] == 0xFF) i++; /* fill byte */
-        else i += 2 + ((size_t)p[i + 2] << 8 | p[i + 3]);
+        if (p[i + 1] == 0xFF)
+            i++; /* fill byte */
+        else
+            i += 2 + ((size_t)p[i + 2] << 8 | p[i + 3]);
     }
     for (; i + 1 < n; i++)
         if (p[i] == 0xFF && p[i + 1] == 0xD9) return true;
@@ -171,7 +179,8 @@ static int decode_stb(const void *bytes, size_t n, bool jpeg, const char *name, 
     int w = 0, h = 0, c = 0;
     unsigned char *px;
     const char *kind = jpeg ? "JPEG" : "PNG";
-    if (jpeg && !jpeg_complete(bytes, n)) return err_set(e, ERR_DATA, "%s: damaged JPEG: cut short", name);
+    if (jpeg && !jpeg_complete(bytes, n))
+        return err_set(e, ERR_DATA, "%s: damaged JPEG: cut short", name);
     if (!stbi_info_from_memory(bytes, (int)n, &w, &h, &c))
         return err_set(e, ERR_DATA, "%s: damaged %s: %s", name, kind, stbi_failure_reason());
     if (image_room(im, h, w, name, e)) return -1;
@@ -193,7 +202,8 @@ int decode_image(const void *bytes, size_t n, Decoder d, const char *name, Image
     if (n > INT_MAX) return err_set(e, ERR_DATA, "%s: larger than 2 GiB", name);
     if (!n) return err_set(e, ERR_DATA, "%s: is empty", name);
     if (!jpeg && (n < 8 || memcmp(p, "\x89PNG\r\n\x1a\n", 8)))
-        return err_set(e, ERR_DATA, "%s: neither JPEG nor PNG (starts with %02x %02x)", name, p[0], n > 1 ? p[1] : 0);
+        return err_set(e, ERR_DATA, "%s: neither JPEG nor PNG (starts with %02x %02x)", name, p[0],
+                       n > 1 ? p[1] : 0);
 #ifdef HAVE_LIBJPEG
     if (jpeg && d != DECODER_STB) return decode_libjpeg(bytes, n, name, im, e);
 #endif

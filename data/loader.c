@@ -1,9 +1,10 @@
 /* data/loader.c -- worker threads fill a ring of batches in a fixed order.
  *
- * The unit of work is a chunk of samples of one batch; workers claim chunks in (batch, chunk) order under the lock, and
- * only of batches that have a free place in the ring. Which worker makes a sample never matters: its pixels depend on
- * (seed, epoch, sample) alone. Waiting is on condition variables, nobody spins. A batch is finished (bad samples
- * counted, the order of messages fixed) by the consumer. */
+ * The unit of work is a chunk of samples of one batch; workers claim chunks in (batch, chunk) order
+ * under the lock, and only of batches that have a free place in the ring. Which worker makes a
+ * sample never matters: its pixels depend on (seed, epoch, sample) alone. Waiting is on condition
+ * variables, nobody spins. A batch is finished (bad samples counted, the order of messages fixed)
+ * by the consumer. */
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -12,17 +13,17 @@
 
 #include "data/transform.h"
 
-#define RING        4   /* batches: one in use, others ready or in the making */
-#define CHUNK       16  /* samples */
+#define RING        4  /* batches: one in use, others ready or in the making */
+#define CHUNK       16 /* samples */
 #define WORKERS_MAX 256
 #define TRIES       1000 /* samples in a row that may be bad */
 
 typedef struct Slot {
     Batch b;
-    int64_t number;     /* batch it holds or is being filled with; -1: none */
-    int todo;           /* chunks not yet done */
-    char **bad;         /* b.size messages of bad samples, or NULL */
-    bool *lost;         /* b.size: nothing usable at this place */
+    int64_t number; /* batch it holds or is being filled with; -1: none */
+    int todo;       /* chunks not yet done */
+    char **bad;     /* b.size messages of bad samples, or NULL */
+    bool *lost;     /* b.size: nothing usable at this place */
 } Slot;
 
 /* What one thread works with. */
@@ -40,7 +41,7 @@ struct Loader {
     bool shuffle, skip;
     int batch;
     int64_t batches;
-    uint32_t *order;       /* of the epoch */
+    uint32_t *order; /* of the epoch */
     uint64_t epoch;
     Slot slot[RING];
     pthread_mutex_t lock;
@@ -49,12 +50,12 @@ struct Loader {
     int chunk;             /* next chunk of `claimed` */
     int busy;              /* chunks in the making */
     bool paused, quit;
-    int64_t holding;       /* batch handed out, -1: none */
-    Err failed;            /* of the epoch; kind ERR_NONE: none */
+    int64_t holding; /* batch handed out, -1: none */
+    Err failed;      /* of the epoch; kind ERR_NONE: none */
     int64_t bad_images;
     double waited;
     int workers;
-    Worker *w;             /* workers, or 1 for the consumer itself */
+    Worker *w; /* workers, or 1 for the consumer itself */
 };
 
 static int batch_len(const Loader *l, int64_t number)
@@ -104,8 +105,10 @@ static void fill_chunk(Worker *w, Slot *s, int64_t number, int chunk)
         s->lost[at] = false;
         if (!make_sample(w, s, at, l->order[pos], &err)) continue;
         s->bad[at] = xstrdup(err.msg);
-        if (l->skip && l->split == SPLIT_TRAIN) replace(w, s, at, pos);
-        else s->lost[at] = true;
+        if (l->skip && l->split == SPLIT_TRAIN)
+            replace(w, s, at, pos);
+        else
+            s->lost[at] = true;
     }
 }
 
@@ -150,8 +153,10 @@ static void *worker_main(void *arg)
     int chunk;
     pthread_mutex_lock(&l->lock);
     while (!l->quit) {
-        if (claim(l, &number, &chunk)) work_on(w, number, chunk);
-        else pthread_cond_wait(&l->work, &l->lock);
+        if (claim(l, &number, &chunk))
+            work_on(w, number, chunk);
+        else
+            pthread_cond_wait(&l->work, &l->lock);
     }
     pthread_mutex_unlock(&l->lock);
     return NULL;
@@ -165,7 +170,8 @@ static void clear_messages(Slot *s)
     }
 }
 
-Loader *loader_open(const Dataset *d, const DataOpts *o, const InputShape *s, Split split, int batch_size, Err *e)
+Loader *loader_open(const Dataset *d, const DataOpts *o, const InputShape *s, Split split,
+                    int batch_size, Err *e)
 {
     const TransformRecipe *r = data_recipe(o, e);
     size_t len = (size_t)s->h * (size_t)s->w * (size_t)s->c;
@@ -175,11 +181,13 @@ Loader *loader_open(const Dataset *d, const DataOpts *o, const InputShape *s, Sp
     int code = 0;
     if (!r || transform_prepare(&t, r, o, split, s, e)) return NULL;
     if (batch_size < 1 || o->data_loader_workers < 0 || o->data_loader_workers > WORKERS_MAX) {
-        err_set(e, ERR_CONFIG, "batch_size: %d must be at least 1, data_loader_workers: %d within 0..%d", batch_size,
-                o->data_loader_workers, WORKERS_MAX);
+        err_set(e, ERR_CONFIG,
+                "batch_size: %d must be at least 1, data_loader_workers: %d within 0..%d",
+                batch_size, o->data_loader_workers, WORKERS_MAX);
         return NULL;
     }
-    if (o->on_bad_image && *o->on_bad_image && strcmp(o->on_bad_image, "fail") && strcmp(o->on_bad_image, "skip")) {
+    if (o->on_bad_image && *o->on_bad_image && strcmp(o->on_bad_image, "fail") &&
+        strcmp(o->on_bad_image, "skip")) {
         err_set(e, ERR_CONFIG, "on_bad_image: '%s' is neither fail nor skip", o->on_bad_image);
         return NULL;
     }
@@ -194,7 +202,8 @@ Loader *loader_open(const Dataset *d, const DataOpts *o, const InputShape *s, Sp
     l->batches = (int64_t)d->count / batch_size;
     if (d->count % (uint32_t)batch_size && !(split == SPLIT_TRAIN && o->drop_last)) l->batches++;
     if (!l->batches) {
-        err_set(e, ERR_CONFIG, "drop_last: the %u images of %s make not one batch of %d", d->count, d->where, batch_size);
+        err_set(e, ERR_CONFIG, "drop_last: the %u images of %s make not one batch of %d", d->count,
+                d->where, batch_size);
         free(l);
         return NULL;
     }
@@ -225,8 +234,8 @@ Loader *loader_open(const Dataset *d, const DataOpts *o, const InputShape *s, Sp
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (code) {
-        err_set(e, ERR_RUN, "data_loader_workers: only %d of %d threads could be started: %s", l->workers,
-                o->data_loader_workers, strerror(code));
+        err_set(e, ERR_RUN, "data_loader_workers: only %d of %d threads could be started: %s",
+                l->workers, o->data_loader_workers, strerror(code));
         loader_close(l);
         return NULL;
     }
@@ -245,7 +254,9 @@ int64_t loader_batches(const Loader *l)
 int loader_seek(Loader *l, uint64_t epoch, int64_t batch, Err *e)
 {
     if (batch < 0 || batch > l->batches)
-        return err_set(e, ERR_DATA, "%s: batch %lld of an epoch of %lld; the data set is not the one the run was begun with",
+        return err_set(e, ERR_DATA,
+                       "%s: batch %lld of an epoch of %lld; the data set is not the one the run "
+                       "was begun with",
                        l->d->where, (long long)batch, (long long)l->batches);
     pthread_mutex_lock(&l->lock);
     l->paused = true;
@@ -293,7 +304,8 @@ static void compact(Slot *s, size_t len)
     s->b.n = n;
 }
 
-/* A complete slot becomes the batch the caller sees; -1 when one of its images is bad and that is an error. */
+/* A complete slot becomes the batch the caller sees; -1 when one of its images is bad and that is
+ * an error. */
 static int finish(Loader *l, Slot *s, int64_t number)
 {
     const InputShape *sh = &l->t.shape;
@@ -307,7 +319,8 @@ static int finish(Loader *l, Slot *s, int64_t number)
         log_msg(LOG_WARN, "skipped: %s", s->bad[i]);
         l->bad_images++;
         if (s->lost[i] && l->split == SPLIT_TRAIN)
-            return err_set(&l->failed, ERR_DATA, "%s: too many bad images in a row; the first: %s", l->d->where, s->bad[i]);
+            return err_set(&l->failed, ERR_DATA, "%s: too many bad images in a row; the first: %s",
+                           l->d->where, s->bad[i]);
     }
     clear_messages(s);
     compact(s, len);

@@ -1,23 +1,58 @@
-/* data/recipes.c -- the image pipelines of the original systems, one row each, under the names their configs use.
+/* data/recipes.c -- the image pipelines of the original systems, one row each, under the names
+ * their configs use.
  *
- * Rows are kept apart even where two agree today, because a configuration names what its original did. `size` is the
- * side that reaches the net; another image_size scales the resize before a crop along (256 for 224). */
+ * Rows are kept apart even where two agree today, because a configuration names what its original
+ * did. `size` is the side that reaches the net; another image_size scales the resize before a crop
+ * along (256 for 224). */
 #include <string.h>
 
 #include "data/transform.h"
 
-#define IMAGENET_MEAN {0.485, 0.456, 0.406}
-#define IMAGENET_STD  {0.229, 0.224, 0.225}
-#define CIFAR_MEAN    {0.4914, 0.4822, 0.4465}
-#define CIFAR_STD     {0.2023, 0.1994, 0.2010}
-#define CIFAR_MEAN_3  {0.491, 0.482, 0.447} /* three digits, and the deviation of all pixels */
-#define CIFAR_STD_3   {0.247, 0.243, 0.262}
+#define IMAGENET_MEAN                                                                              \
+    {                                                                                              \
+        0.485, 0.456, 0.406                                                                        \
+    }
+#define IMAGENET_STD                                                                               \
+    {                                                                                              \
+        0.229, 0.224, 0.225                                                                        \
+    }
+#define CIFAR_MEAN                                                                                 \
+    {                                                                                              \
+        0.4914, 0.4822, 0.4465                                                                     \
+    }
+#define CIFAR_STD                                                                                  \
+    {                                                                                              \
+        0.2023, 0.1994, 0.2010                                                                     \
+    }
+#define CIFAR_MEAN_3                                                                               \
+    {                                                                                              \
+        0.491, 0.482, 0.447                                                                        \
+    } /* three digits, and the deviation of all pixels */
+#define CIFAR_STD_3                                                                                \
+    {                                                                                              \
+        0.247, 0.243, 0.262                                                                        \
+    }
 
-#define PAD_CROP      {STEP_RANDOM_CROP, 4, 0}
-#define FLIP          {STEP_FLIP, 0, 0}
-#define RESIZED_CROP  {STEP_RESIZED_CROP, 0, 0}
-#define RESIZE_256    {STEP_RESIZE_SHORT, 0, 256.0 / 224}
-#define CENTER_CROP   {STEP_CENTER_CROP, 0, 0}
+#define PAD_CROP                                                                                   \
+    {                                                                                              \
+        STEP_RANDOM_CROP, 4, 0                                                                     \
+    }
+#define FLIP                                                                                       \
+    {                                                                                              \
+        STEP_FLIP, 0, 0                                                                            \
+    }
+#define RESIZED_CROP                                                                               \
+    {                                                                                              \
+        STEP_RESIZED_CROP, 0, 0                                                                    \
+    }
+#define RESIZE_256                                                                                 \
+    {                                                                                              \
+        STEP_RESIZE_SHORT, 0, 256.0 / 224                                                          \
+    }
+#define CENTER_CROP                                                                                \
+    {                                                                                              \
+        STEP_CENTER_CROP, 0, 0                                                                     \
+    }
 
 // clang-format off
 static const TransformRecipe recipes[] = {
@@ -69,7 +104,8 @@ const char *const recipe_names[] = {
     "hysteresis_cifar100", "keyword_cifar", "keyword_imagenet", "keyword_imagenet_augment", "keyword_dali", NULL
 };
 // clang-format on
-_Static_assert(ARRAY_LEN(recipes) + 1 == ARRAY_LEN(recipe_names), "a recipe without a name in the list");
+_Static_assert(ARRAY_LEN(recipes) + 1 == ARRAY_LEN(recipe_names),
+               "a recipe without a name in the list");
 
 const TransformRecipe *recipe_find(const char *name)
 {

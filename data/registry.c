@@ -12,19 +12,22 @@
 
 /* ---- trees: the rule is the only difference ---- */
 
-static bool any_test(const DatasetDef *def, const DataOpts *o, const char *path, bool folder, Split split)
+static bool any_test(const DatasetDef *def, const DataOpts *o, const char *path, bool folder,
+                     Split split)
 {
     (void)def;
     return tree_has(&tree_any, o, path, folder, split);
 }
 
-static bool imagenet_test(const DatasetDef *def, const DataOpts *o, const char *path, bool folder, Split split)
+static bool imagenet_test(const DatasetDef *def, const DataOpts *o, const char *path, bool folder,
+                          Split split)
 {
     (void)def;
     return tree_has(&tree_imagenet, o, path, folder, split);
 }
 
-static bool cinic_test(const DatasetDef *def, const DataOpts *o, const char *path, bool folder, Split split)
+static bool cinic_test(const DatasetDef *def, const DataOpts *o, const char *path, bool folder,
+                       Split split)
 {
     (void)def;
     return tree_has(&tree_cinic, o, path, folder, split);
@@ -60,6 +63,7 @@ static int cinic_open(Dataset *d, const DataOpts *o, Err *e)
 
 /* ---- the table ---- */
 
+// clang-format off
 #define NAMES(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 static const DatasetDef set_cifar10 = {
@@ -148,9 +152,11 @@ static const DatasetDef set_fake = {
     .doc = "100,000 black images of 300 x 300, labels 0..999 in turn; for measuring",
     .channels = 3, .classes = 1000, .size = 0, .recipe = "imagenet1k_basic",
     .open = fake_open, .get = fake_get, .close = fake_close};
+// clang-format on
 
-const DatasetDef *const datasets[] = {&set_cifar10, &set_cifar100, &set_mnist,     &set_imagenet, &set_val50k,
-                                      &set_cinic,   &set_folder,   &set_synthetic, &set_fake,     NULL};
+const DatasetDef *const datasets[] = {&set_cifar10, &set_cifar100, &set_mnist,  &set_imagenet,
+                                      &set_val50k,  &set_cinic,    &set_folder, &set_synthetic,
+                                      &set_fake,    NULL};
 
 const DatasetDef *dataset_find(const char *name)
 {
@@ -169,20 +175,22 @@ static const DatasetDef *find_or_say(const char *name, Err *e)
     if (def) return def;
     for (size_t i = 0; i < ARRAY_LEN(names); i++) names[i] = datasets[i] ? datasets[i]->name : NULL;
     near = str_nearest(name ? name : "", names, ARRAY_LEN(names));
-    err_set(e, ERR_CONFIG, "dataset: unknown data set '%s'%s%s%s", name ? name : "", near ? "; did you mean '" : "",
-            near ? near : "", near ? "'?" : "");
+    err_set(e, ERR_CONFIG, "dataset: unknown data set '%s'%s%s%s", name ? name : "",
+            near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
     return NULL;
 }
 
-/* Labels must fit the net. A tree may have fewer classes than the net: then its labels are places among those it has. */
+/* Labels must fit the net. A tree may have fewer classes than the net: then its labels are places
+ * among those it has. */
 static int check_classes(Dataset *d, const DataOpts *o, Err *e)
 {
     int want = o->num_classes ? o->num_classes : d->def->classes ? d->def->classes : d->classes;
     if (d->classes > want)
-        return err_set(e, ERR_CONFIG, "num_classes: %d, but %s has %d classes", want, d->where, d->classes);
+        return err_set(e, ERR_CONFIG, "num_classes: %d, but %s has %d classes", want, d->where,
+                       d->classes);
     if (d->classes < want)
-        log_msg(LOG_WARN, "%s has %d classes, num_classes is %d: its labels are 0..%d", d->where, d->classes, want,
-                d->classes - 1);
+        log_msg(LOG_WARN, "%s has %d classes, num_classes is %d: its labels are 0..%d", d->where,
+                d->classes, want, d->classes - 1);
     d->classes = want;
     return 0;
 }
@@ -200,8 +208,8 @@ int dataset_open(Dataset *d, const DataOpts *o, Split split, Err *e)
         return -1;
     }
     if (limit > 0 && (uint32_t)limit < d->count) d->count = (uint32_t)limit;
-    log_msg(LOG_DEBUG, "data set %s: %u %s images, %d classes, from %s", def->name, d->count, split_name(split), d->classes,
-            d->where);
+    log_msg(LOG_DEBUG, "data set %s: %u %s images, %d classes, from %s", def->name, d->count,
+            split_name(split), d->classes, d->where);
     return 0;
 }
 
@@ -214,28 +222,31 @@ void dataset_close(Dataset *d)
 }
 
 /* Copies the recipe's constants, or the user's: one for all channels, or one each. */
-static int constants(const char *key, const double *given, int n, const double *own, int own_n, int channels, float *out,
-                     Err *e)
+static int constants(const char *key, const double *given, int n, const double *own, int own_n,
+                     int channels, float *out, Err *e)
 {
     if (n && n != 1 && n != channels)
-        return err_set(e, ERR_CONFIG, "%s: %d values for images of %d channels; give 1 or %d", key, n, channels, channels);
+        return err_set(e, ERR_CONFIG, "%s: %d values for images of %d channels; give 1 or %d", key,
+                       n, channels, channels);
     if (!n && own_n && own_n != channels)
-        return err_set(e, ERR_CONFIG, "data_transforms: its %s is for %d channels, the images have %d; set %s", key, own_n,
-                       channels, key);
+        return err_set(e, ERR_CONFIG,
+                       "data_transforms: its %s is for %d channels, the images have %d; set %s",
+                       key, own_n, channels, key);
     for (int c = 0; c < channels; c++) out[c] = (float)(n ? given[n == 1 ? 0 : c] : own[c]);
     return 0;
 }
 
 static const TransformRecipe *recipe_or_say(const DatasetDef *def, const DataOpts *o, Err *e)
 {
-    const char *name = o->data_transforms && *o->data_transforms ? o->data_transforms : def->recipe, *near;
+    const char *name = o->data_transforms && *o->data_transforms ? o->data_transforms : def->recipe,
+               *near;
     const TransformRecipe *r = recipe_find(name);
     size_t n = 0;
     if (r) return r;
     while (recipe_names[n]) n++;
     near = str_nearest(name, recipe_names, n);
-    err_set(e, ERR_CONFIG, "data_transforms: unknown recipe '%s'%s%s%s", name, near ? "; did you mean '" : "",
-            near ? near : "", near ? "'?" : "");
+    err_set(e, ERR_CONFIG, "data_transforms: unknown recipe '%s'%s%s%s", name,
+            near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
     return NULL;
 }
 
@@ -255,7 +266,8 @@ int data_input_shape(const DataOpts *o, InputShape *s, int *classes, Err *e)
     s->c = def->channels;
     s->h = s->w = o->image_size ? o->image_size : r->size ? r->size : def->size;
     if (s->h < 1)
-        return err_set(e, ERR_CONFIG, "image_size: needed with data set %s and data_transforms %s", def->name, r->name);
+        return err_set(e, ERR_CONFIG, "image_size: needed with data set %s and data_transforms %s",
+                       def->name, r->name);
     if (o->nstd < 0 || o->nstd > 3 || o->nmean < 0 || o->nmean > 3)
         return err_set(e, ERR_CONFIG, "mean, std: 1 or %d values", s->c);
     if (kind == INPUT_NORMALIZED) {
@@ -265,8 +277,10 @@ int data_input_shape(const DataOpts *o, InputShape *s, int *classes, Err *e)
         for (int c = 0; c < s->c; c++) s->std[c] = 1;
     }
     for (int c = 0; c < s->c; c++)
-        if (!(s->std[c] > 0)) return err_set(e, ERR_CONFIG, "std: %g is not above 0", (double)s->std[c]);
+        if (!(s->std[c] > 0))
+            return err_set(e, ERR_CONFIG, "std: %g is not above 0", (double)s->std[c]);
     *classes = o->num_classes ? o->num_classes : def->classes;
-    if (*classes < 1) return err_set(e, ERR_CONFIG, "num_classes: needed with data set %s", def->name);
+    if (*classes < 1)
+        return err_set(e, ERR_CONFIG, "num_classes: needed with data set %s", def->name);
     return 0;
 }

@@ -7,9 +7,9 @@
 #include "engine/par.h"
 #include "io/fs.h"
 
-#define SMALL_SIDE  64            /* images up to this side are decoded once and kept */
-#define DECODED_MAX (3ull << 30)  /* bytes of decoded images kept */
-#define FILE_MAX    (256u << 20)  /* bytes of one image file */
+#define SMALL_SIDE  64           /* images up to this side are decoded once and kept */
+#define DECODED_MAX (3ull << 30) /* bytes of decoded images kept */
+#define FILE_MAX    (256u << 20) /* bytes of one image file */
 
 static size_t pixel_bytes(const Samples *s)
 {
@@ -107,7 +107,8 @@ static int decode_one(const Samples *s, uint32_t i, Image *im, Err *e)
     char *bytes;
     int rc;
     if (s->blob) {
-        if (!decode_image(s->blob + s->start[i], s->length[i], s->decoder, s->name[i], im, e)) return 0;
+        if (!decode_image(s->blob + s->start[i], s->length[i], s->decoder, s->name[i], im, e))
+            return 0;
         return err_prefix(e, "%s", s->archive);
     }
     bytes = fs_read(s->name[i], FILE_MAX, &len, e);
@@ -154,7 +155,8 @@ int samples_decode(Samples *s, int h, int w, bool skip, Err *e)
     s->px = xmalloc(s->px_cap);
     s->bad = xcalloc(s->n, sizeof(*s->bad));
     /* blocks, so that a thread keeps one buffer for many images */
-    PARALLEL_FOR(b, (s->n + 255) / 256) {
+    PARALLEL_FOR(b, (s->n + 255) / 256)
+    {
         Image im = {0};
         uint32_t end = (uint32_t)b * 256 + 256 < s->n ? (uint32_t)b * 256 + 256 : s->n;
         for (uint32_t i = (uint32_t)b * 256; i < end; i++) {
@@ -162,8 +164,9 @@ int samples_decode(Samples *s, int h, int w, bool skip, Err *e)
             if (decode_one(s, i, &im, &err)) {
                 s->bad[i] = xstrdup(err.msg);
             } else if (im.h != h || im.w != w) {
-                s->bad[i] = xasprintf("%s%s%s: %d x %d pixels where the others have %d x %d", s->blob ? s->archive : "",
-                                      s->blob ? ": " : "", s->name[i], im.w, im.h, w, h);
+                s->bad[i] = xasprintf("%s%s%s: %d x %d pixels where the others have %d x %d",
+                                      s->blob ? s->archive : "", s->blob ? ": " : "", s->name[i],
+                                      im.w, im.h, w, h);
                 if (!fixed) __atomic_store_n(&mixed, true, __ATOMIC_RELAXED);
             } else {
                 memcpy(s->px + bytes * i, im.px, bytes);

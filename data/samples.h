@@ -1,6 +1,8 @@
-/* data/samples.h -- where the images of one split are: every data set fills one of these and shares its get().
+/* data/samples.h -- where the images of one split are: every data set fills one of these and shares
+ * its get().
  *
- * An image is either decoded (all of one size, in one block) or encoded (a file, or bytes kept from an archive). */
+ * An image is either decoded (all of one size, in one block) or encoded (a file, or bytes kept from
+ * an archive). */
 #ifndef DATA_SAMPLES_H
 #define DATA_SAMPLES_H
 
@@ -9,22 +11,22 @@
 
 typedef struct Samples {
     uint32_t n;
-    int32_t *label;         /* n */
+    int32_t *label; /* n */
     size_t label_cap;
-    unsigned char *px;      /* decoded: n * h*w*c, H,W,C each; NULL when encoded */
+    unsigned char *px; /* decoded: n * h*w*c, H,W,C each; NULL when encoded */
     size_t px_cap;
     int h, w, c;
-    char **name;            /* encoded: path of the file, or of the member of the archive */
+    char **name; /* encoded: path of the file, or of the member of the archive */
     size_t name_cap;
-    unsigned char *blob;    /* bytes of the members, one after another; NULL: `name` are files */
+    unsigned char *blob; /* bytes of the members, one after another; NULL: `name` are files */
     size_t blob_len, blob_cap;
-    size_t *start;          /* blob: n offsets */
+    size_t *start; /* blob: n offsets */
     size_t start_cap;
-    uint32_t *length;       /* blob: n sizes */
+    uint32_t *length; /* blob: n sizes */
     size_t length_cap;
-    const char *archive;    /* for messages; borrowed */
+    const char *archive; /* for messages; borrowed */
     Decoder decoder;
-    char **bad;             /* decoded: NULL, or n messages for those that could not be (NULL: sound) */
+    char **bad; /* decoded: NULL, or n messages for those that could not be (NULL: sound) */
 } Samples;
 
 /* Appends a decoded image of h*w*c bytes (set before) and returns where its pixels go. */
@@ -37,9 +39,10 @@ unsigned char *samples_add_bytes(Samples *s, const char *name, int label, uint32
 void samples_sort(Samples *s);
 void samples_select(Samples *s, const uint32_t *keep, uint32_t n);
 
-/* Decodes everything once, in parallel, when all images have h x w pixels (0: those of the first) and are small; drops
- * names and bytes then. One that differs in size leaves the set encoded, unless h is given: then it is bad.
- * Bad images: with `skip` remembered, else the first one is the error. */
+/* Decodes everything once, in parallel, when all images have h x w pixels (0: those of the first)
+ * and are small; drops names and bytes then. One that differs in size leaves the set encoded,
+ * unless h is given: then it is bad. Bad images: with `skip` remembered, else the first one is the
+ * error. */
 int samples_decode(Samples *s, int h, int w, bool skip, Err *e);
 
 /* DatasetDef's get and close for data sets whose priv is a Samples. */

@@ -1,10 +1,13 @@
-/* data/synth.c -- `synthetic`: ten shapes drawn in colour, 32 x 32; `fake`: model-quantization's all-zero images.
+/* data/synth.c -- `synthetic`: ten shapes drawn in colour, 32 x 32; `fake`: model-quantization's
+ * all-zero images.
  *
- * The class of a synthetic image is its shape and nothing else: place, size, rotation, both colours (which side is the
- * lighter too), a background gradient, contrast and noise are drawn anew for each image, so single pixels say next to
- * nothing (a linear classifier stays far below 60 %) while a small convolutional net learns it in seconds. Image i of a
- * split is a pure function of (split, i, noise), the same for every seed of a run. Shapes are signed distances in
- * units of the shape's radius; coverage of a pixel follows from the distance (one pixel of anti-aliasing). */
+ * The class of a synthetic image is its shape and nothing else: place, size, turn (35 degrees
+ * either way), both colours (which side is the lighter too), a background gradient, contrast and
+ * noise are drawn anew for each image, so single pixels say next to nothing (a linear classifier
+ * stays far below 60 %) while a small convolutional net learns it in seconds. Image i of a split is
+ * a pure function of (split, i, noise), the same for every seed of a run. Shapes are signed
+ * distances in units of the shape's radius; coverage of a pixel follows from the distance (one
+ * pixel of anti-aliasing). */
 #include "data/synth.h"
 
 #include <math.h>
@@ -19,7 +22,7 @@
 #define TRAIN_DEFAULT 10000
 #define VAL_DEFAULT   2000
 #define COUNT_MAX     1000000
-#define NOISE_DEFAULT 0.06
+#define NOISE_DEFAULT 0.05
 
 /* (u, v): position in units of the radius, turned; negative inside. */
 typedef double (*Shape)(double u, double v);
@@ -83,6 +86,7 @@ static double dots(double u, double v)
     return hypot(fabs(u) - 0.62, v) - 0.36;
 }
 
+// clang-format off
 static const struct {
     const char *name;
     Shape distance;
@@ -94,6 +98,7 @@ static const struct {
 
 static const char *const shape_names[] = {"disc", "square",  "triangle", "ring",     "cross",
                                           "bar",  "stripes", "checker",  "crescent", "dots"};
+// clang-format on
 _Static_assert(ARRAY_LEN(shape_names) == ARRAY_LEN(shapes), "one name for each shape");
 
 /* Two colours whose brightness differs enough to be told apart; either may be the lighter. */
@@ -107,7 +112,7 @@ static void draw_colours(Rng *g, double back[3], double front[3])
             front[c] = rng_range(g, 0.1, 0.9);
             diff += fabs(front[c] - back[c]);
         }
-    } while (diff < 0.75);
+    } while (diff < 1.0);
 }
 
 /* Deviation 1: four uniform bytes added up are near enough to a normal draw, and far cheaper. */
@@ -121,13 +126,15 @@ static double grain(Rng *g)
 static void draw(unsigned char *px, Split split, uint32_t index, Shape shape, double noise)
 {
     Rng g = rng_stream(SEED, RNG_SYNTH, (uint64_t)split, index);
-    double radius = rng_range(&g, 8, 12), turn = rng_range(&g, 0, 6.283185307179586), co = cos(turn), si = sin(turn);
-    double reach = 16 - 0.85 * radius, cx = 15.5 + rng_range(&g, -reach, reach), cy = 15.5 + rng_range(&g, -reach, reach);
+    double radius = rng_range(&g, 9, 13), turn = rng_range(&g, -0.6, 0.6), co = cos(turn),
+           si = sin(turn);
+    double reach = 16 - 0.85 * radius, cx = 15.5 + rng_range(&g, -reach, reach),
+           cy = 15.5 + rng_range(&g, -reach, reach);
     double back[3], front[3], gx[3], gy[3];
     draw_colours(&g, back, front);
     for (int c = 0; c < 3; c++) {
-        gx[c] = rng_range(&g, -0.15, 0.15) / 16;
-        gy[c] = rng_range(&g, -0.15, 0.15) / 16;
+        gx[c] = rng_range(&g, -0.1, 0.1) / 16;
+        gy[c] = rng_range(&g, -0.1, 0.1) / 16;
     }
     for (int y = 0; y < SIDE; y++) {
         for (int x = 0; x < SIDE; x++, px += 3) {
@@ -152,8 +159,8 @@ int synth_open(Dataset *d, const DataOpts *o, Err *e)
     Samples *s;
     if (!want) want = d->split == SPLIT_TRAIN ? TRAIN_DEFAULT : VAL_DEFAULT;
     if (want < 0 || want > COUNT_MAX)
-        return err_set(e, ERR_CONFIG, "%s: %d is outside 1..%d", d->split == SPLIT_TRAIN ? "synth_train" : "synth_val",
-                       want, COUNT_MAX);
+        return err_set(e, ERR_CONFIG, "%s: %d is outside 1..%d",
+                       d->split == SPLIT_TRAIN ? "synth_train" : "synth_val", want, COUNT_MAX);
     if (!(noise <= 1)) return err_set(e, ERR_CONFIG, "synth_noise: %g is outside 0..1", noise);
     if (limit > 0 && limit < want) want = limit;
     d->priv = s = xcalloc(1, sizeof(*s));
@@ -165,9 +172,11 @@ int synth_open(Dataset *d, const DataOpts *o, Err *e)
     s->label = xmalloc((size_t)want * sizeof(*s->label));
     s->px_cap = (size_t)want * SIDE * SIDE * 3;
     s->label_cap = (size_t)want;
-    PARALLEL_FOR(i, want) {
+    PARALLEL_FOR(i, want)
+    {
         s->label[i] = (int32_t)(i % CLASSES);
-        draw(s->px + (size_t)i * SIDE * SIDE * 3, d->split, (uint32_t)i, shapes[i % CLASSES].distance, noise);
+        draw(s->px + (size_t)i * SIDE * SIDE * 3, d->split, (uint32_t)i,
+             shapes[i % CLASSES].distance, noise);
     }
     d->count = s->n;
     d->channels = 3;

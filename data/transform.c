@@ -1,9 +1,10 @@
 /* data/transform.c -- runs the steps of a recipe on one image.
  *
- * Crops, padding and flips move no pixels: they change a View, and the last pass copies from it through a table of the
- * 256 normalised values. Only resizing and colour jitter write an intermediate image. Sizes, corners and random draws
- * follow torchvision 0.8; a step that draws has a stream of its own (seed, purpose, epoch, sample), so switching one on
- * leaves the others alone. Normalising is float32 arithmetic in torch's order: (x/255 - mean) / std. */
+ * Crops, padding and flips move no pixels: they change a View, and the last pass copies from it
+ * through a table of the 256 normalised values. Only resizing and colour jitter write an
+ * intermediate image. Sizes, corners and random draws follow torchvision 0.8; a step that draws has
+ * a stream of its own (seed, purpose, epoch, sample), so switching one on leaves the others alone.
+ * Normalising is float32 arithmetic in torch's order: (x/255 - mean) / std. */
 #include "data/transform.h"
 
 #include <math.h>
@@ -23,7 +24,7 @@ typedef struct Run {
     uint64_t epoch;
     uint32_t index;
     View v;
-    float shift[3];     /* lighting, in units of the [0, 1] image */
+    float shift[3]; /* lighting, in units of the [0, 1] image */
     bool shifted;
 } Run;
 
@@ -67,8 +68,11 @@ static Image *materialise(Run *r)
         for (int x = 0; x < v.w; x++) {
             int sx = border(v.x + (v.flip ? v.w - 1 - x : x), v.im->w, v.reflect);
             unsigned char *d = to->px + ((size_t)y * (size_t)v.w + (size_t)x) * (size_t)c;
-            if (sx < 0 || sy < 0) memset(d, 0, (size_t)c);
-            else memcpy(d, v.im->px + ((size_t)sy * (size_t)v.im->w + (size_t)sx) * (size_t)c, (size_t)c);
+            if (sx < 0 || sy < 0)
+                memset(d, 0, (size_t)c);
+            else
+                memcpy(d, v.im->px + ((size_t)sy * (size_t)v.im->w + (size_t)sx) * (size_t)c,
+                       (size_t)c);
         }
     }
     view_all(&r->v, to);
@@ -80,7 +84,8 @@ static void view_resize(Run *r, int oh, int ow)
     View *v = &r->v;
     Image *to;
     if (v->h == oh && v->w == ow) return;
-    if (v->x < 0 || v->y < 0 || v->x + v->w > v->im->w || v->y + v->h > v->im->h || v->flip) materialise(r);
+    if (v->x < 0 || v->y < 0 || v->x + v->w > v->im->w || v->y + v->h > v->im->h || v->flip)
+        materialise(r);
     to = other(r);
     image_resize(v->im, (const double[4]){v->x, v->y, v->x + v->w, v->y + v->h}, to, oh, ow);
     view_all(v, to);
@@ -88,8 +93,10 @@ static void view_resize(Run *r, int oh, int ow)
 
 void resize_short_size(int h, int w, int side, int *oh, int *ow)
 {
-    if (w < h) *ow = side, *oh = (int)((int64_t)side * h / w);
-    else *oh = side, *ow = (int)((int64_t)side * w / h);
+    if (w < h)
+        *ow = side, *oh = (int)((int64_t)side * h / w);
+    else
+        *oh = side, *ow = (int)((int64_t)side * w / h);
 }
 
 int center_crop_corner(int n, int crop)
@@ -121,10 +128,12 @@ static int step_center_crop(Run *r, const Step *s, Err *e)
 
 static int step_random_crop(Run *r, const Step *s, Err *e)
 {
-    int h = r->t->shape.h, w = r->t->shape.w, room_h = r->v.h + 2 * s->pad - h, room_w = r->v.w + 2 * s->pad - w, x, y;
+    int h = r->t->shape.h, w = r->t->shape.w, room_h = r->v.h + 2 * s->pad - h,
+        room_w = r->v.w + 2 * s->pad - w, x, y;
     Rng g = stream(r, RNG_CROP);
     if (room_h < 0 || room_w < 0)
-        return err_set(e, ERR_DATA, "%d x %d pixels, too small for a crop of %d x %d", r->v.w, r->v.h, w, h);
+        return err_set(e, ERR_DATA, "%d x %d pixels, too small for a crop of %d x %d", r->v.w,
+                       r->v.h, w, h);
     y = (int)rng_below(&g, (uint32_t)room_h + 1) - s->pad;
     x = (int)rng_below(&g, (uint32_t)room_w + 1) - s->pad;
     view_crop(&r->v, x, y, h, w);
@@ -132,8 +141,8 @@ static int step_random_crop(Run *r, const Step *s, Err *e)
     return 0;
 }
 
-/* torchvision's RandomResizedCrop.get_params: area 0.08 to 1, aspect 3/4 to 4/3 (log-uniform), `tries` attempts, then
- * the largest centred box of an allowed aspect. */
+/* torchvision's RandomResizedCrop.get_params: area 0.08 to 1, aspect 3/4 to 4/3 (log-uniform),
+ * `tries` attempts, then the largest centred box of an allowed aspect. */
 static void random_area(Run *r, int tries)
 {
     const double lo = 3.0 / 4, hi = 4.0 / 3;
@@ -146,13 +155,16 @@ static void random_area(Run *r, int tries)
         w = (int)rint(sqrt(target * ratio));
         h = (int)rint(sqrt(target / ratio));
         if (w < 1 || h < 1 || w > v->w || h > v->h) continue;
-        int y = (int)rng_below(&g, (uint32_t)(v->h - h) + 1), x = (int)rng_below(&g, (uint32_t)(v->w - w) + 1);
+        int y = (int)rng_below(&g, (uint32_t)(v->h - h) + 1),
+            x = (int)rng_below(&g, (uint32_t)(v->w - w) + 1);
         view_crop(v, x, y, h, w);
         return;
     }
     w = v->w, h = v->h;
-    if (aspect < lo) h = (int)rint(w / lo);
-    else if (aspect > hi) w = (int)rint(h * hi);
+    if (aspect < lo)
+        h = (int)rint(w / lo);
+    else if (aspect > hi)
+        w = (int)rint(h * hi);
     view_crop(v, (v->w - w) / 2, (v->h - h) / 2, h, w);
 }
 
@@ -181,7 +193,8 @@ static int step_flip(Run *r, const Step *s, Err *e)
 
 static int step_jitter(Run *r, const Step *s, Err *e)
 {
-    static void (*const change[])(Image *, float) = {image_brightness, image_contrast, image_saturation};
+    static void (*const change[])(Image *, float) = {image_brightness, image_contrast,
+                                                     image_saturation};
     uint32_t order[] = {0, 1, 2};
     float f[3];
     Rng g = stream(r, RNG_JITTER);
@@ -212,10 +225,14 @@ static int step_lighting(Run *r, const Step *s, Err *e)
 }
 
 static int (*const step_run[])(Run *, const Step *, Err *) = {
-    [STEP_RESIZE_SHORT] = step_resize_short, [STEP_CENTER_CROP] = step_center_crop,
-    [STEP_RANDOM_CROP] = step_random_crop,   [STEP_REFLECT_CROP] = step_random_crop,
-    [STEP_RESIZED_CROP] = step_resized_crop, [STEP_AREA_CROP] = step_area_crop,
-    [STEP_FLIP] = step_flip,                 [STEP_JITTER] = step_jitter,
+    [STEP_RESIZE_SHORT] = step_resize_short,
+    [STEP_CENTER_CROP] = step_center_crop,
+    [STEP_RANDOM_CROP] = step_random_crop,
+    [STEP_REFLECT_CROP] = step_random_crop,
+    [STEP_RESIZED_CROP] = step_resized_crop,
+    [STEP_AREA_CROP] = step_area_crop,
+    [STEP_FLIP] = step_flip,
+    [STEP_JITTER] = step_jitter,
     [STEP_LIGHTING] = step_lighting,
 };
 
@@ -228,8 +245,10 @@ static float input_value(InputKind kind, float x, float mean, float std)
     return kind == INPUT_K256 ? k / 256.0f : k;
 }
 
-/* n pixels of c channels, forwards or mirrored; `c` is a constant in each caller, so that the loops unroll. */
-static inline void emit_row(float *out, const unsigned char *px, int n, int c, int step, const float table[3][256])
+/* n pixels of c channels, forwards or mirrored; `c` is a constant in each caller, so that the loops
+ * unroll. */
+static inline void emit_row(float *out, const unsigned char *px, int n, int c, int step,
+                            const float table[3][256])
 {
     for (int i = 0; i < n; i++, out += c, px += step)
         for (int ch = 0; ch < c; ch++) out[ch] = table[ch][px[ch]];
@@ -243,7 +262,8 @@ static void emit(const View *v, const float table[3][256], float *out)
         const unsigned char *row;
         /* columns of the output that lie left and right of the image */
         if (v->x < 0) left = -v->x < v->w ? -v->x : v->w;
-        if (v->x + v->w > v->im->w) right = v->x + v->w - v->im->w < v->w ? v->x + v->w - v->im->w : v->w;
+        if (v->x + v->w > v->im->w)
+            right = v->x + v->w - v->im->w < v->w ? v->x + v->w - v->im->w : v->w;
         n = v->w - left - right;
         if (sy < 0 || n < 0) left = v->w, right = n = 0;
         row = v->im->px + (size_t)(sy < 0 ? 0 : sy) * (size_t)v->im->w * (size_t)c;
@@ -251,21 +271,24 @@ static void emit(const View *v, const float table[3][256], float *out)
             for (int i = 0; i < (side ? right : left); i++) {
                 int at = side ? left + n + i : i, to = v->flip ? v->w - 1 - at : at;
                 int sx = sy < 0 ? -1 : border(v->x + at, v->im->w, v->reflect);
-                for (int ch = 0; ch < c; ch++) out[to * c + ch] = table[ch][sx < 0 ? 0 : row[sx * c + ch]];
+                for (int ch = 0; ch < c; ch++)
+                    out[to * c + ch] = table[ch][sx < 0 ? 0 : row[sx * c + ch]];
             }
         }
         if (n > 0) {
             const unsigned char *from = row + (size_t)(v->x + left) * (size_t)c;
             float *to = out + (size_t)(v->flip ? right : left) * (size_t)c;
             if (v->flip) from += (size_t)(n - 1) * (size_t)c;
-            if (c == 3) emit_row(to, from, n, 3, v->flip ? -3 : 3, table);
-            else emit_row(to, from, n, c, v->flip ? -c : c, table);
+            if (c == 3)
+                emit_row(to, from, n, 3, v->flip ? -3 : 3, table);
+            else
+                emit_row(to, from, n, c, v->flip ? -c : c, table);
         }
     }
 }
 
-int transform_run(const Transform *t, TransformScratch *sc, uint64_t epoch, uint32_t index, const Image *im,
-                  float *out, Err *e)
+int transform_run(const Transform *t, TransformScratch *sc, uint64_t epoch, uint32_t index,
+                  const Image *im, float *out, Err *e)
 {
     Run r = {.t = t, .sc = sc, .epoch = epoch, .index = index};
     view_all(&r.v, im);
@@ -274,13 +297,15 @@ int transform_run(const Transform *t, TransformScratch *sc, uint64_t epoch, uint
     for (const Step *s = t->steps; s->kind != STEP_END; s++)
         if (step_run[s->kind](&r, s, e)) return -1;
     if (r.v.h != t->shape.h || r.v.w != t->shape.w)
-        return err_set(e, ERR_DATA, "%d x %d pixels where %d x %d are wanted (data_transforms: %s, image_size)", r.v.w,
-                       r.v.h, t->shape.w, t->shape.h, t->recipe->name);
+        return err_set(e, ERR_DATA,
+                       "%d x %d pixels where %d x %d are wanted (data_transforms: %s, image_size)",
+                       r.v.w, r.v.h, t->shape.w, t->shape.h, t->recipe->name);
     if (r.shifted) {
         float table[3][256];
         for (int c = 0; c < t->shape.c; c++)
             for (int v = 0; v < 256; v++)
-                table[c][v] = input_value(t->input, (float)v / 255.0f + r.shift[c], t->shape.mean[c], t->shape.std[c]);
+                table[c][v] = input_value(t->input, (float)v / 255.0f + r.shift[c],
+                                          t->shape.mean[c], t->shape.std[c]);
         emit(&r.v, (const float(*)[256])table, out);
     } else {
         emit(&r.v, t->table, out);
@@ -297,8 +322,8 @@ int input_kind_find(const char *name, InputKind *k, Err *e)
     return err_set(e, ERR_CONFIG, "input: '%s' is none of normalized, k256, byte", name);
 }
 
-int transform_prepare(Transform *t, const TransformRecipe *r, const DataOpts *o, Split split, const InputShape *s,
-                      Err *e)
+int transform_prepare(Transform *t, const TransformRecipe *r, const DataOpts *o, Split split,
+                      const InputShape *s, Err *e)
 {
     memset(t, 0, sizeof(*t));
     if (input_kind_find(o->input, &t->input, e)) return -1;
@@ -320,8 +345,8 @@ void transform_scratch_free(TransformScratch *sc)
     memset(sc, 0, sizeof(*sc));
 }
 
-int transform_apply(const TransformRecipe *r, const DataOpts *o, Split split, const InputShape *s, uint64_t epoch,
-                    uint32_t index, const Image *im, float *out, Err *e)
+int transform_apply(const TransformRecipe *r, const DataOpts *o, Split split, const InputShape *s,
+                    uint64_t epoch, uint32_t index, const Image *im, float *out, Err *e)
 {
     Transform t;
     TransformScratch sc = {0};

@@ -10,7 +10,8 @@ typedef enum StepKind {
     STEP_CENTER_CROP,
     STEP_RANDOM_CROP,  /* after `pad` zero pixels on each side */
     STEP_REFLECT_CROP, /* the same with mirrored borders (the edge itself not repeated) */
-    STEP_RESIZED_CROP, /* random area and aspect, scaled to size x size (torchvision's RandomResizedCrop) */
+    STEP_RESIZED_CROP, /* random area and aspect, scaled to size x size (torchvision's
+                          RandomResizedCrop) */
     STEP_AREA_CROP,    /* random area and aspect, not scaled (DALI's random crop while decoding) */
     STEP_FLIP,         /* left-right, one in two */
     STEP_JITTER,       /* brightness, contrast, saturation by a, each, in random order */
@@ -46,11 +47,11 @@ typedef struct TransformScratch {
     Image in, tmp[2];
 } TransformScratch;
 
-int transform_prepare(Transform *t, const TransformRecipe *r, const DataOpts *o, Split split, const InputShape *s,
-                      Err *e);
+int transform_prepare(Transform *t, const TransformRecipe *r, const DataOpts *o, Split split,
+                      const InputShape *s, Err *e);
 /* -1 when the image does not come out in the shape wanted; the caller knows its name. */
-int transform_run(const Transform *t, TransformScratch *sc, uint64_t epoch, uint32_t index, const Image *im,
-                  float *out, Err *e);
+int transform_run(const Transform *t, TransformScratch *sc, uint64_t epoch, uint32_t index,
+                  const Image *im, float *out, Err *e);
 void transform_scratch_free(TransformScratch *sc);
 
 /* The recipe of the options, or the data set's own. */

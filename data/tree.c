@@ -1,5 +1,5 @@
-/* data/tree.c -- see tree.h. The index is built once, at opening; the images of an archive's split are kept in memory
- * in their compressed form, since a gzip stream cannot be read at random. */
+/* data/tree.c -- see tree.h. The index is built once, at opening; the images of an archive's split
+ * are kept in memory in their compressed form, since a gzip stream cannot be read at random. */
 #include "data/tree.h"
 
 #include <dirent.h>
@@ -11,12 +11,13 @@
 #include "io/fs.h"
 #include "io/targz.h"
 
-#define DEPTH_MAX   8              /* folders below a class */
-#define BLOB_MAX    (4ull << 30)   /* compressed images kept of an archive */
-#define MEMBER_MAX  (256u << 20)
+#define DEPTH_MAX  8            /* folders below a class */
+#define BLOB_MAX   (4ull << 30) /* compressed images kept of an archive */
+#define MEMBER_MAX (256u << 20)
 
 static const char *const train_names[] = {"train", NULL}, *const val_names[] = {"val", NULL};
-static const char *const any_val[] = {"val", "valid", "test", NULL}, *const cinic_val[] = {"valid", "val", NULL};
+static const char *const any_val[] = {"val", "valid", "test", NULL}, *const cinic_val[] = {
+                                                                         "valid", "val", NULL};
 static const char *const cifar_val[] = {"test", "val", NULL};
 
 const TreeRule tree_any = {train_names, any_val, 0};
@@ -59,7 +60,8 @@ static void names_free(Names *s)
     free(s->v);
 }
 
-/* The i-th sub-folder to try for a split: the user's own name alone when he gave one that is not the default. */
+/* The i-th sub-folder to try for a split: the user's own name alone when he gave one that is not
+ * the default. */
 static const char *candidate(const TreeRule *r, const DataOpts *o, Split split, int i)
 {
     const char *given = split == SPLIT_TRAIN ? o->train_dir : o->val_dir;
@@ -126,21 +128,25 @@ static int add_files(Samples *s, const char *folder, int label, int depth, Err *
 {
     Names all = {0};
     int rc;
-    if (depth > DEPTH_MAX) return err_set(e, ERR_DATA, "%s: folders nested deeper than %d", folder, DEPTH_MAX);
+    if (depth > DEPTH_MAX)
+        return err_set(e, ERR_DATA, "%s: folders nested deeper than %d", folder, DEPTH_MAX);
     rc = list_folder(folder, &all, e);
     for (int i = 0; i < all.n && !rc; i++) {
         char *path = fs_join(folder, all.v[i]);
-        /* a name with an image's ending is taken for a file without asking the disk: sets have millions of them */
-        if (decode_known_name(all.v[i])) samples_add_file(s, path, label);
-        else if (fs_exists(path) == 2) rc = add_files(s, path, label, depth + 1, e);
+        /* a name with an image's ending is taken for a file without asking the disk: sets have
+         * millions of them */
+        if (decode_known_name(all.v[i]))
+            samples_add_file(s, path, label);
+        else if (fs_exists(path) == 2)
+            rc = add_files(s, path, label, depth + 1, e);
         free(path);
     }
     names_free(&all);
     return rc;
 }
 
-static int read_folder(Samples *s, Names *classes, const DataOpts *o, const TreeRule *r, const char *path, Split split,
-                       Err *e)
+static int read_folder(Samples *s, Names *classes, const DataOpts *o, const TreeRule *r,
+                       const char *path, Split split, Err *e)
 {
     Split other = split == SPLIT_TRAIN ? SPLIT_VAL : SPLIT_TRAIN;
     char *own = split_folder(r, o, path, split), *also = split_folder(r, o, path, other);
@@ -162,14 +168,15 @@ static int read_folder(Samples *s, Names *classes, const DataOpts *o, const Tree
 /* ---- in an archive ---- */
 
 /* Splits [dirs/]SPLIT/CLASS/.../FILE. Returns the number of the split's candidate, or -1. */
-static int match_member(const TreeRule *r, const DataOpts *o, Split split, const char *name, const char **class,
-                        size_t *class_len)
+static int match_member(const TreeRule *r, const DataOpts *o, Split split, const char *name,
+                        const char **class, size_t *class_len)
 {
     for (const char *p = name, *slash; (slash = strchr(p, '/')); p = slash + 1) {
         const char *want, *c = slash + 1, *end = strchr(c, '/');
         if (!end || end == c) return -1;
         for (int i = 0; (want = candidate(r, o, split, i)); i++) {
-            if (strlen(want) != (size_t)(slash - p) || memcmp(want, p, (size_t)(slash - p))) continue;
+            if (strlen(want) != (size_t)(slash - p) || memcmp(want, p, (size_t)(slash - p)))
+                continue;
             *class = c;
             *class_len = (size_t)(end - c);
             return i;
@@ -183,7 +190,8 @@ static int read_member(Targz *t, const TarMember *m, Samples *s, int label, Err 
     unsigned char *to;
     if (m->size > MEMBER_MAX || s->blob_len + m->size > BLOB_MAX)
         return err_set(e, ERR_DATA,
-                       "%s: member %s has %llu bytes; archives with more than 256 MiB an image or 4 GiB a split must be "
+                       "%s: member %s has %llu bytes; archives with more than 256 MiB an image or "
+                       "4 GiB a split must be "
                        "unpacked (dataset_dir then names the folder)",
                        s->archive, m->name, (unsigned long long)m->size);
     /* read in pieces: a false size must not cost more memory than the file has bytes */
@@ -199,8 +207,8 @@ static int read_member(Targz *t, const TarMember *m, Samples *s, int label, Err 
     return 0;
 }
 
-static int read_archive(Samples *s, Names *classes, const DataOpts *o, const TreeRule *r, const char *path, Split split,
-                        Err *e)
+static int read_archive(Samples *s, Names *classes, const DataOpts *o, const TreeRule *r,
+                        const char *path, Split split, Err *e)
 {
     Split other = split == SPLIT_TRAIN ? SPLIT_VAL : SPLIT_TRAIN;
     Targz *t = targz_open(path, e);
@@ -212,10 +220,12 @@ static int read_archive(Samples *s, Names *classes, const DataOpts *o, const Tre
         const char *class = NULL, *base = strrchr(m.name, '/');
         size_t len = 0;
         int which, label;
-        if (!m.file || !base || strstr(m.name, "/.") || !decode_known_name(base)) continue; /* hidden ones too */
+        if (!m.file || !base || strstr(m.name, "/.") || !decode_known_name(base))
+            continue; /* hidden ones too */
         which = match_member(r, o, split, m.name, &class, &len);
         if (which < 0) {
-            if (match_member(r, o, other, m.name, &class, &len) >= 0) names_add(classes, class, len);
+            if (match_member(r, o, other, m.name, &class, &len) >= 0)
+                names_add(classes, class, len);
             continue;
         }
         label = names_add(classes, class, len);
@@ -243,7 +253,8 @@ static int read_archive(Samples *s, Names *classes, const DataOpts *o, const Tre
     }
     names_sort(classes);
     for (int i = 0; i < order.n; i++) {
-        char **at = bsearch(&order.v[i], classes->v, (size_t)classes->n, sizeof(*classes->v), by_name);
+        char **at =
+            bsearch(&order.v[i], classes->v, (size_t)classes->n, sizeof(*classes->v), by_name);
         place[i] = (int)(at - classes->v);
     }
     for (uint32_t i = 0; i < s->n; i++) s->label[i] = place[s->label[i]];
@@ -288,10 +299,11 @@ int tree_open(Dataset *d, const DataOpts *o, const TreeRule *r, const char *path
     rc = decoder_find(o->decoder, &s->decoder, e);
     if (!rc) rc = (archive ? read_archive : read_folder)(s, &classes, o, r, d->where, d->split, e);
     if (!rc && !s->n)
-        rc = err_set(e, ERR_DATA, "%s: no .jpg, .jpeg or .png below %s/<class>/", path, candidate(r, o, d->split, 0));
+        rc = err_set(e, ERR_DATA, "%s: no .jpg, .jpeg or .png below %s/<class>/", path,
+                     candidate(r, o, d->split, 0));
     if (!rc && d->split == SPLIT_TRAIN && r->drop_train && s->n <= r->drop_train)
-        rc = err_set(e, ERR_DATA, "%s: %u training images, of which data set %s leaves out %u", path, s->n, d->def->name,
-                     r->drop_train);
+        rc = err_set(e, ERR_DATA, "%s: %u training images, of which data set %s leaves out %u",
+                     path, s->n, d->def->name, r->drop_train);
     if (!rc) {
         samples_sort(s);
         if (d->split == SPLIT_TRAIN && r->drop_train) drop_shuffled(s, r->drop_train, o->seed);

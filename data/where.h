@@ -5,13 +5,15 @@
 #include "data/data.h"
 
 /* Does this file (folder = false) or folder hold the wanted split? */
-typedef bool (*PlaceTest)(const DatasetDef *def, const DataOpts *o, const char *path, bool folder, Split split);
+typedef bool (*PlaceTest)(const DatasetDef *def, const DataOpts *o, const char *path, bool folder,
+                          Split split);
 
-/* dataset_dir itself, or one of def->places below it; without dataset_dir the places below $QRUN_DATA_DIR and below the
- * XDG data folder. The caller frees the path. NULL with ERR_DATA: what was looked for, where, and how to get it. */
+/* dataset_dir itself, or one of def->places below it; without dataset_dir the places below
+ * $QRUN_DATA_DIR and below the XDG data folder. The caller frees the path. NULL with ERR_DATA: what
+ * was looked for, where, and how to get it. */
 char *data_locate(const DatasetDef *def, const DataOpts *o, Split split, PlaceTest test, Err *e);
 
-bool is_archive(const char *name);             /* .tar.gz, .tgz, .tar */
+bool is_archive(const char *name); /* .tar.gz, .tgz, .tar */
 bool has_entry(const char *folder, const char *name);
 const char *split_name(Split split);
 

@@ -1,5 +1,5 @@
-/* test/data_files.h -- builds data set files by hand for test_data.c: gzip, tar, PNG, idx, CIFAR batches, and two small
- * JPEGs. Everything is written without the libraries under test. */
+/* test/data_files.h -- builds data set files by hand for test_data.c: gzip, tar, PNG, idx, CIFAR
+ * batches, and two small JPEGs. Everything is written without the libraries under test. */
 #ifndef TEST_DATA_FILES_H
 #define TEST_DATA_FILES_H
 
@@ -12,21 +12,29 @@
 #include "engine/mem.h"
 
 /* 16 x 16: red grows with x, green with y (16 a pixel), blue is 128. */
-static const char jpeg_rgb[] =
-    "ffd8ffdb0043000302020302020303030304030304050805050404050a070706080c0a0c0c0b0a0b0b0d0e12100d0e11"
-    "0e0b0b1016101113141515150c0f171816141812141514ffdb00430103040405040509050509140d0b0d141414141414"
-    "1414141414141414141414141414141414141414141414141414141414141414141414141414141414141414ffc00011"
-    "080010001003012200021101031101ffc4001500010100000000000000000000000000000708ffc40019100001050000"
-    "00000000000000000000000006072332a1ffc4001501010100000000000000000000000000000204ffc4001b11000201"
-    "050000000000000000000000000006220507313251ffda000c03010002110311003f0095528d4d21c19926d4d21c1892"
-    "6d4d21c19928d4d21c2bacb86641b6cfba4f87ffd9";
+static const char jpeg_rgb[] = "ffd8ffdb0043000302020302020303030304030304050805050404050a070706080"
+                               "c0a0c0c0b0a0b0b0d0e12100d0e11"
+                               "0e0b0b1016101113141515150c0f171816141812141514ffdb00430103040405040"
+                               "509050509140d0b0d141414141414"
+                               "1414141414141414141414141414141414141414141414141414141414141414141"
+                               "414141414141414141414ffc00011"
+                               "080010001003012200021101031101ffc4001500010100000000000000000000000"
+                               "000000708ffc40019100001050000"
+                               "00000000000000000000000006072332a1ffc400150101010000000000000000000"
+                               "0000000000204ffc4001b11000201"
+                               "050000000000000000000000000006220507313251ffda000c03010002110311003"
+                               "f0095528d4d21c19926d4d21c1892"
+                               "6d4d21c19928d4d21c2bacb86641b6cfba4f87ffd9";
 /* The same as inverted (Adobe) CMYK: cyan 16 x, magenta 16 y, yellow 100, black 40. */
-static const char jpeg_cmyk[] =
-    "ffd8ffee000e41646f626500640000000000ffdb0043000302020302020303030304030304050805050404050a070706"
-    "080c0a0c0c0b0a0b0b0d0e12100d0e110e0b0b1016101113141515150c0f171816141812141514ffc000140800100010"
-    "044311004d11005911004b1100ffc40017000101010100000000000000000000000000090807ffc4001a100100010500"
-    "0000000000000000000000000818446481a2ffda000e0443004d0059004b00003f00d7b24aeb6d7b52595d3a43742554"
-    "92bad952595d02aac92bada555496574095524aeb654965740ffd9";
+static const char jpeg_cmyk[] = "ffd8ffee000e41646f626500640000000000ffdb00430003020203020203030303"
+                                "04030304050805050404050a070706"
+                                "080c0a0c0c0b0a0b0b0d0e12100d0e110e0b0b1016101113141515150c0f171816"
+                                "141812141514ffc000140800100010"
+                                "044311004d11005911004b1100ffc4001700010101010000000000000000000000"
+                                "0000090807ffc4001a100100010500"
+                                "0000000000000000000000000818446481a2ffda000e0443004d0059004b00003f"
+                                "00d7b24aeb6d7b52595d3a43742554"
+                                "92bad952595d02aac92bada555496574095524aeb654965740ffd9";
 
 static void put_hex(Str *b, const char *hex)
 {
@@ -135,7 +143,8 @@ static void put_png(Str *b, int w, int h, int c)
     uint32_t s1 = 1, s2 = 0;
     for (int y = 0; y < h; y++) {
         put_int(&raw, 0, 1, true);
-        for (int i = 0; i < w * c; i++) put_int(&raw, (uint32_t)(i / c + 10 * y + 50 * (i % c)) & 255, 1, true);
+        for (int i = 0; i < w * c; i++)
+            put_int(&raw, (uint32_t)(i / c + 10 * y + 50 * (i % c)) & 255, 1, true);
     }
     for (size_t i = 0; i < raw.len; i++) {
         s1 = (s1 + (unsigned char)raw.s[i]) % 65521;
@@ -182,16 +191,19 @@ static void put_cifar_binary(Str *b, int n, int first, int classes)
 static void put_cifar_pickle(Str *b, int n, int first, int classes)
 {
     put_hex(b, "8002");
-    str_puts(b, "}(U\x04" "datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK");
+    str_puts(b, "}(U\x04"
+                "datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK");
     put_hex(b, "0085");
-    str_puts(b, "U\x01" "b");
+    str_puts(b, "U\x01"
+                "b");
     put_hex(b, "8752");
     str_puts(b, "(K\x01K");
     put_int(b, (uint32_t)n, 1, false);
     str_puts(b, "M");
     put_int(b, 3072, 2, false);
     put_hex(b, "86");
-    str_puts(b, "cnumpy\ndtype\nU\x02" "u1K");
+    str_puts(b, "cnumpy\ndtype\nU\x02"
+                "u1K");
     put_hex(b, "004b0187");
     str_puts(b, "R(K\x03U\x01|NNNJ");
     put_hex(b, "ffffffff4affffffff4b00");
@@ -201,7 +213,10 @@ static void put_cifar_pickle(Str *b, int n, int first, int classes)
     put_int(b, (uint32_t)n * 3072, 4, false);
     for (int r = 0; r < n; r++) put_planes(b, first + r);
     str_puts(b, "tb");
-    str_puts(b, classes == 100 ? "U\x0b" "fine_labels" : "U\x06" "labels");
+    str_puts(b, classes == 100 ? "U\x0b"
+                                 "fine_labels"
+                               : "U\x06"
+                                 "labels");
     str_puts(b, "](");
     for (int r = 0; r < n; r++) {
         str_puts(b, "K");
@@ -218,7 +233,8 @@ static void put_idx(Str *b, int ndim, const uint32_t *dim, unsigned step)
         put_int(b, dim[i], 4, true);
         n *= dim[i];
     }
-    for (size_t i = 0; i < n; i++) put_int(b, (uint32_t)(i * step % (ndim == 1 ? 10 : 256)), 1, true);
+    for (size_t i = 0; i < n; i++)
+        put_int(b, (uint32_t)(i * step % (ndim == 1 ? 10 : 256)), 1, true);
 }
 
 /* Writes and frees; folders on the way are made. */
@@ -234,7 +250,8 @@ static void save(const char *dir, const char *name, Str *b)
     }
     remove(path); /* writing over a file makes some file systems wait for the disk */
     f = fopen(path, "wb");
-    ASSERT(f && fwrite(b->s ? b->s : "", 1, b->len, f) == b->len && !fclose(f), "cannot write %s", path);
+    ASSERT(f && fwrite(b->s ? b->s : "", 1, b->len, f) == b->len && !fclose(f), "cannot write %s",
+           path);
     str_free(b);
 }
 

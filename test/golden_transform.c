@@ -1,4 +1,5 @@
-/* test/golden_transform.c -- see golden_transform.h. Kinds: resize, resized_crop, resize_short_center_crop. */
+/* test/golden_transform.c -- see golden_transform.h. Kinds: resize, resized_crop,
+ * resize_short_center_crop. */
 #include "test/golden_transform.h"
 
 #include <stdlib.h>
@@ -34,8 +35,10 @@ static int load(const Yaml *y, const char *where, const char *dir, Arena *a, Ima
     path = fs_join(dir, f->s);
     rc = npy_read(path, a, &t, &e);
     free(path);
-    if (rc) str_puts(why, e.msg);
-    else if (t.dtype != DT_U8 || t.ndim < 2 || t.ndim > 3) rc = -1, str_printf(why, "%s is no 8-bit image", f->s);
+    if (rc)
+        str_puts(why, e.msg);
+    else if (t.dtype != DT_U8 || t.ndim < 2 || t.ndim > 3)
+        rc = -1, str_printf(why, "%s is no 8-bit image", f->s);
     if (rc) return -1;
     *im = (Image){t.data, 0, t.dim[0], t.dim[1], t.ndim == 3 ? t.dim[2] : 1};
     return 0;
@@ -48,7 +51,8 @@ static void crop(const Image *im, int x, int y, int h, int w, Image *out)
     out->h = h, out->w = w, out->c = im->c;
     for (int i = 0; i < h; i++)
         memcpy(out->px + (size_t)i * (size_t)w * (size_t)im->c,
-               im->px + ((size_t)(y + i) * (size_t)im->w + (size_t)x) * (size_t)im->c, (size_t)w * (size_t)im->c);
+               im->px + ((size_t)(y + i) * (size_t)im->w + (size_t)x) * (size_t)im->c,
+               (size_t)w * (size_t)im->c);
 }
 
 static int run_resize(const Yaml *y, const Image *x, Image *out, Str *why)
@@ -65,7 +69,8 @@ static int run_resized_crop(const Yaml *y, const Image *x, Image *out, Str *why)
     if (param(y, "top", &top, why) || param(y, "left", &left, why) || param(y, "height", &h, why) ||
         param(y, "width", &w, why) || param(y, "size", &size, why))
         return -1;
-    if (top + h > x->h || left + w > x->w) return str_puts(why, "the box is not inside the image"), -1;
+    if (top + h > x->h || left + w > x->w)
+        return str_puts(why, "the box is not inside the image"), -1;
     image_resize(x, (const double[4]){left, top, left + w, top + h}, out, size, size);
     return 0;
 }
@@ -86,15 +91,17 @@ static int run_short_center(const Yaml *y, const Image *x, Image *out, Str *why)
 static const struct {
     const char *name;
     int (*run)(const Yaml *y, const Image *x, Image *out, Str *why);
-} kinds[] = {
-    {"resize", run_resize}, {"resized_crop", run_resized_crop}, {"resize_short_center_crop", run_short_center}};
+} kinds[] = {{"resize", run_resize},
+             {"resized_crop", run_resized_crop},
+             {"resize_short_center_crop", run_short_center}};
 
 static int compare(const Image *got, const Image *want, Str *why)
 {
     size_t n = (size_t)want->h * (size_t)want->w * (size_t)want->c, wrong = 0, first = 0;
     int worst = 0;
     if (got->h != want->h || got->w != want->w || got->c != want->c) {
-        str_printf(why, "shape %dx%dx%d, expected %dx%dx%d", got->h, got->w, got->c, want->h, want->w, want->c);
+        str_printf(why, "shape %dx%dx%d, expected %dx%dx%d", got->h, got->w, got->c, want->h,
+                   want->w, want->c);
         return 0;
     }
     for (size_t i = 0; i < n; i++) {
@@ -103,8 +110,8 @@ static int compare(const Image *got, const Image *want, Str *why)
         if (d > worst) worst = d;
     }
     if (!wrong) return 1;
-    str_printf(why, "y[%zu] is %d, expected %d; %zu of %zu differ, by up to %d", first, got->px[first], want->px[first], wrong,
-               n, worst);
+    str_printf(why, "y[%zu] is %d, expected %d; %zu of %zu differ, by up to %d", first,
+               got->px[first], want->px[first], wrong, n, worst);
     return 0;
 }
 

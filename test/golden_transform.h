@@ -4,7 +4,8 @@
 
 #include "io/yaml.h"
 
-/* Runs the case `y`, whose arrays lie in `dir`: 1 passed, 0 failed, -1 skipped; the reason goes to `why`. */
+/* Runs the case `y`, whose arrays lie in `dir`: 1 passed, 0 failed, -1 skipped; the reason goes to
+ * `why`. */
 int golden_transform_case(const Yaml *y, const char *dir, Str *why);
 
 #endif

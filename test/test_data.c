@@ -1,5 +1,5 @@
-/* test/test_data.c -- data sets, transforms, loader. Files are made by hand in a temporary folder; what needs real images
- * reads $QRUN_DATA_DIR and is skipped without it. */
+/* test/test_data.c -- data sets, transforms, loader. Files are made by hand in a temporary folder;
+ * what needs real images reads $QRUN_DATA_DIR and is skipped without it. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -38,8 +38,15 @@ static char *at(const char *name) /* path of a test file, good for eight more ca
 
 static DataOpts opts(const char *dataset, const char *where)
 {
-    return (DataOpts){.dataset = dataset, .dataset_dir = where, .train_dir = "train", .val_dir = "val", .seed = 7,
-                      .on_bad_image = "fail", .shuffle = true, .data_loader_workers = 2, .synth_noise = -1};
+    return (DataOpts){.dataset = dataset,
+                      .dataset_dir = where,
+                      .train_dir = "train",
+                      .val_dir = "val",
+                      .seed = 7,
+                      .on_bad_image = "fail",
+                      .shuffle = true,
+                      .data_loader_workers = 2,
+                      .synth_noise = -1};
 }
 
 /* The message must be one of ours: the kind, naming the file, saying `what`. */
@@ -47,10 +54,12 @@ static void expect_error(int rc, const Err *e, ErrKind kind, const char *file, c
 {
     if (rc >= 0) fail_msg("no error where '%s' was expected of %s", what, file);
     if (e->kind != kind) fail_msg("kind %d, expected %d: %s", e->kind, kind, e->msg);
-    if (!strstr(e->msg, file) || !strstr(e->msg, what)) fail_msg("'%s' does not name '%s' and '%s'", e->msg, file, what);
+    if (!strstr(e->msg, file) || !strstr(e->msg, what))
+        fail_msg("'%s' does not name '%s' and '%s'", e->msg, file, what);
 }
 
-static void open_fails(const DataOpts *o, Split split, ErrKind kind, const char *file, const char *what)
+static void open_fails(const DataOpts *o, Split split, ErrKind kind, const char *file,
+                       const char *what)
 {
     Dataset d;
     Err e = {0};
@@ -75,12 +84,13 @@ static void check_cifar(const DataOpts *o, Split split, uint32_t count, int firs
     assert_int_equal(d.classes, classes);
     for (uint32_t r = 0; r < count; r++) {
         assert_int_equal(d.def->get(&d, r, &im, &label, &e), 0);
-        if (label != (first + (int)r) % classes) fail_msg("record %u: label %d, expected %d", r, label, (first + (int)r) % classes);
+        if (label != (first + (int)r) % classes)
+            fail_msg("record %u: label %d, expected %d", r, label, (first + (int)r) % classes);
         for (int i = 0; i < 1024; i++)
             for (int c = 0; c < 3; c++)
                 if (im.px[3 * i + c] != cifar_pixel(first + (int)r, c, i))
-                    fail_msg("record %u pixel %d channel %d is %d, expected %d", r, i, c, im.px[3 * i + c],
-                             cifar_pixel(first + (int)r, c, i));
+                    fail_msg("record %u pixel %d channel %d is %d, expected %d", r, i, c,
+                             im.px[3 * i + c], cifar_pixel(first + (int)r, c, i));
     }
     free(im.px);
     dataset_close(&d);
@@ -90,9 +100,10 @@ static void check_cifar(const DataOpts *o, Split split, uint32_t count, int firs
 
 static void test_golden(void **state)
 {
-    static const char *const cases[] = {
-        "crop_down",   "crop_up",          "resize_big_factor", "resize_down", "resize_grey", "resize_mixed",
-        "resize_same", "resize_one_pixel", "resize_up",         "val_landscape", "val_odd",   "val_portrait"};
+    static const char *const cases[] = {"crop_down",     "crop_up",          "resize_big_factor",
+                                        "resize_down",   "resize_grey",      "resize_mixed",
+                                        "resize_same",   "resize_one_pixel", "resize_up",
+                                        "val_landscape", "val_odd",          "val_portrait"};
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         Arena a = {0};
@@ -101,7 +112,8 @@ static void test_golden(void **state)
         char *path = xasprintf("test/golden/transforms/%s.yml", cases[i]);
         Yaml *y = yaml_read(&a, path, &e);
         if (!y) fail_msg("%s", e.msg);
-        if (golden_transform_case(y, "test/golden/transforms", &why) != 1) fail_msg("%s: %s", cases[i], why.s);
+        if (golden_transform_case(y, "test/golden/transforms", &why) != 1)
+            fail_msg("%s: %s", cases[i], why.s);
         free(path);
         str_free(&why);
         arena_free(&a);
@@ -118,7 +130,8 @@ static void test_recipes(void **state)
         assert_true(strlen(recipe_doc(r)) > 0);
     }
     for (size_t i = 0; datasets[i]; i++)
-        if (!recipe_find(datasets[i]->recipe)) fail_msg("data set '%s' has no recipe", datasets[i]->name);
+        if (!recipe_find(datasets[i]->recipe))
+            fail_msg("data set '%s' has no recipe", datasets[i]->name);
     assert_null(recipe_find("cifar1"));
     assert_ptr_equal(dataset_find("CIFAR10"), dataset_find("cifar10"));
     assert_ptr_equal(dataset_find("imagefolder"), dataset_find("folder"));
@@ -138,36 +151,43 @@ static void test_normalise(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(px); i++) px[i] = (unsigned char)(i * 7);
     assert_int_equal(data_input_shape(&o, &s, &classes, &e), 0);
-    assert_int_equal(s.c, 3), assert_int_equal(s.h, 32), assert_int_equal(s.w, 32), assert_int_equal(classes, 10);
-    assert_int_equal(transform_apply(recipe_find("apot_cifar"), &o, SPLIT_VAL, &s, 0, 0, &im, out, &e), 0);
+    assert_int_equal(s.c, 3), assert_int_equal(s.h, 32), assert_int_equal(s.w, 32),
+        assert_int_equal(classes, 10);
+    assert_int_equal(
+        transform_apply(recipe_find("apot_cifar"), &o, SPLIT_VAL, &s, 0, 0, &im, out, &e), 0);
     for (size_t i = 0; i < sizeof(px); i++) {
         static const float mean[3] = {0.491f, 0.482f, 0.447f}, std[3] = {0.247f, 0.243f, 0.262f};
         float want = ((float)px[i] / 255.0f - mean[i % 3]) / std[i % 3];
-        if (memcmp(&out[i], &want, sizeof(want))) fail_msg("[%zu] %.9g, expected %.9g", i, (double)out[i], (double)want);
+        if (memcmp(&out[i], &want, sizeof(want)))
+            fail_msg("[%zu] %.9g, expected %.9g", i, (double)out[i], (double)want);
     }
     o.input = "k256";
     assert_int_equal(data_input_shape(&o, &s, &classes, &e), 0);
-    assert_int_equal(transform_apply(recipe_find("cifar"), &o, SPLIT_VAL, &s, 0, 0, &im, out, &e), 0);
+    assert_int_equal(transform_apply(recipe_find("cifar"), &o, SPLIT_VAL, &s, 0, 0, &im, out, &e),
+                     0);
     for (size_t i = 0; i < sizeof(px); i++) assert_true(out[i] == (float)px[i] / 256.0f);
     o.input = "byte";
-    assert_int_equal(transform_apply(recipe_find("cifar"), &o, SPLIT_VAL, &s, 0, 0, &im, out, &e), 0);
+    assert_int_equal(transform_apply(recipe_find("cifar"), &o, SPLIT_VAL, &s, 0, 0, &im, out, &e),
+                     0);
     for (size_t i = 0; i < sizeof(px); i++) assert_true(out[i] == (float)px[i]);
     o.input = "bytes";
     expect_error(data_input_shape(&o, &s, &classes, &e), &e, ERR_CONFIG, "input", "bytes");
     o.input = "";
     o.data_transforms = "apot_cifer";
-    expect_error(data_input_shape(&o, &s, &classes, &e), &e, ERR_CONFIG, "data_transforms", "did you mean 'apot_cifar'");
+    expect_error(data_input_shape(&o, &s, &classes, &e), &e, ERR_CONFIG, "data_transforms",
+                 "did you mean 'apot_cifar'");
     o.data_transforms = "";
     o.nmean = 2;
     expect_error(data_input_shape(&o, &s, &classes, &e), &e, ERR_CONFIG, "mean", "2 values");
     o.nmean = 0;
     o.image_size = 28;
     assert_int_equal(data_input_shape(&o, &s, &classes, &e), 0);
-    expect_error(transform_apply(recipe_find("cifar"), &o, SPLIT_VAL, &s, 0, 0, &im, out, &e), &e, ERR_DATA, "32 x 32",
-                 "28 x 28");
+    expect_error(transform_apply(recipe_find("cifar"), &o, SPLIT_VAL, &s, 0, 0, &im, out, &e), &e,
+                 ERR_DATA, "32 x 32", "28 x 28");
 }
 
-/* Over many samples: every crop corner and both mirrorings come up, and each output is that crop exactly. */
+/* Over many samples: every crop corner and both mirrorings come up, and each output is that crop
+ * exactly. */
 static void crops_of(const char *recipe, bool reflect)
 {
     unsigned char px[32 * 32];
@@ -187,7 +207,8 @@ static void crops_of(const char *recipe, bool reflect)
     }
     for (uint32_t k = 0; k < 3000; k++) {
         int hits = 0;
-        assert_int_equal(transform_apply(recipe_find(recipe), &o, SPLIT_TRAIN, &s, 3, k, &im, out, &e), 0);
+        assert_int_equal(
+            transform_apply(recipe_find(recipe), &o, SPLIT_TRAIN, &s, 3, k, &im, out, &e), 0);
         for (int v = 0; v < 162 && !hits; v++) {
             int dy = v / 18 - 4, dx = v / 2 % 9 - 4, flip = v & 1, ok = 1;
             for (int i = 0; i < 1024 && ok; i++) {
@@ -198,7 +219,8 @@ static void crops_of(const char *recipe, bool reflect)
                     x = x < 0 ? -x : x > 31 ? 62 - x : x;
                     in = true;
                 }
-                ok = out[3 * i] == (in ? (float)px[32 * y + x] : 0.0f) && out[3 * i + 2] == out[3 * i];
+                ok = out[3 * i] == (in ? (float)px[32 * y + x] : 0.0f) &&
+                     out[3 * i + 2] == out[3 * i];
             }
             if (!ok) continue;
             hits = 1;
@@ -218,7 +240,8 @@ static void test_crops(void **state)
     crops_of("keyword_cifar", true);
 }
 
-/* Switching jitter and lighting on must not move the crop; both change colours only a little, and repeatably. */
+/* Switching jitter and lighting on must not move the crop; both change colours only a little, and
+ * repeatably. */
 static void test_streams(void **state)
 {
     DataOpts o = opts("fake", "");
@@ -232,15 +255,22 @@ static void test_streams(void **state)
     (void)state;
     im.h = 90, im.w = 120, im.c = 3;
     im.px = xmalloc(90 * 120 * 3);
-    for (int i = 0; i < 90 * 120 * 3; i++) im.px[i] = (unsigned char)(128 + 90 * sin(i / 3 % 120 * 0.11) * cos(i / 360 * 0.2));
+    for (int i = 0; i < 90 * 120 * 3; i++)
+        im.px[i] = (unsigned char)(128 + 90 * sin(i / 3 % 120 * 0.11) * cos(i / 360 * 0.2));
     o.image_size = 64;
     o.input = "byte";
     assert_int_equal(data_input_shape(&o, &s, &classes, &e), 0);
     a = xmalloc(n * sizeof(*a)), b = xmalloc(n * sizeof(*b)), c = xmalloc(n * sizeof(*c));
     for (uint32_t k = 0; k < 20; k++) {
-        assert_int_equal(transform_apply(recipe_find("keyword_imagenet"), &o, SPLIT_TRAIN, &s, 1, k, &im, a, &e), 0);
-        assert_int_equal(transform_apply(recipe_find("keyword_imagenet_augment"), &o, SPLIT_TRAIN, &s, 1, k, &im, b, &e), 0);
-        assert_int_equal(transform_apply(recipe_find("keyword_imagenet_augment"), &o, SPLIT_TRAIN, &s, 1, k, &im, c, &e), 0);
+        assert_int_equal(
+            transform_apply(recipe_find("keyword_imagenet"), &o, SPLIT_TRAIN, &s, 1, k, &im, a, &e),
+            0);
+        assert_int_equal(transform_apply(recipe_find("keyword_imagenet_augment"), &o, SPLIT_TRAIN,
+                                         &s, 1, k, &im, b, &e),
+                         0);
+        assert_int_equal(transform_apply(recipe_find("keyword_imagenet_augment"), &o, SPLIT_TRAIN,
+                                         &s, 1, k, &im, c, &e),
+                         0);
         assert_memory_equal(b, c, n * sizeof(*b));
         assert_memory_not_equal(a, b, n * sizeof(*a));
         corr = va = vb = ma = mb = 0;
@@ -251,10 +281,13 @@ static void test_streams(void **state)
             va += ((double)a[i] - ma) * ((double)a[i] - ma);
             vb += ((double)b[i] - mb) * ((double)b[i] - mb);
         }
-        if (corr / sqrt(va * vb) < 0.9) fail_msg("sample %u: correlation %.3f: another crop", k, corr / sqrt(va * vb));
+        if (corr / sqrt(va * vb) < 0.9)
+            fail_msg("sample %u: correlation %.3f: another crop", k, corr / sqrt(va * vb));
     }
-    assert_int_equal(transform_apply(recipe_find("keyword_dali"), &o, SPLIT_TRAIN, &s, 1, 1, &im, a, &e), 0);
-    assert_int_equal(transform_apply(recipe_find("apot_imagenet"), &o, SPLIT_TRAIN, &s, 1, 1, &im, a, &e), 0);
+    assert_int_equal(
+        transform_apply(recipe_find("keyword_dali"), &o, SPLIT_TRAIN, &s, 1, 1, &im, a, &e), 0);
+    assert_int_equal(
+        transform_apply(recipe_find("apot_imagenet"), &o, SPLIT_TRAIN, &s, 1, 1, &im, a, &e), 0);
     free(a), free(b), free(c), free(im.px);
 }
 
@@ -283,7 +316,8 @@ static void run_epoch(Loader *l, const InputShape *s, Trace *t)
         hash_bytes(&t->hash, b->index, (size_t)b->n * sizeof(*b->index));
         assert_int_equal(b->number, t->batches % loader_batches(l));
         for (int i = b->n; i < b->size; i++) assert_int_equal(b->label[i], -1);
-        for (size_t i = len * (size_t)b->n; i < len * (size_t)b->size; i++) assert_true(b->x[i] == 0);
+        for (size_t i = len * (size_t)b->n; i < len * (size_t)b->size; i++)
+            assert_true(b->x[i] == 0);
         t->batches++;
         t->samples += b->n;
     }
@@ -323,7 +357,8 @@ static void test_determinism(void **state)
         assert_int_equal(v.samples, 1000 - 13 * 48);
         if (!i) first = t.hash, later = v.hash;
         assert_true(t.hash != u.hash);
-        if (t.hash != first || v.hash != later) fail_msg("%d workers give other batches than %d", workers[i], workers[0]);
+        if (t.hash != first || v.hash != later)
+            fail_msg("%d workers give other batches than %d", workers[i], workers[0]);
         expect_error(loader_seek(l, 5, 22, &e), &e, ERR_DATA, "batch 22", "21");
         loader_close(l);
     }
@@ -365,7 +400,8 @@ static void test_interrupt(void **state)
 /* ---- synthetic set ---- */
 
 /* Softmax regression on pixels; the best test accuracy it reaches over the epochs. */
-static double linear_accuracy(const Dataset *train, const Dataset *val, const DataOpts *o, const InputShape *s, double *fit)
+static double linear_accuracy(const Dataset *train, const Dataset *val, const DataOpts *o,
+                              const InputShape *s, double *fit)
 {
     enum { IN = 3072, OUT = 10 };
     float *w = xcalloc((IN + 1) * OUT, sizeof(*w)), lr = 0.002f;
@@ -373,7 +409,8 @@ static double linear_accuracy(const Dataset *train, const Dataset *val, const Da
     Err e;
     for (uint64_t epoch = 0; epoch < 12; epoch++, lr *= 0.75f) {
         for (int phase = 0; phase < 2; phase++) {
-            Loader *l = loader_open(phase ? val : train, o, s, phase ? SPLIT_VAL : SPLIT_TRAIN, 20, &e);
+            Loader *l =
+                loader_open(phase ? val : train, o, s, phase ? SPLIT_VAL : SPLIT_TRAIN, 20, &e);
             const Batch *b;
             int64_t right = 0, n = 0;
             assert_int_equal(loader_seek(l, phase ? 0 : epoch, 0, &e), 0);
@@ -396,15 +433,18 @@ static double linear_accuracy(const Dataset *train, const Dataset *val, const Da
                     if (phase) continue;
                     for (int k = 0; k < OUT; k++) sum += z[k] = expf(z[k] - top);
                     for (int k = 0; k < OUT; k++) {
-                        float g = lr * (z[k] / sum - (k == b->label[i] ? 1.0f : 0.0f)), *wk = w + (size_t)k * (IN + 1);
+                        float g = lr * (z[k] / sum - (k == b->label[i] ? 1.0f : 0.0f)),
+                              *wk = w + (size_t)k * (IN + 1);
                         for (int j = 0; j < IN; j++) wk[j] -= g * x[j];
                         wk[IN] -= g;
                     }
                 }
             }
             loader_close(l);
-            if (!phase) *fit = (double)right / (double)n;
-            else if ((double)right / (double)n > best) best = (double)right / (double)n;
+            if (!phase)
+                *fit = (double)right / (double)n;
+            else if ((double)right / (double)n > best)
+                best = (double)right / (double)n;
         }
     }
     free(w);
@@ -438,10 +478,13 @@ static void test_synthetic(void **state)
     }
     sum /= 3072.0 * val.count;
     for (int k = 0; k < 10; k++) assert_int_equal(per_class[k], 100);
-    printf("synthetic: mean %.1f, deviation %.1f\n", sum, sqrt(sq / (3072.0 * val.count) - sum * sum));
+    printf("synthetic: mean %.1f, deviation %.1f\n", sum,
+           sqrt(sq / (3072.0 * val.count) - sum * sum));
     assert_true(sum > 115 && sum < 140);
     acc = linear_accuracy(&train, &val, &o, &s, &fit);
-    printf("synthetic: a linear classifier reaches %.1f %% (%.1f %% of the images it is trained on)\n", 100 * acc, 100 * fit);
+    printf(
+        "synthetic: a linear classifier reaches %.1f %% (%.1f %% of the images it is trained on)\n",
+        100 * acc, 100 * fit);
     assert_true(fit > 0.3); /* it does learn what there is to learn */
     if (acc >= 0.6) fail_msg("a linear classifier reaches %.1f %%: the set is trivial", 100 * acc);
     free(a.px), free(b.px);
@@ -477,8 +520,10 @@ static void save_cifar(const char *folder, bool pickle, int per_batch)
         Str b = {0};
         char name[80];
         (pickle ? put_cifar_pickle : put_cifar_binary)(&b, per_batch, i * per_batch, 10);
-        if (i < 5) snprintf(name, sizeof(name), "%s/data_batch_%d%s", folder, i + 1, pickle ? "" : ".bin");
-        else snprintf(name, sizeof(name), "%s/test_batch%s", folder, pickle ? "" : ".bin");
+        if (i < 5)
+            snprintf(name, sizeof(name), "%s/data_batch_%d%s", folder, i + 1, pickle ? "" : ".bin");
+        else
+            snprintf(name, sizeof(name), "%s/test_batch%s", folder, pickle ? "" : ".bin");
         save(dir, name, &b);
     }
 }
@@ -493,8 +538,10 @@ static void cifar_tar(Str *tar, bool pickle)
         Str b = {0};
         char name[80];
         (pickle ? put_cifar_pickle : put_cifar_binary)(&b, 3, i * 3, 10);
-        if (i < 5) snprintf(name, sizeof(name), "./cifar/data_batch_%d%s", i + 1, pickle ? "" : ".bin");
-        else snprintf(name, sizeof(name), "cifar/test_batch%s", pickle ? "" : ".bin");
+        if (i < 5)
+            snprintf(name, sizeof(name), "./cifar/data_batch_%d%s", i + 1, pickle ? "" : ".bin");
+        else
+            snprintf(name, sizeof(name), "cifar/test_batch%s", pickle ? "" : ".bin");
         tar_member(tar, name, '0', b.s, b.len);
         str_free(&b);
     }
@@ -555,11 +602,13 @@ static void test_cifar_damage(void **state)
     put_cifar_binary(&b, 3, 0, 10);
     b.s[3073] = 10;
     save(dir, "bad/test_batch.bin", &b);
-    open_fails(&o, SPLIT_VAL, ERR_DATA, "bad/test_batch.bin", "record 1 has label 10; CIFAR-10 has 0..9");
+    open_fails(&o, SPLIT_VAL, ERR_DATA, "bad/test_batch.bin",
+               "record 1 has label 10; CIFAR-10 has 0..9");
     put_cifar_binary(&b, 3, 0, 10);
     save(dir, "bad/data_batch_1.bin", &b);
     open_fails(&o, SPLIT_TRAIN, ERR_DATA, "bad/data_batch_2.bin", "No such file");
-    /* every cut and every flipped bit of a pickle's frame: refused, or read as it says; never a crash */
+    /* every cut and every flipped bit of a pickle's frame: refused, or read as it says; never a
+     * crash */
     o.dataset_dir = at("badpy");
     put_cifar_pickle(&good, 2, 0, 10);
     for (size_t cut = 0; cut < good.len; cut += cut < 200 || cut + 40 > good.len ? 1 : 397) {
@@ -574,8 +623,10 @@ static void test_cifar_damage(void **state)
         str_putn(&b, good.s, good.len);
         b.s[i] ^= (char)(1 << bit % 8);
         save(dir, "badpy/test_batch", &b);
-        if (dataset_open(&d, &o, SPLIT_VAL, &e)) expect_error(-1, &e, ERR_DATA, "badpy/test_batch", ":");
-        else dataset_close(&d);
+        if (dataset_open(&d, &o, SPLIT_VAL, &e))
+            expect_error(-1, &e, ERR_DATA, "badpy/test_batch", ":");
+        else
+            dataset_close(&d);
     }
     str_free(&good);
 }
@@ -653,19 +704,24 @@ static void test_targz_damage(void **state)
     for (size_t cut = 0; cut < z.len; cut += 13) { /* any cut of the compressed file */
         str_putn(&b, z.s, cut);
         save(dir, "cut.tar.gz", &b);
-        expect_error(walk(at("cut.tar.gz"), &e), &e, ERR_DATA, "cut.tar.gz", cut < 10 ? "archive" : "damaged");
+        expect_error(walk(at("cut.tar.gz"), &e), &e, ERR_DATA, "cut.tar.gz",
+                     cut < 10 ? "archive" : "damaged");
     }
-    for (size_t cut = 0; cut < tar.len - 512; cut += 37) { /* and of the plain one, up to the end mark */
+    for (size_t cut = 0; cut < tar.len - 512;
+         cut += 37) { /* and of the plain one, up to the end mark */
         str_putn(&b, tar.s, cut);
         save(dir, "cut.tar", &b);
         expect_error(walk(at("cut.tar"), &e), &e, ERR_DATA, "cut.tar", "damaged");
     }
-    for (size_t bit = 0; bit < 8 * z.len; bit += 5) { /* any flipped bit but those of the gzip header's time stamp ... */
+    for (size_t bit = 0; bit < 8 * z.len;
+         bit += 5) { /* any flipped bit but those of the gzip header's time stamp ... */
         str_putn(&b, z.s, z.len);
         b.s[bit / 8] ^= (char)(1 << bit % 8);
         save(dir, "flip.tar.gz", &b);
-        if (!walk(at("flip.tar.gz"), &e)) undetected++;
-        else expect_error(-1, &e, ERR_DATA, "flip.tar.gz", "");
+        if (!walk(at("flip.tar.gz"), &e))
+            undetected++;
+        else
+            expect_error(-1, &e, ERR_DATA, "flip.tar.gz", "");
     }
     if (undetected > 12) fail_msg("%d flipped bits went unnoticed", undetected);
     b.len = 0;
@@ -707,7 +763,8 @@ static void test_targz_damage(void **state)
 
 static void test_mnist(void **state)
 {
-    static const uint32_t idim[] = {20, 28, 28}, ldim[] = {20}, other[] = {19}, big[] = {20, 28, 0x10000000};
+    static const uint32_t idim[] = {20, 28, 28}, ldim[] = {20}, other[] = {19},
+                          big[] = {20, 28, 0x10000000};
     DataOpts o = opts("mnist", at("mnist"));
     Dataset d;
     Image im = {0};
@@ -786,7 +843,8 @@ static void test_decode(void **state)
         }
         if (worst > 16) fail_msg("decoder %d: %d away from what was encoded", dec, worst);
         for (size_t cut = 0; cut + 1 < b.len; cut++)
-            expect_error(decode_image(b.s, cut, (Decoder)dec, "a.jpg", &im, &e), &e, ERR_DATA, "a.jpg", "");
+            expect_error(decode_image(b.s, cut, (Decoder)dec, "a.jpg", &im, &e), &e, ERR_DATA,
+                         "a.jpg", "");
         for (size_t bit = 0; bit < 8 * b.len; bit++) { /* never a crash; a message names the file */
             str_putn(&half, b.s, b.len);
             half.s[bit / 8] ^= (char)(1 << bit % 8);
@@ -803,7 +861,8 @@ static void test_decode(void **state)
         int ink[3] = {i % 16 * 16, i / 16 * 16, 100};
         for (int c = 0; c < 3; c++) {
             int want = 215 - ink[c] * 215 / 255;
-            if (abs(im.px[3 * i + c] - want) > 12) fail_msg("cmyk pixel %d channel %d: %d, about %d", i, c, im.px[3 * i + c], want);
+            if (abs(im.px[3 * i + c] - want) > 12)
+                fail_msg("cmyk pixel %d channel %d: %d, about %d", i, c, im.px[3 * i + c], want);
         }
     }
 #endif
@@ -813,24 +872,31 @@ static void test_decode(void **state)
         if (decode_image(b.s, b.len, DECODER_AUTO, "a.png", &im, &e)) fail_msg("%s", e.msg);
         assert_true(im.h == 5 && im.w == 9 && im.c == 3);
         for (int i = 0; i < 45; i++)
-            for (int k = 0; k < 3; k++) assert_int_equal(im.px[3 * i + k], (i % 9 + 10 * (i / 9) + (c == 1 ? 0 : 50 * k)) & 255);
+            for (int k = 0; k < 3; k++)
+                assert_int_equal(im.px[3 * i + k],
+                                 (i % 9 + 10 * (i / 9) + (c == 1 ? 0 : 50 * k)) & 255);
         for (size_t cut = 0; cut + 16 < b.len; cut++)
-            expect_error(decode_image(b.s, cut, DECODER_AUTO, "a.png", &im, &e), &e, ERR_DATA, "a.png", "");
+            expect_error(decode_image(b.s, cut, DECODER_AUTO, "a.png", &im, &e), &e, ERR_DATA,
+                         "a.png", "");
     }
-    expect_error(decode_image("GIF89a..", 8, DECODER_AUTO, "a.gif", &im, &e), &e, ERR_DATA, "a.gif", "neither JPEG nor PNG");
+    expect_error(decode_image("GIF89a..", 8, DECODER_AUTO, "a.gif", &im, &e), &e, ERR_DATA, "a.gif",
+                 "neither JPEG nor PNG");
     free(im.px), str_free(&b), str_free(&half);
 }
 
 static void put_image(Str *b, const char *name, int side)
 {
-    if (str_ends(name, ".jpg")) put_hex(b, jpeg_rgb);
-    else put_png(b, side, side, 3);
+    if (str_ends(name, ".jpg"))
+        put_hex(b, jpeg_rgb);
+    else
+        put_png(b, side, side, 3);
 }
 
 /* train/{ant,bee,cat}, val/{bee,cat}: classes are numbered over both. */
 static const char *const tree_files[] = {
-    "train/bee/2.jpg", "train/bee/10.jpg",  "train/ant/x.png", "train/cat/deep/a.png", "train/cat/b.PNG",
-    "val/bee/v.jpg",   "val/cat/w.png",     "train/ant/notes.txt", "train/.hidden/h.jpg", "train/bee/.2.jpg"};
+    "train/bee/2.jpg",     "train/bee/10.jpg", "train/ant/x.png", "train/cat/deep/a.png",
+    "train/cat/b.PNG",     "val/bee/v.jpg",    "val/cat/w.png",   "train/ant/notes.txt",
+    "train/.hidden/h.jpg", "train/bee/.2.jpg"};
 
 static void check_tree(const char *where)
 {
@@ -861,7 +927,8 @@ static void check_tree(const char *where)
     open_fails(&o, SPLIT_TRAIN, ERR_CONFIG, "num_classes: 2", "3 classes");
     o.num_classes = 0;
     o.val_dir = "nowhere";
-    open_fails(&o, SPLIT_VAL, ERR_DATA, where, str_ends(where, ".gz") ? "nowhere/<class>" : "validation images");
+    open_fails(&o, SPLIT_VAL, ERR_DATA, where,
+               str_ends(where, ".gz") ? "nowhere/<class>" : "validation images");
     o.val_dir = "train";
     open_ok(&d, &o, SPLIT_VAL);
     assert_int_equal(d.count, 5);
@@ -890,7 +957,8 @@ static void test_tree(void **state)
     check_tree(at("tree.tar.gz"));
 }
 
-/* A bad image among good ones: fail names it, at its batch and not before; skip counts it and goes on. */
+/* A bad image among good ones: fail names it, at its batch and not before; skip counts it and goes
+ * on. */
 static void test_bad_images(void **state)
 {
     DataOpts o;
@@ -901,7 +969,8 @@ static void test_bad_images(void **state)
     for (int i = 0; i < 40; i++) {
         Str b = {0};
         char name[100];
-        snprintf(name, sizeof(name), "mixed/%s/%c/%02d.png", i < 30 ? "train" : "val", 'a' + i % 2, i);
+        snprintf(name, sizeof(name), "mixed/%s/%c/%02d.png", i < 30 ? "train" : "val", 'a' + i % 2,
+                 i);
         put_png(&b, i == 3 ? 90 : 80, 80, 3); /* large enough not to be decoded at opening */
         if (i == 7 || i == 12 || i == 33) b.len = 300;
         save(dir, name, &b);
@@ -922,10 +991,13 @@ static void test_bad_images(void **state)
             o.on_bad_image = "fail";
             open_ok(&d, &o, (Split)split);
             l = loader_open(&d, &o, &s, (Split)split, 5, &e);
-            if (split == SPLIT_TRAIN) { /* order: a/00 02 .. 28, b/01 03 ..: 12 is sample 6, in the second batch */
+            if (split == SPLIT_TRAIN) { /* order: a/00 02 .. 28, b/01 03 ..: 12 is sample 6, in the
+                                           second batch */
                 assert_int_equal(loader_next(l, &b, &e), 1);
-                expect_error(loader_next(l, &b, &e), &e, ERR_DATA, "mixed/train/a/12.png", "damaged PNG");
-                expect_error(loader_next(l, &b, &e), &e, ERR_DATA, "mixed/train/a/12.png", "damaged PNG");
+                expect_error(loader_next(l, &b, &e), &e, ERR_DATA, "mixed/train/a/12.png",
+                             "damaged PNG");
+                expect_error(loader_next(l, &b, &e), &e, ERR_DATA, "mixed/train/a/12.png",
+                             "damaged PNG");
                 assert_int_equal(loader_seek(l, 1, 2, &e), 0);
                 assert_int_equal(loader_next(l, &b, &e), 1);
             }
@@ -937,7 +1009,8 @@ static void test_bad_images(void **state)
                 hash_bytes(&t.hash, b->x, (size_t)b->size * 32 * 32 * 3 * sizeof(float));
                 hash_bytes(&t.hash, b->index, (size_t)b->n * sizeof(*b->index));
                 t.samples += b->n;
-                if (split == SPLIT_TRAIN && b->number == 1) assert_int_equal(b->index[1], 7); /* 6 is bad, 7 is next */
+                if (split == SPLIT_TRAIN && b->number == 1)
+                    assert_int_equal(b->index[1], 7); /* 6 is bad, 7 is next */
             }
             assert_int_equal(t.samples, split == SPLIT_TRAIN ? 30 : 9);
             assert_int_equal(loader_bad_images(l), split == SPLIT_TRAIN ? 2 : 1);
@@ -963,7 +1036,8 @@ static void test_bad_images(void **state)
     int label;
     open_ok(&d, &o, SPLIT_TRAIN);
     assert_int_equal(d.def->get(&d, 0, &im, &label, &e), 0);
-    expect_error(d.def->get(&d, 1, &im, &label, &e), &e, ERR_DATA, "small/train/a/2.png", "damaged PNG");
+    expect_error(d.def->get(&d, 1, &im, &label, &e), &e, ERR_DATA, "small/train/a/2.png",
+                 "damaged PNG");
     dataset_close(&d);
     free(im.px);
 }
@@ -981,8 +1055,10 @@ static void test_missing(void **state)
     check_cifar(&o, SPLIT_VAL, 2, 10, 10);
     o.dataset = "cifar1o";
     open_fails(&o, SPLIT_TRAIN, ERR_CONFIG, "dataset", "did you mean 'cifar10'");
-    if (before) setenv("QRUN_DATA_DIR", before, 1);
-    else unsetenv("QRUN_DATA_DIR");
+    if (before)
+        setenv("QRUN_DATA_DIR", before, 1);
+    else
+        unsetenv("QRUN_DATA_DIR");
     free(before);
 }
 
@@ -1062,7 +1138,8 @@ static void test_real_jpeg(void **state)
     start = seconds();
     const Batch *b;
     while (loader_next(l, &b, &e) == 1) t.samples += b->n;
-    printf("cifar10-jpeg: %.3f ms for a training batch of 128 by one worker\n", 1e3 * (seconds() - start) / 391);
+    printf("cifar10-jpeg: %.3f ms for a training batch of 128 by one worker\n",
+           1e3 * (seconds() - start) / 391);
     assert_int_equal(t.samples, 50000);
     loader_close(l);
     dataset_close(&d);
@@ -1111,14 +1188,17 @@ static void test_real_imagenet(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),       cmocka_unit_test(test_recipes),      cmocka_unit_test(test_normalise),
-        cmocka_unit_test(test_crops),        cmocka_unit_test(test_streams),      cmocka_unit_test(test_determinism),
-        cmocka_unit_test(test_interrupt),    cmocka_unit_test(test_synthetic),    cmocka_unit_test(test_fake),
-        cmocka_unit_test(test_cifar),        cmocka_unit_test(test_cifar_damage), cmocka_unit_test(test_targz),
-        cmocka_unit_test(test_targz_damage), cmocka_unit_test(test_mnist),        cmocka_unit_test(test_decode),
-        cmocka_unit_test(test_tree),         cmocka_unit_test(test_bad_images),   cmocka_unit_test(test_missing),
-        cmocka_unit_test(test_real_cifar),   cmocka_unit_test(test_real_mnist),   cmocka_unit_test(test_real_jpeg),
-        cmocka_unit_test(test_real_imagenet),
+        cmocka_unit_test(test_golden),       cmocka_unit_test(test_recipes),
+        cmocka_unit_test(test_normalise),    cmocka_unit_test(test_crops),
+        cmocka_unit_test(test_streams),      cmocka_unit_test(test_determinism),
+        cmocka_unit_test(test_interrupt),    cmocka_unit_test(test_synthetic),
+        cmocka_unit_test(test_fake),         cmocka_unit_test(test_cifar),
+        cmocka_unit_test(test_cifar_damage), cmocka_unit_test(test_targz),
+        cmocka_unit_test(test_targz_damage), cmocka_unit_test(test_mnist),
+        cmocka_unit_test(test_decode),       cmocka_unit_test(test_tree),
+        cmocka_unit_test(test_bad_images),   cmocka_unit_test(test_missing),
+        cmocka_unit_test(test_real_cifar),   cmocka_unit_test(test_real_mnist),
+        cmocka_unit_test(test_real_jpeg),    cmocka_unit_test(test_real_imagenet),
     };
     char *rm;
     int rc;
