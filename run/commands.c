@@ -110,9 +110,10 @@ static void list_datasets(Str *out)
 {
     for (int i = 0; datasets[i]; i++) {
         item(out, datasets[i]->name, datasets[i]->doc);
-        for (const char *const *a = datasets[i]->alias; a && *a; a++)
-            str_printf(out, a == datasets[i]->alias ? "%-22salso: %s" : "%s, %s", a == datasets[i]->alias ? "" : "", *a);
-        if (datasets[i]->alias && datasets[i]->alias[0]) str_puts(out, "\n");
+        if (!datasets[i]->alias || !datasets[i]->alias[0]) continue;
+        str_printf(out, "%-22salso:", "");
+        for (const char *const *a = datasets[i]->alias; *a; a++) str_printf(out, "%s %s", a == datasets[i]->alias ? "" : ",", *a);
+        str_puts(out, "\n");
     }
 }
 
@@ -196,10 +197,10 @@ int command_help(Cli *c, Err *e)
         help_command(cmd, &out);
     else
         config_help(str_eq(c->args[0], "keys") ? NULL : c->args[0], &out);
-    if (!out.len) {
+    if (str_starts(out.s, "no key matches")) { /* config_help's one line: a fault here, not an answer */
+        usage_fault(e, "help: %.*s", (int)(out.len - 1), out.s);
         str_free(&out);
-        return usage_fault(e, "help: nothing is called '%s'; `qrun help keys` lists all options of a configuration",
-                           c->args[0]);
+        return -1;
     }
     print_out(&out);
     return 0;

@@ -43,7 +43,8 @@ void meter_add(Meter *to, const Meter *m)
 
 double meter_loss(const Meter *m)
 {
-    return m->n > 0 ? m->loss / (double)m->n : 0;
+    const double mean = m->n > 0 ? m->loss / (double)m->n : 0;
+    return isnan(mean) ? (double)NAN : mean; /* without a sign: "nan" wherever it is printed */
 }
 
 double meter_percent(const Meter *m, int i)

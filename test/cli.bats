@@ -1,0 +1,377 @@
+# test/cli.bats -- the command line as a user and a script meet it. QRUN names the program.
+
+setup() {
+    qrun=${QRUN:-build/release/qrun}
+    case $qrun in /*) ;; *) qrun=$PWD/$qrun ;; esac
+    root=$PWD
+    dir=$(mktemp -d)
+    cd "$dir"
+    export OMP_WAIT_POLICY=passive # threads that spin while other tests compute would make this ten times slower
+    unset NO_COLOR CLICOLOR_FORCE QRUN_DATA_DIR
+    tiny="smoke synth_train=96 synth_val=64 num_epochs=1 batch_size=32 log_dir=run"
+}
+
+teardown() {
+    cd /
+    rm -rf "$dir"
+}
+
+# Runs a command; stdout in $out, stderr in $err, exit status in $status.
+both() {
+    status=0
+    "$@" >out.txt 2>err.txt || status=$?
+    out=$(cat out.txt) err=$(cat err.txt)
+}
+
+has() { # TEXT PART
+    case $1 in *"$2"*) return 0 ;; esac
+    printf 'missing: %s\nin: %s\n' "$2" "$1"
+    return 1
+}
+
+is() { # GOT WANTED
+    [ "$1" = "$2" ] || {
+        printf 'got: %s\nwanted: %s\nstderr: %s\n' "$1" "$2" "$err"
+        return 1
+    }
+}
+
+# Starts a run that takes long enough, and waits until it has made some updates. $pid is the process.
+start_long() {
+    env --default-signal=INT,TERM,HUP "$qrun" smoke synth_train=6400 synth_val=64 num_epochs=50 batch_size=32 log_dir=run log_interval=1 \
+        >out.txt 2>err.txt &
+    pid=$!
+    for _ in $(seq 300); do
+        [ -s run/metrics.jsonl ] && return 0
+        sleep 0.1
+    done
+    cat err.txt
+    return 1
+}
+
+# Waits for $pid; its exit status in $status.
+finish() {
+    status=0
+    wait $pid || status=$?
+    out=$(cat out.txt) err=$(cat err.txt)
+}
+
+@test "--help and help go to stdout, status 0" {
+    both "$qrun" --help
+    is "$status" 0
+    is "$err" ""
+    has "$out" "Usage: qrun"
+    has "$out" "summary"
+    both "$qrun" help
+    is "$status" 0
+    has "$out" "Exit status"
+    both "$qrun" help train
+    has "$out" "Usage: qrun [OPTION]... train FILE"
+    both "$qrun" help keys
+    is "$status" 0
+    has "$out" "batch_size"
+    both "$qrun" help momentum
+    has "$out" "momentum"
+    both "$qrun" help nosuchkeyatall
+    is "$status" 2
+    is "$out" ""
+}
+
+@test "--version" {
+    both "$qrun" --version
+    is "$status" 0
+    has "$out" "qrun 0."
+    has "$out" "Apache-2.0"
+    both "$qrun" --version -v
+    has "$out" "oneDNN 2."
+}
+
+@test "wrong usage: stderr, status 2, a suggestion, and where help is" {
+    both "$qrun"
+    is "$status" 2
+    is "$out" ""
+    has "$err" "Try 'qrun --help' for more information."
+    both "$qrun" trian smoke
+    is "$status" 2
+    has "$err" "did you mean 'train'?"
+    both "$qrun" --colour=never smoke
+    is "$status" 2
+    has "$err" "did you mean '--color'?"
+    both "$qrun" --color=sometimes smoke
+    is "$status" 2
+    has "$err" "expected one of auto, always, never"
+    both "$qrun" --max-time
+    is "$status" 2
+    has "$err" "needs a value"
+    both "$qrun" -x smoke
+    is "$status" 2
+    has "$err" "unknown option '-x'"
+    both "$qrun" list netz
+    is "$status" 2
+    has "$err" "did you mean 'nets'?"
+    both "$qrun" lr=0.1
+    is "$status" 2
+    both "$qrun" path worst run
+    is "$status" 2
+}
+
+@test "a misspelt file is an error with a suggestion" {
+    cp "$root/configs/smoke.yml" mine.yml
+    both "$qrun" mnie.yml
+    is "$status" 2
+    has "$err" "mine.yml"
+    is "$(ls)" "err.txt
+mine.yml
+out.txt"
+}
+
+@test "configuration faults: all at once, with places, nothing started" {
+    printf 'model: resnet20\ndataset: synthetic\nwieght_decay: 1e-4\nlr: fast\n' >bad.yml
+    both "$qrun" bad.yml log_dir=run momentun=0.9
+    is "$status" 2
+    is "$out" ""
+    has "$err" "bad.yml:3:1: error:"
+    has "$err" "did you mean 'weight_decay'?"
+    has "$err" "bad.yml:4:"
+    has "$err" "momentum"
+    [ ! -e run ]
+}
+
+@test "show, list, summary, check, path, docs" {
+    both "$qrun" show smoke lr=0.01
+    is "$status" 0
+    has "$out" "command line"
+    for what in nets quant datasets transforms optimizers schedules modes; do
+        both "$qrun" list $what
+        is "$status" 0
+        [ -n "$out" ]
+        is "$err" ""
+    done
+    both "$qrun" summary smoke
+    is "$status" 0
+    has "$out" "total   272514 parameters, 40.81 M MACs"
+    both "$qrun" summary smoke --json
+    is "$status" 0
+    has "$out" '"macs": 40813184'
+    both "$qrun" check $tiny
+    is "$status" 0
+    has "$out" "nothing stands in the way"
+    [ ! -e run ]
+    both "$qrun" path best run
+    is "$status" 3
+    has "$err" "run/checkpoints/best.safetensors"
+    both "$qrun" docs keys
+    is "$status" 0
+    has "$out" "batch_size"
+}
+
+@test "profile adds up its kinds of op" {
+    both "$qrun" profile smoke batch_size=8
+    is "$status" 0
+    has "$out" "sums by kind"
+    has "$out" "GB/s (triad)"
+}
+
+@test "a run: the result is the only line on stdout, the folder explains itself, a second call says finished" {
+    both "$qrun" $tiny
+    is "$status" 0
+    echo "$out" | grep -Ex 'top1=[0-9]+\.[0-9]{2} top5=[0-9]+\.[0-9]{2} loss=[0-9.]+ images=64 seconds=[0-9.]+'
+    has "$err" "epoch 1/1"
+    [ -s run/run.json ] && [ -s run/resolved.yml ] && [ -s run/log.txt ] && [ -s run/metrics.jsonl ] && [ -s run/curves.svg ]
+    [ -s run/checkpoints/last.safetensors ] && [ -s run/checkpoints/best.safetensors ] && [ -n "$(ls run/tb)" ]
+    has "$(cat run/run.json)" '"status": "finished"'
+    first=$out
+    sums=$(cat run/checkpoints/*.safetensors run/metrics.jsonl | cksum)
+    both "$qrun" $tiny
+    is "$status" 0
+    is "$out" "$first"
+    has "$err" "finished"
+    is "$(cat run/checkpoints/*.safetensors run/metrics.jsonl | cksum)" "$sums"
+    both "$qrun" path best run
+    is "$out" "run/checkpoints/best.safetensors"
+
+    # another configuration is refused by the names of its keys, and touches nothing
+    both "$qrun" $tiny lr=0.3 momentum=0.5
+    is "$status" 2
+    has "$err" "lr"
+    has "$err" "momentum"
+    is "$(cat run/checkpoints/*.safetensors run/metrics.jsonl | cksum)" "$sums"
+
+    # testing writes below run/test and agrees with the evaluation of the training
+    both "$qrun" $tiny test_only=true pretrained_file=run
+    is "$status" 0
+    is "${out% seconds=*}" "${first% seconds=*}"
+    has "$err" "clipping threshold weight alpha: "
+    [ -s run/test/run.json ]
+    is "$(cat run/checkpoints/*.safetensors run/metrics.jsonl | cksum)" "$sums"
+
+    # more epochs are the same run; fine-tuning from a run folder to fewer bits is another
+    both "$qrun" $tiny num_epochs=2
+    is "$status" 0
+    has "$err" "going on from epoch 2"
+    both "$qrun" $tiny log_dir=tuned bit=3 pretrained_file=run
+    is "$status" 0
+    has "$err" "tensors loaded"
+}
+
+@test "from 32 bits to 4: the quantizers' own parameters may be missing, anything else may not" {
+    both "$qrun" $tiny bit=32
+    is "$status" 0
+    both "$qrun" $tiny log_dir=tuned pretrained_file=run
+    is "$status" 0
+    both "$qrun" $tiny log_dir=other model=resnet32 pretrained_file=run
+    is "$status" 3
+    has "$err" "missing in the file"
+    [ ! -e other ]
+    both "$qrun" $tiny log_dir=none pretrained_file=nowhere.pth
+    is "$status" 3
+    has "$err" "nowhere.pth"
+}
+
+@test "quiet: nothing but the result; json: objects" {
+    both "$qrun" -q $tiny
+    is "$status" 0
+    is "$err" ""
+    is "$(wc -l <out.txt)" 1
+    both "$qrun" --log-format=json $tiny log_dir=json
+    is "$status" 0
+    head -n 1 err.txt | grep -E '^\{"time":".*","level":"info","text":".*"\}$'
+}
+
+@test "piped output has neither carriage returns nor colours; NO_COLOR and --color are heeded" {
+    both "$qrun" $tiny
+    ! grep -q "$(printf '\r')" err.txt out.txt run/log.txt
+    ! grep -q "$(printf '\033')" err.txt out.txt run/log.txt
+    grep -Eq '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z info ' err.txt
+    both "$qrun" --color=always $tiny
+    grep -q "$(printf '\033')" err.txt
+    # on a terminal (script makes one): colours unless NO_COLOR, and the line is redrawn
+    if command -v script >/dev/null; then
+        script -qec "$qrun $tiny log_dir=tty" typescript >/dev/null </dev/null
+        grep -q "$(printf '\033')" typescript
+        NO_COLOR=1 TERM=dumb script -qec "$qrun $tiny log_dir=tty2" typescript2 >/dev/null </dev/null
+        ! grep -q "$(printf '\033')" typescript2
+    fi
+}
+
+@test "an expectation that does not hold: status 5, now and when asked again" {
+    both "$qrun" $tiny expect.top1_min=99.9
+    is "$status" 5
+    has "$out" "top1="
+    has "$err" "expect"
+    both "$qrun" $tiny expect.top1_min=99.9
+    is "$status" 5
+}
+
+@test "a diverging training: status 4, the last good checkpoint stays" {
+    both "$qrun" $tiny lr=1000 weight_decay=10 num_epochs=20
+    is "$status" 4
+    is "$out" ""
+    has "$err" "epoch 2, update"
+    has "$err" "the last good state"
+    [ -s run/checkpoints/last.safetensors ]
+    has "$(cat run/run.json)" '"status": "failed"'
+}
+
+@test "missing data: status 3, and what to type" {
+    both "$qrun" $tiny dataset=cifar10 dataset_dir=nowhere
+    is "$status" 3
+    has "$err" "nowhere"
+    [ ! -e run ]
+}
+
+@test "damaged checkpoints: the one before is taken; none left is status 3 naming the file" {
+    both "$qrun" $tiny num_epochs=2
+    is "$status" 0
+    cp run/checkpoints/last.safetensors good
+    cp run/checkpoints/previous.safetensors before
+    rm run/checkpoints/best.safetensors
+    head -c 1000 good >run/checkpoints/last.safetensors
+    both "$qrun" $tiny num_epochs=2
+    is "$status" 0
+    has "$err" "previous.safetensors"
+    cmp good run/checkpoints/last.safetensors # the second epoch was made again
+    for f in last previous best; do
+        rm -f run/checkpoints/$f.safetensors
+        head -c 1000 good >run/checkpoints/$f.safetensors
+    done
+    both "$qrun" $tiny num_epochs=2
+    is "$status" 3
+    has "$err" "run/checkpoints/last.safetensors"
+}
+
+@test "max_steps ends a run; max_time stops it with status 75, and it goes on" {
+    both "$qrun" $tiny max_steps=2
+    is "$status" 0
+    both "$qrun" $tiny log_dir=slow num_epochs=3 --max-time=0.001
+    is "$status" 75
+    is "$out" ""
+    has "$err" "to go on, type:"
+    both "$qrun" $tiny log_dir=slow num_epochs=3
+    is "$status" 0
+    both "$qrun" $tiny log_dir=straight num_epochs=3
+    cmp slow/checkpoints/last.safetensors straight/checkpoints/last.safetensors
+    cmp slow/checkpoints/best.safetensors straight/checkpoints/best.safetensors
+}
+
+@test "saving by steps or by time does not change the result" {
+    both "$qrun" $tiny num_epochs=2 log_dir=a
+    both "$qrun" $tiny num_epochs=2 log_dir=b save_every_steps=1 log_interval=50
+    both "$qrun" $tiny num_epochs=2 log_dir=c save_every_seconds=0.01 save_every_epochs=0
+    cmp a/checkpoints/last.safetensors b/checkpoints/last.safetensors
+    cmp a/checkpoints/last.safetensors c/checkpoints/last.safetensors
+    cmp a/checkpoints/best.safetensors c/checkpoints/best.safetensors
+}
+
+@test "a second process on the same log_dir is refused and named" {
+    start_long
+    both "$qrun" $tiny synth_train=6400 num_epochs=50
+    kill -KILL $pid
+    wait $pid || true
+    is "$status" 1
+    has "$err" "process $pid"
+}
+
+@test "SIGINT saves and ends by the signal (130); SIGTERM likewise (143); the same command goes on" {
+    start_long
+    kill -INT $pid
+    finish
+    is "$status" 130
+    has "$err" "to go on, type:"
+    [ -s run/checkpoints/last.safetensors ]
+    rows=$(wc -l <run/metrics.jsonl)
+    rm out.txt err.txt
+    start_long
+    for _ in $(seq 300); do
+        [ "$(wc -l <run/metrics.jsonl)" -gt "$rows" ] && break
+        sleep 0.1
+    done
+    kill -TERM $pid
+    finish
+    is "$status" 143
+    has "$err" "going on from epoch"
+    has "$(cat run/run.json)" '"status": "stopped"'
+    # every update has one row, in order, whatever happened between
+    steps=$(sed -n 's/^{"step":\([0-9]*\),"epoch":1,"split":"train".*/\1/p' run/metrics.jsonl)
+    is "$steps" "$(seq "$(echo "$steps" | wc -l)")"
+}
+
+@test "SIGUSR1 prints a status line, SIGUSR2 saves; both go on" {
+    start_long
+    kill -USR1 $pid
+    kill -USR2 $pid
+    for _ in $(seq 300); do
+        [ -s run/checkpoints/last.safetensors ] && grep -q 'status: epoch' err.txt && break
+        sleep 0.1
+    done
+    kill -0 $pid
+    kill -KILL $pid
+    finish
+    has "$err" "status: epoch 1/50"
+    [ -s run/checkpoints/last.safetensors ]
+}
+
+@test "a closed stdout is a quiet end of output" {
+    "$qrun" help keys 2>err.txt | head -n 1
+    is "$(cat err.txt)" ""
+}
