@@ -1,5 +1,5 @@
-/* test/data_files.h -- builds data set files by hand for test_data.c: gzip, tar, PNG, idx, CIFAR
- * batches, and two small JPEGs. Everything is written without the libraries under test. */
+/* test/data_files.h -- builds data set files by hand for test_data_files.c: gzip, tar, PNG, idx,
+ * CIFAR batches, and two small JPEGs. Everything is written without the libraries under test. */
 #ifndef TEST_DATA_FILES_H
 #define TEST_DATA_FILES_H
 
@@ -36,7 +36,7 @@ static const char jpeg_cmyk[] = "ffd8ffee000e41646f626500640000000000ffdb0043000
                                 "00d7b24aeb6d7b52595d3a43742554"
                                 "92bad952595d02aac92bada555496574095524aeb654965740ffd9";
 
-static void put_hex(Str *b, const char *hex)
+static inline void put_hex(Str *b, const char *hex)
 {
     for (; hex[0] && hex[1]; hex += 2) {
         unsigned v;
@@ -47,7 +47,7 @@ static void put_hex(Str *b, const char *hex)
     }
 }
 
-static void put_int(Str *b, uint32_t v, int bytes, bool big)
+static inline void put_int(Str *b, uint32_t v, int bytes, bool big)
 {
     for (int i = 0; i < bytes; i++) {
         char c = (char)(v >> 8 * (big ? bytes - 1 - i : i) & 255);
@@ -55,7 +55,7 @@ static void put_int(Str *b, uint32_t v, int bytes, bool big)
     }
 }
 
-static void put_fill(Str *b, int c, size_t n)
+static inline void put_fill(Str *b, int c, size_t n)
 {
     mem_grow(&b->s, &b->cap, b->len + n + 1, 1);
     memset(b->s + b->len, c, n);
@@ -63,7 +63,7 @@ static void put_fill(Str *b, int c, size_t n)
     b->s[b->len] = 0;
 }
 
-static uint32_t crc32_of(const char *p, size_t n)
+static inline uint32_t crc32_of(const char *p, size_t n)
 {
     uint32_t c = 0xFFFFFFFFu;
     while (n--) {
@@ -74,7 +74,7 @@ static uint32_t crc32_of(const char *p, size_t n)
 }
 
 /* Deflate in stored blocks, without a wrapper. */
-static void put_stored(Str *b, const char *p, size_t n)
+static inline void put_stored(Str *b, const char *p, size_t n)
 {
     do {
         size_t k = n < 65535 ? n : 65535;
@@ -87,7 +87,7 @@ static void put_stored(Str *b, const char *p, size_t n)
     } while (n);
 }
 
-static void gzip(Str *b, const char *p, size_t n)
+static inline void gzip(Str *b, const char *p, size_t n)
 {
     put_hex(b, "1f8b0800000000000003");
     put_stored(b, p, n);
@@ -96,7 +96,8 @@ static void gzip(Str *b, const char *p, size_t n)
 }
 
 /* One ustar member; `size` may lie about the data. */
-static void tar_header(Str *b, const char *name, const char *prefix, char type, uint64_t size)
+static inline void tar_header(Str *b, const char *name, const char *prefix, char type,
+                              uint64_t size)
 {
     char h[512] = {0};
     unsigned sum = 0;
@@ -113,19 +114,19 @@ static void tar_header(Str *b, const char *name, const char *prefix, char type, 
     str_putn(b, h, 512);
 }
 
-static void tar_member(Str *b, const char *name, char type, const char *data, size_t n)
+static inline void tar_member(Str *b, const char *name, char type, const char *data, size_t n)
 {
     tar_header(b, name, "", type, n);
     str_putn(b, data, n);
     put_fill(b, 0, (512 - n % 512) % 512);
 }
 
-static void tar_end(Str *b)
+static inline void tar_end(Str *b)
 {
     put_fill(b, 0, 1024);
 }
 
-static void png_chunk(Str *b, const char *type, const char *p, size_t n)
+static inline void png_chunk(Str *b, const char *type, const char *p, size_t n)
 {
     Str c = {0};
     str_putn(&c, type, 4);
@@ -137,7 +138,7 @@ static void png_chunk(Str *b, const char *type, const char *p, size_t n)
 }
 
 /* 8 bits, `c` channels (1 grey, 3 RGB, 4 with alpha), pixel channel values x + 10 y + 50 ch. */
-static void put_png(Str *b, int w, int h, int c)
+static inline void put_png(Str *b, int w, int h, int c)
 {
     Str raw = {0}, z = {0}, head = {0};
     uint32_t s1 = 1, s2 = 0;
@@ -166,19 +167,19 @@ static void put_png(Str *b, int w, int h, int c)
 }
 
 /* Pixel of plane c at position i of record r, in every CIFAR file made here. */
-static unsigned char cifar_pixel(int r, int c, int i)
+static inline unsigned char cifar_pixel(int r, int c, int i)
 {
     return (unsigned char)(7 * r + 50 * c + i % 97);
 }
 
-static void put_planes(Str *b, int r)
+static inline void put_planes(Str *b, int r)
 {
     for (int c = 0; c < 3; c++)
         for (int i = 0; i < 1024; i++) put_int(b, cifar_pixel(r, c, i), 1, true);
 }
 
 /* `n` records, record r labelled (first + r) % classes; CIFAR-100 has a coarse label in front. */
-static void put_cifar_binary(Str *b, int n, int first, int classes)
+static inline void put_cifar_binary(Str *b, int n, int first, int classes)
 {
     for (int r = 0; r < n; r++) {
         if (classes == 100) put_int(b, 3, 1, true);
@@ -188,7 +189,7 @@ static void put_cifar_binary(Str *b, int n, int first, int classes)
 }
 
 /* The same as Python 2 with numpy pickles it, protocol 2. */
-static void put_cifar_pickle(Str *b, int n, int first, int classes)
+static inline void put_cifar_pickle(Str *b, int n, int first, int classes)
 {
     put_hex(b, "8002");
     str_puts(b, "}(U\x04"
@@ -225,7 +226,7 @@ static void put_cifar_pickle(Str *b, int n, int first, int classes)
     str_puts(b, "eu.");
 }
 
-static void put_idx(Str *b, int ndim, const uint32_t *dim, unsigned step)
+static inline void put_idx(Str *b, int ndim, const uint32_t *dim, unsigned step)
 {
     size_t n = 1;
     put_int(b, 0x800u | (unsigned)ndim, 4, true);
@@ -238,7 +239,7 @@ static void put_idx(Str *b, int ndim, const uint32_t *dim, unsigned step)
 }
 
 /* Writes and frees; folders on the way are made. */
-static void save(const char *dir, const char *name, Str *b)
+static inline void save(const char *dir, const char *name, Str *b)
 {
     char path[1024];
     FILE *f;
