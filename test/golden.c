@@ -15,9 +15,12 @@
 
 #include "test/golden_transform.h"
 
+#define MAX_REASONS 3 /* shown; the rest is counted */
+
 static void add_reason(Case *c, const char *fmt, va_list ap)
 {
     char text[1024];
+    if (c->reasons++ >= MAX_REASONS) return;
     vsnprintf(text, sizeof text, fmt, ap);
     str_printf(&c->why, "%s%s", c->why.len ? "; " : "", text);
 }
@@ -245,7 +248,9 @@ static void report(const Case *c, Totals *t)
     const char *folder = strrchr(c->dir, '/');
     folder = folder ? folder + 1 : c->dir;
     if (c->failed) {
-        printf("FAIL %s/%s: %s\n", folder, c->name, c->why.s);
+        printf("FAIL %s/%s: %s", folder, c->name, c->why.s);
+        if (c->reasons > MAX_REASONS) printf("; and %d more", c->reasons - MAX_REASONS);
+        printf("\n");
         t->failed++;
     } else if (c->skipped) {
         printf("skip %s/%s: %s\n", folder, c->name, c->why.s);

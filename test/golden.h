@@ -15,7 +15,8 @@ typedef struct Case {
     size_t values;
     double worst;                 /* largest error in units of the tolerance */
     bool failed, skipped;
-    Str why;                      /* reasons, separated by "; " */
+    int reasons;
+    Str why;                      /* the first of them, separated by "; " */
 } Case;
 
 /* Both may be called several times; a failure outweighs a skip. */
