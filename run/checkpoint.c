@@ -270,8 +270,9 @@ static int put_in_place(const char *good, const char *last, Err *e)
     return r;
 }
 
-/* Runs `load` on last, previous, best in this order until one succeeds. *used: which; 1, 0 none there, -1. */
-static int first_good(const char *run_dir, int (*load)(const char *, void *, Err *), void *arg,
+/* Runs `load` on last, previous, best in this order until one succeeds. *used: which; 1, 0 none there, -1. Damage on
+ * the way is told once, by the caller that goes on from there. */
+static int first_good(const char *run_dir, int (*load)(const char *, void *, Err *), void *arg, bool tell,
                       CkptFile *used, Err *e)
 {
     static const CkptFile order[] = {CKPT_LAST, CKPT_PREVIOUS, CKPT_BEST};
@@ -284,7 +285,7 @@ static int first_good(const char *run_dir, int (*load)(const char *, void *, Err
         free(path);
         if (!there) continue;
         if (!r) {
-            if (found) log_msg(LOG_WARN, "%s; going on from %s instead", first.msg, file_names[order[i]]);
+            if (found && tell) log_msg(LOG_WARN, "%s; going on from %s instead", first.msg, file_names[order[i]]);
             *used = order[i];
             return 1;
         }
@@ -307,14 +308,14 @@ static int peek_cb(const char *path, void *arg, Err *e)
 int checkpoint_peek(const char *run_dir, TrainState *s, Err *e)
 {
     CkptFile used;
-    return first_good(run_dir, peek_cb, s, &used, e);
+    return first_good(run_dir, peek_cb, s, false, &used, e);
 }
 
 int checkpoint_resume(const char *run_dir, Checkpoint *c, Err *e)
 {
     char *last = checkpoint_path(run_dir, CKPT_LAST), *best = checkpoint_path(run_dir, CKPT_BEST);
     CkptFile used;
-    int r = first_good(run_dir, load_cb, c, &used, e);
+    int r = first_good(run_dir, load_cb, c, true, &used, e);
     if (r == 1 && used != CKPT_LAST) {
         char *good = checkpoint_path(run_dir, used);
         if (put_in_place(good, last, e)) r = -1;

@@ -35,7 +35,10 @@ int cli_config(const Cli *c, Config *cfg, const char *more, Err *e)
     if (more) free(o[n - 1]);
     free(max_time);
     free(o);
-    if (!r) config_note_ignored(cfg);
+    if (r)
+        config_free(cfg);
+    else
+        config_note_ignored(cfg);
     return r;
 }
 

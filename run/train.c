@@ -39,7 +39,7 @@ typedef struct Trainer {
     Str config_text;
     int64_t batches;          /* per epoch */
     double saved, curves;     /* log_clock() of the last checkpoint, of the last picture */
-    double epoch_s, epoch_wait, interval_s, interval_wait; /* this process' part of the epoch, of the interval */
+    double epoch_s, epoch_wait, interval_s; /* this process' part of the epoch, of the interval */
     int64_t epoch_n, interval_n;
     double lr;                /* of the last update */
     bool stopping;            /* a signal or max_time: save and end */
@@ -117,7 +117,7 @@ static int interval_row(Trainer *t, double grad_norm, Err *e)
                             .lr = t->lr, .img_s = share((double)t->interval_n, t->interval_s), .grad_norm = grad_norm};
     int r = record_interval(&t->rec, &row, e);
     t->st.interval = (Meter){0};
-    t->interval_s = t->interval_wait = 0;
+    t->interval_s = 0;
     t->interval_n = 0;
     return r;
 }
@@ -130,7 +130,7 @@ static void show(Trainer *t)
     if (signals_take_status()) {
         Str s = {0};
         progress_line(&t->progress, &now, &s);
-        log_msg(LOG_WARN, "status: %s", s.s); /* asked for, so shown at -q as well */
+        log_plain(LOG_WARN, "status: %s", s.s); /* asked for, so shown at -q as well */
         str_free(&s);
     }
     progress_show(&t->progress, &now);
@@ -172,7 +172,7 @@ static int train_epoch(Trainer *t, Err *e)
     int r = 1;
     if (t->st.batch >= t->batches || at_max_steps(t->o, &t->st)) return 0;
     if (loader_seek(l, (uint64_t)t->st.epoch, t->st.batch, e)) return -1;
-    t->epoch_s = t->epoch_wait = t->interval_s = t->interval_wait = 0;
+    t->epoch_s = t->epoch_wait = t->interval_s = 0;
     t->epoch_n = t->interval_n = 0;
     while (!t->stopping && !at_max_steps(t->o, &t->st)) {
         double start = log_clock(), waited = loader_wait_seconds(l), took, grad_norm = (double)NAN;
@@ -183,7 +183,6 @@ static int train_epoch(Trainer *t, Err *e)
         t->epoch_s += took;
         t->interval_s += took;
         t->epoch_wait += waited;
-        t->interval_wait += waited;
         t->epoch_n += b->n;
         t->interval_n += b->n;
         progress_step(&t->progress, took);
