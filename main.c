@@ -1,4 +1,5 @@
-/* main.c -- qrun: trains, quantizes and evaluates convolutional networks on a CPU. See README.md. */
+/* main.c -- qrun: trains, quantizes and evaluates convolutional networks on a CPU. See README.md.
+ */
 #include "run/main.h"
 
 int main(int argc, char **argv)

@@ -1,6 +1,8 @@
-/* run/check.c -- `qrun check`: would this run work, and what would it take? Trains nothing, writes nothing.
+/* run/check.c -- `qrun check`: would this run work, and what would it take? Trains nothing, writes
+ * nothing.
  *
- * The time is estimated from three updates on real batches of a net that is thrown away afterwards. */
+ * The time is estimated from three updates on real batches of a net that is thrown away afterwards.
+ */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -41,9 +43,10 @@ static int check_net(Check *k, Err *e)
     ps = model_store(k->s.model);
     store_alloc_grads(ps);
     if (optim_init(&k->optim, &k->s.cfg->optim, ps, e)) return -1;
-    for (int i = 0; i < ps->n; i++) n += ps->p[i]->kind != PK_BUFFER ? tensor_len(&ps->p[i]->value) : 0;
-    say(k, "net", "%s on %d x %d x %d, %d classes, %zu parameters", k->s.cfg->net.model, k->s.input.c, k->s.input.h,
-        k->s.input.w, k->s.classes, n);
+    for (int i = 0; i < ps->n; i++)
+        n += ps->p[i]->kind != PK_BUFFER ? tensor_len(&ps->p[i]->value) : 0;
+    say(k, "net", "%s on %d x %d x %d, %d classes, %zu parameters", k->s.cfg->net.model,
+        k->s.input.c, k->s.input.h, k->s.input.w, k->s.classes, n);
     return 0;
 }
 
@@ -104,9 +107,11 @@ static int check_disk(Check *k, Err *e)
     } else {
         have = (double)v.f_bavail * (double)v.f_frsize;
         if (have < need)
-            r = err_set(e, ERR_RUN, "%s: %.1f MB are free, the checkpoints need %.1f MB", dir, have * 1e-6, need * 1e-6);
+            r = err_set(e, ERR_RUN, "%s: %.1f MB are free, the checkpoints need %.1f MB", dir,
+                        have * 1e-6, need * 1e-6);
         else
-            say(k, "disk", "checkpoints %.1f MB, free %.0f MB in %s", need * 1e-6, have * 1e-6, dir);
+            say(k, "disk", "checkpoints %.1f MB, free %.0f MB in %s", need * 1e-6, have * 1e-6,
+                dir);
     }
     free(dir);
     return r;
@@ -143,14 +148,19 @@ static int check_time(Check *k, Err *e)
     char text[32];
     if (o->test_only) return 0;
     if (time_update(k, &step, e)) return -1;
-    p = (Progress){.batches = loader_batches(k->s.loader[SPLIT_TRAIN]), .epochs = o->num_epochs, .step_s = step,
+    p = (Progress){.batches = loader_batches(k->s.loader[SPLIT_TRAIN]),
+                   .epochs = o->num_epochs,
+                   .step_s = step,
                    .eval_batches = loader_batches(k->s.loader[SPLIT_VAL]),
                    .evals_left = (o->num_epochs + o->eval_every_epochs - 1) / o->eval_every_epochs};
     p.total_steps = p.batches * p.epochs;
     if (o->max_steps > 0 && o->max_steps < p.total_steps) p.total_steps = o->max_steps;
-    say(k, "time", "%.1f ms an update, %.0f img/s; %" PRId64 " updates and %" PRId64 " evaluations: about %s", step * 1e3,
-        o->batch_size / step, p.total_steps, p.evals_left, duration_text(progress_eta(&p, 0), text, sizeof text));
-    say(k, "memory", "%.1f MiB of activations, beside the data set", (double)model_arena_bytes(k->s.model) / 1048576);
+    say(k, "time",
+        "%.1f ms an update, %.0f img/s; %" PRId64 " updates and %" PRId64 " evaluations: about %s",
+        step * 1e3, o->batch_size / step, p.total_steps, p.evals_left,
+        duration_text(progress_eta(&p, 0), text, sizeof text));
+    say(k, "memory", "%.1f MiB of activations, beside the data set",
+        (double)model_arena_bytes(k->s.model) / 1048576);
     return 0;
 }
 
@@ -161,8 +171,12 @@ int command_check(Cli *c, Err *e)
     int r;
     if (cli_config(c, &cfg, NULL, e)) return -1;
     k.s.cfg = &cfg;
-    say(&k, "config", "%s, mode %s, log_dir %s", cfg.run.config_name, mode_select(&cfg)->name, cfg.run.log_dir);
-    r = check_net(&k, e) || check_weights(&k, e) || check_data(&k, e) || check_disk(&k, e) || check_time(&k, e) ? -1 : 0;
+    say(&k, "config", "%s, mode %s, log_dir %s", cfg.run.config_name, mode_select(&cfg)->name,
+        cfg.run.log_dir);
+    r = check_net(&k, e) || check_weights(&k, e) || check_data(&k, e) || check_disk(&k, e) ||
+                check_time(&k, e)
+            ? -1
+            : 0;
     if (!r) say(&k, "ok", "nothing stands in the way");
     print_out(&k.out);
     optim_free(&k.optim);

@@ -35,18 +35,20 @@ void state_init(TrainState *s)
 static const struct {
     const char *key;
     size_t offset;
-} integers[] = {
-    {"qrun.epoch", offsetof(TrainState, epoch)},
-    {"qrun.batch", offsetof(TrainState, batch)},
-    {"qrun.step", offsetof(TrainState, step)},
-    {"qrun.val_step", offsetof(TrainState, val_step)},
-    {"qrun.best_step", offsetof(TrainState, best_step)},
-    {"qrun.best_epoch", offsetof(TrainState, best_epoch)},
-}, meters[] = {
-    {"qrun.meter_train", offsetof(TrainState, train)},
-    {"qrun.meter_interval", offsetof(TrainState, interval)},
-    {"qrun.meter_val", offsetof(TrainState, val)},
-    {"qrun.meter_best", offsetof(TrainState, best)},
+} integers[] =
+    {
+        {"qrun.epoch", offsetof(TrainState, epoch)},
+        {"qrun.batch", offsetof(TrainState, batch)},
+        {"qrun.step", offsetof(TrainState, step)},
+        {"qrun.val_step", offsetof(TrainState, val_step)},
+        {"qrun.best_step", offsetof(TrainState, best_step)},
+        {"qrun.best_epoch", offsetof(TrainState, best_epoch)},
+},
+  meters[] = {
+      {"qrun.meter_train", offsetof(TrainState, train)},
+      {"qrun.meter_interval", offsetof(TrainState, interval)},
+      {"qrun.meter_val", offsetof(TrainState, val)},
+      {"qrun.meter_best", offsetof(TrainState, best)},
 };
 
 typedef struct MetaList {
@@ -68,7 +70,8 @@ static void put_int(MetaList *m, const char *key, int64_t v)
 
 static void put_three(MetaList *m, const char *key, const float v[3])
 {
-    put(m, key, arena_printf(&m->arena, "%.9g %.9g %.9g", (double)v[0], (double)v[1], (double)v[2]));
+    put(m, key,
+        arena_printf(&m->arena, "%.9g %.9g %.9g", (double)v[0], (double)v[1], (double)v[2]));
 }
 
 static void put_state(MetaList *m, const Checkpoint *c)
@@ -99,7 +102,8 @@ static int get_int(const TensorFile *f, const char *path, const char *key, int64
 {
     const char *s = tensors_meta(f, key);
     char *end;
-    if (!s) return err_set(e, ERR_DATA, "%s: no '%s' in it: not the checkpoint of a run", path, key);
+    if (!s)
+        return err_set(e, ERR_DATA, "%s: no '%s' in it: not the checkpoint of a run", path, key);
     errno = 0;
     *v = strtoll(s, &end, 10);
     if (end == s || *end || errno)
@@ -107,14 +111,16 @@ static int get_int(const TensorFile *f, const char *path, const char *key, int64
     return 0;
 }
 
-static int get_state(const TensorFile *f, const char *path, TrainState *state, int64_t *updates, Err *e)
+static int get_state(const TensorFile *f, const char *path, TrainState *state, int64_t *updates,
+                     Err *e)
 {
     TrainState st;
     char *s = (char *)&st;
     const char *format = tensors_meta(f, "qrun.format");
     state_init(&st);
     if (format && strcmp(format, FORMAT) != 0)
-        return err_set(e, ERR_DATA, "%s: checkpoint format %.20s; this program reads " FORMAT, path, format);
+        return err_set(e, ERR_DATA, "%s: checkpoint format %.20s; this program reads " FORMAT, path,
+                       format);
     for (size_t i = 0; i < ARRAY_LEN(integers); i++) {
         int64_t v;
         if (get_int(f, path, integers[i].key, &v, e)) return -1;
@@ -174,7 +180,8 @@ static int write_file(const char *path, const Checkpoint *c, Err *e)
     TensorOut *t;
     int n = 0, r;
     t = xcalloc((size_t)c->store->n * (1 + PARAM_MAX_SLOTS) + 1, sizeof *t);
-    for (int i = 0; i < c->store->n; i++) t[n++] = (TensorOut){c->store->p[i]->name, &c->store->p[i]->value};
+    for (int i = 0; i < c->store->n; i++)
+        t[n++] = (TensorOut){c->store->p[i]->name, &c->store->p[i]->value};
     for (int i = 0; i < c->store->n; i++)
         for (int k = 0; k < c->store->p[i]->nslots; k++)
             t[n++] = (TensorOut){slot_name(&m.arena, c->store->p[i], k), &c->store->p[i]->slot[k]};
@@ -195,7 +202,8 @@ static int load_slots(const TensorFile *f, const char *path, ParamStore *ps, Err
             const char *name = slot_name(&a, ps->p[i], k);
             const Tensor *t = tensors_find(f, name);
             if (!t || t->dtype != to->dtype || tensor_len(t) != tensor_len(to))
-                r = err_set(e, ERR_DATA, "%s: optimizer state '%s' is missing or of another shape", path, name);
+                r = err_set(e, ERR_DATA, "%s: optimizer state '%s' is missing or of another shape",
+                            path, name);
             else
                 memcpy(to->data, t->data, tensor_bytes(to));
         }
@@ -240,14 +248,16 @@ static int peek_file(const char *path, TrainState *s, Err *e)
 
 int checkpoint_save(const char *run_dir, const Checkpoint *c, Err *e)
 {
-    char *last = checkpoint_path(run_dir, CKPT_LAST), *previous = checkpoint_path(run_dir, CKPT_PREVIOUS);
+    char *last = checkpoint_path(run_dir, CKPT_LAST),
+         *previous = checkpoint_path(run_dir, CKPT_PREVIOUS);
     char *best = checkpoint_path(run_dir, CKPT_BEST);
     TrainState back;
     int r = 0;
     if (fs_exists(last)) r = fs_link_or_copy(last, previous, e);
     if (!r) r = write_file(last, c, e);
     if (!r && (r = peek_file(last, &back, e)))
-        err_prefix(e, "the checkpoint just written does not read back (the one before is %s)", previous);
+        err_prefix(e, "the checkpoint just written does not read back (the one before is %s)",
+                   previous);
     if (!r && c->state->best_step >= 0 && c->state->best_step == c->state->step)
         r = fs_link_or_copy(last, best, e);
     if (r && e && e->kind == ERR_DATA) e->kind = ERR_RUN; /* writing failed, not the user's data */
@@ -257,8 +267,8 @@ int checkpoint_save(const char *run_dir, const Checkpoint *c, Err *e)
     return r;
 }
 
-/* Sets a damaged `last` aside and puts the file that was read in its place, so that the next save does not
- * replace the one good copy. */
+/* Sets a damaged `last` aside and puts the file that was read in its place, so that the next save
+ * does not replace the one good copy. */
 static int put_in_place(const char *good, const char *last, Err *e)
 {
     char *aside = xasprintf("%s.damaged", last);
@@ -270,10 +280,10 @@ static int put_in_place(const char *good, const char *last, Err *e)
     return r;
 }
 
-/* Runs `load` on last, previous, best in this order until one succeeds. *used: which; 1, 0 none there, -1. Damage on
- * the way is told once, by the caller that goes on from there. */
-static int first_good(const char *run_dir, int (*load)(const char *, void *, Err *), void *arg, bool tell,
-                      CkptFile *used, Err *e)
+/* Runs `load` on last, previous, best in this order until one succeeds. *used: which; 1, 0 none
+ * there, -1. Damage on the way is told once, by the caller that goes on from there. */
+static int first_good(const char *run_dir, int (*load)(const char *, void *, Err *), void *arg,
+                      bool tell, CkptFile *used, Err *e)
 {
     static const CkptFile order[] = {CKPT_LAST, CKPT_PREVIOUS, CKPT_BEST};
     Err first = {0};
@@ -285,7 +295,8 @@ static int first_good(const char *run_dir, int (*load)(const char *, void *, Err
         free(path);
         if (!there) continue;
         if (!r) {
-            if (found && tell) log_msg(LOG_WARN, "%s; going on from %s instead", first.msg, file_names[order[i]]);
+            if (found && tell)
+                log_msg(LOG_WARN, "%s; going on from %s instead", first.msg, file_names[order[i]]);
             *used = order[i];
             return 1;
         }
@@ -327,7 +338,9 @@ int checkpoint_resume(const char *run_dir, Checkpoint *c, Err *e)
         if (c->state->best_step == c->state->step) {
             if (fs_link_or_copy(last, best, e)) r = -1;
         } else if (peek_file(best, &b, &ignored)) {
-            log_msg(LOG_WARN, "%s is missing or damaged; it comes back with the next better evaluation", best);
+            log_msg(LOG_WARN,
+                    "%s is missing or damaged; it comes back with the next better evaluation",
+                    best);
         }
     }
     free(last);

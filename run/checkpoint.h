@@ -1,8 +1,9 @@
 /* run/checkpoint.h -- what a checkpoint of a run holds, and where the files stand.
  *
- * Tensors: every parameter and buffer under its own name, the optimizer's state as "optim.<slot>.<name>".
- * Metadata ("qrun.*"): position, meters, best so far, normalisation constants, the resolved configuration.
- * Nothing that was measured (no time, host or process): two runs of one configuration write the same bytes.
+ * Tensors: every parameter and buffer under its own name, the optimizer's state as
+ * "optim.<slot>.<name>". Metadata ("qrun.*"): position, meters, best so far, normalisation
+ * constants, the resolved configuration. Nothing that was measured (no time, host or process): two
+ * runs of one configuration write the same bytes.
  *
  *   DIR/checkpoints/last.safetensors      the newest
  *   DIR/checkpoints/previous.safetensors  the one before; what a damaged `last` falls back on
@@ -17,12 +18,13 @@
 
 /* Where training stands, between two steps. */
 typedef struct TrainState {
-    int64_t epoch, batch;   /* the next batch to train on; batch == batches per epoch: evaluation is due */
-    int64_t step;           /* updates made */
-    Meter train, interval;  /* of the epoch so far; since the last "train" row */
-    Meter val;              /* the last evaluation */
-    int64_t val_step;       /* at which it was made, -1: none yet */
-    Meter best;             /* the evaluation with most top-1 right */
+    int64_t epoch,
+        batch;    /* the next batch to train on; batch == batches per epoch: evaluation is due */
+    int64_t step; /* updates made */
+    Meter train, interval;         /* of the epoch so far; since the last "train" row */
+    Meter val;                     /* the last evaluation */
+    int64_t val_step;              /* at which it was made, -1: none yet */
+    Meter best;                    /* the evaluation with most top-1 right */
     int64_t best_step, best_epoch; /* best_step -1: none yet */
 } TrainState;
 
@@ -30,22 +32,22 @@ typedef struct TrainState {
 typedef struct Checkpoint {
     ParamStore *store;
     Optim *optim;
-    InputShape *input;        /* its mean and std; set by checkpoint_resume */
-    const char *input_kind;   /* "normalized", ... */
-    const char *config;       /* text of the resolved configuration without its folder names */
+    InputShape *input;      /* its mean and std; set by checkpoint_resume */
+    const char *input_kind; /* "normalized", ... */
+    const char *config;     /* text of the resolved configuration without its folder names */
     TrainState *state;
 } Checkpoint;
 
 typedef enum CkptFile { CKPT_LAST, CKPT_PREVIOUS, CKPT_BEST } CkptFile;
 char *checkpoint_path(const char *run_dir, CkptFile which); /* the caller frees */
 
-/* Writes `last` (keeping the one before as `previous`), reads it back to verify it, then links `best` when the
- * best evaluation is that of this very step. */
+/* Writes `last` (keeping the one before as `previous`), reads it back to verify it, then links
+ * `best` when the best evaluation is that of this very step. */
 int checkpoint_save(const char *run_dir, const Checkpoint *c, Err *e);
 
-/* Finds the newest undamaged checkpoint and restores everything: 1 restored, 0 there is none, -1 damaged beyond
- * use or not of this net. A damaged `last` is warned about and `previous`, then `best` is taken. Repairs a
- * `best` that a kill kept from being linked. */
+/* Finds the newest undamaged checkpoint and restores everything: 1 restored, 0 there is none, -1
+ * damaged beyond use or not of this net. A damaged `last` is warned about and `previous`, then
+ * `best` is taken. Repairs a `best` that a kill kept from being linked. */
 int checkpoint_resume(const char *run_dir, Checkpoint *c, Err *e);
 
 /* The position alone, for deciding whether there is anything left to do: as checkpoint_resume. */

@@ -11,16 +11,25 @@
 #include "run/signals.h"
 
 const Command commands[] = {
-    {"run", "FILE [KEY=VALUE]...", "do what FILE says; the same as `qrun FILE`", command_run, false},
-    {"train", "FILE [KEY=VALUE]...", "train (an error if FILE says test_only)", command_train, false},
+    {"run", "FILE [KEY=VALUE]...", "do what FILE says; the same as `qrun FILE`", command_run,
+     false},
+    {"train", "FILE [KEY=VALUE]...", "train (an error if FILE says test_only)", command_train,
+     false},
     {"test", "FILE [KEY=VALUE]...", "evaluate: the same as test_only=true", command_test, false},
-    {"check", "FILE [KEY=VALUE]...", "configuration, data, checkpoint, memory, disk, time; trains nothing", command_check, false},
-    {"show", "FILE [KEY=VALUE]...", "every option: its value, and where it came from", command_show, false},
-    {"summary", "FILE [KEY=VALUE]... [--json]", "layers, shapes, parameters, MACs, bits, bit operations, memory", command_summary, false},
-    {"profile", "FILE [KEY=VALUE]...", "time of each op against the machine's measured peaks", command_profile, false},
-    {"list", "nets|quant|datasets|transforms|optimizers|schedules|modes", "what an option may name", command_list, false},
-    {"path", "best|last RUN", "print the checkpoint of a run folder, for $(...)", command_path, false},
-    {"help", "[keys|COMMAND|PATTERN]", "this text, all options of a FILE, or those that match", command_help, false},
+    {"check", "FILE [KEY=VALUE]...",
+     "configuration, data, checkpoint, memory, disk, time; trains nothing", command_check, false},
+    {"show", "FILE [KEY=VALUE]...", "every option: its value, and where it came from", command_show,
+     false},
+    {"summary", "FILE [KEY=VALUE]... [--json]",
+     "layers, shapes, parameters, MACs, bits, bit operations, memory", command_summary, false},
+    {"profile", "FILE [KEY=VALUE]...", "time of each op against the machine's measured peaks",
+     command_profile, false},
+    {"list", "nets|quant|datasets|transforms|optimizers|schedules|modes", "what an option may name",
+     command_list, false},
+    {"path", "best|last RUN", "print the checkpoint of a run folder, for $(...)", command_path,
+     false},
+    {"help", "[keys|COMMAND|PATTERN]", "this text, all options of a FILE, or those that match",
+     command_help, false},
     {"docs", "keys", "docs/keys.md", command_docs, true},
     {NULL, NULL, NULL, NULL, false},
 };
@@ -29,7 +38,7 @@ enum { OPT_VERSION = 256, OPT_COLOR, OPT_PROGRESS, OPT_LEVEL, OPT_FORMAT, OPT_JS
 
 static const struct {
     const char *name;
-    int code;             /* below 256: also the short option */
+    int code; /* below 256: also the short option */
     const char *arg, *doc;
 } options[] = {
     {"verbose", 'v', NULL, "say more; twice: still more"},
@@ -37,7 +46,8 @@ static const struct {
     {"log-level", OPT_LEVEL, "error|warn|info|debug|trace", "the same by name"},
     {"log-format", OPT_FORMAT, "text|json", "log lines as text or as JSON objects"},
     {"color", OPT_COLOR, "auto|always|never", "colour of the log; auto heeds NO_COLOR"},
-    {"progress", OPT_PROGRESS, "auto|always|never", "the progress line (redrawn on a terminal only)"},
+    {"progress", OPT_PROGRESS, "auto|always|never",
+     "the progress line (redrawn on a terminal only)"},
     {"max-time", OPT_MAX_TIME, "TIME", "save and stop after 90, 55m or 2h, with exit status 75"},
     {"json", OPT_JSON, NULL, "summary: print JSON"},
     {"help", 'h', NULL, "print this text, or that of the command"},
@@ -69,8 +79,8 @@ static void help_options(Str *out)
     for (size_t i = 0; i < ARRAY_LEN(options); i++) {
         char left[64];
         snprintf(left, sizeof left, "%c%c%s --%s%s%s", options[i].code < 256 ? '-' : ' ',
-                 options[i].code < 256 ? options[i].code : ' ', options[i].code < 256 ? "," : " ", options[i].name,
-                 options[i].arg ? "=" : "", options[i].arg ? options[i].arg : "");
+                 options[i].code < 256 ? options[i].code : ' ', options[i].code < 256 ? "," : " ",
+                 options[i].name, options[i].arg ? "=" : "", options[i].arg ? options[i].arg : "");
         str_printf(out, strlen(left) < 24 ? "  %-24s" : "  %s\n                          ", left);
         str_printf(out, "%s\n", options[i].doc);
     }
@@ -78,21 +88,26 @@ static void help_options(Str *out)
 
 void help_main(Str *out)
 {
-    str_puts(out, "Usage: qrun [OPTION]... FILE [KEY=VALUE]...\n"
-                  "       qrun [OPTION]... COMMAND [ARGUMENT]...\n"
-                  "Train, quantize or evaluate a convolutional network as the YAML file FILE says.\n"
-                  "\nCommands:\n");
+    str_puts(out,
+             "Usage: qrun [OPTION]... FILE [KEY=VALUE]...\n"
+             "       qrun [OPTION]... COMMAND [ARGUMENT]...\n"
+             "Train, quantize or evaluate a convolutional network as the YAML file FILE says.\n"
+             "\nCommands:\n");
     for (const Command *c = commands; c->name; c++)
         if (!c->hidden) str_printf(out, "  %-10s%s\n", c->name, c->doc);
     str_puts(out, "\nOptions:\n");
     help_options(out);
     str_puts(out, "\nExamples:\n"
-                  "  qrun smoke                                    train the built-in example (configs/smoke.yml)\n"
-                  "  qrun configs/apot/res20_4bit.yml lr=0.01      the same command goes on with a stopped run\n"
+                  "  qrun smoke                                    train the built-in example "
+                  "(configs/smoke.yml)\n"
+                  "  qrun configs/apot/res20_4bit.yml lr=0.01      the same command goes on with a "
+                  "stopped run\n"
                   "  qrun test configs/apot/res20_4bit.yml pretrained_file=res20_4bit.pth.tar\n"
                   "\nExit status:\n"
-                  "  0 done; 1 failed; 2 wrong usage or configuration; 3 data, checkpoint or image missing or\n"
-                  "  damaged; 4 training diverged; 5 an expectation did not hold; 75 stopped early by max_time:\n"
+                  "  0 done; 1 failed; 2 wrong usage or configuration; 3 data, checkpoint or image "
+                  "missing or\n"
+                  "  damaged; 4 training diverged; 5 an expectation did not hold; 75 stopped early "
+                  "by max_time:\n"
                   "  run again. After SIGINT or SIGTERM a training saves and ends by that signal.\n"
                   "\nOptions of a FILE: qrun help keys. Read on in README.md and docs/.\n");
 }
@@ -117,8 +132,8 @@ static int one_of(const char *option, const char *word, const char *const *words
         }
         str_printf(&list, "%s%s", i ? ", " : "", words[i]);
     }
-    usage_fault(e, "--%s: '%s'; expected one of %s%s%s%s", option, word, list.s, near ? "; did you mean '" : "",
-                near ? near : "", near ? "'?" : "");
+    usage_fault(e, "--%s: '%s'; expected one of %s%s%s%s", option, word, list.s,
+                near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
     str_free(&list);
     return -1;
 }
@@ -130,8 +145,8 @@ static int unknown_option(const char *typed, Err *e)
     word[strcspn(word, "=")] = 0;
     for (size_t i = 0; i < ARRAY_LEN(options); i++) names[i] = options[i].name;
     near = str_nearest(word, names, ARRAY_LEN(names));
-    usage_fault(e, "unknown option '%s'%s%s%s", typed, near ? "; did you mean '--" : "", near ? near : "",
-                near ? "'?" : "");
+    usage_fault(e, "unknown option '%s'%s%s%s", typed, near ? "; did you mean '--" : "",
+                near ? near : "", near ? "'?" : "");
     free(word);
     return -1;
 }
@@ -149,12 +164,24 @@ static int take(Cli *c, Asked *a, int code, Err *e)
     static const char *const format[] = {"text", "json"};
     int i;
     switch (code) {
-    case 'v': a->verbose++; return 0;
-    case 'q': a->verbose--; return 0;
-    case 'h': a->help = true; return 0;
-    case OPT_VERSION: a->version = true; return 0;
-    case OPT_JSON: c->json = true; return 0;
-    case OPT_MAX_TIME: c->max_time = optarg; return 0;
+    case 'v':
+        a->verbose++;
+        return 0;
+    case 'q':
+        a->verbose--;
+        return 0;
+    case 'h':
+        a->help = true;
+        return 0;
+    case OPT_VERSION:
+        a->version = true;
+        return 0;
+    case OPT_JSON:
+        c->json = true;
+        return 0;
+    case OPT_MAX_TIME:
+        c->max_time = optarg;
+        return 0;
     case OPT_COLOR:
         if ((i = one_of("color", optarg, when, 3, e)) < 0) return -1;
         c->log.color = (When)i;
@@ -182,7 +209,9 @@ static int parse(Cli *c, Asked *a, Err *e)
     int code;
     memset(longs, 0, sizeof longs);
     for (size_t i = 0; i < ARRAY_LEN(options); i++)
-        longs[i] = (struct option){options[i].name, options[i].arg ? required_argument : no_argument, NULL, options[i].code};
+        longs[i] =
+            (struct option){options[i].name, options[i].arg ? required_argument : no_argument, NULL,
+                            options[i].code};
     opterr = 0;
     optind = 1;
     while ((code = getopt_long(c->argc, c->argv, ":vqh", longs, NULL)) != -1) {
@@ -191,13 +220,16 @@ static int parse(Cli *c, Asked *a, Err *e)
         if (code == '?') {
             char letter[3] = {'-', (char)optopt, 0};
             if (optopt >= 256) return usage_fault(e, "option '%s' takes no value", typed);
-            return optopt ? usage_fault(e, "unknown option '%s'", letter) : unknown_option(typed, e);
+            return optopt ? usage_fault(e, "unknown option '%s'", letter)
+                          : unknown_option(typed, e);
         }
         if (take(c, a, code, e)) return -1;
     }
     {
         int level = (int)c->log.level + a->verbose;
-        c->log.level = (LogLevel)(level < (int)LOG_ERROR ? (int)LOG_ERROR : level > (int)LOG_TRACE ? (int)LOG_TRACE : level);
+        c->log.level = (LogLevel)(level < (int)LOG_ERROR   ? (int)LOG_ERROR
+                                  : level > (int)LOG_TRACE ? (int)LOG_TRACE
+                                                           : level);
     }
     c->args = c->argv + optind;
     c->nargs = c->argc - optind;
@@ -206,8 +238,8 @@ static int parse(Cli *c, Asked *a, Err *e)
 
 /* ---- what to do ---- */
 
-/* A word that is neither a command nor a file gets the nearest command; what looks like a file is left to the
- * configuration reader, which knows the files beside it. */
+/* A word that is neither a command nor a file gets the nearest command; what looks like a file is
+ * left to the configuration reader, which knows the files beside it. */
 static int unknown_word(const char *word, Err *e)
 {
     const char *names[ARRAY_LEN(commands)], *near;

@@ -7,14 +7,17 @@
 #include "run/log.h"
 
 /* Calls f for every unit whose weight is quantized, in the order of the modules. */
-static void each_layer(Model *m, void (*f)(const Unit *u, const QInst *wt, const QInst *act, void *arg), void *arg)
+static void each_layer(Model *m,
+                       void (*f)(const Unit *u, const QInst *wt, const QInst *act, void *arg),
+                       void *arg)
 {
     const Spec *spec = model_spec(m);
     const QPlan *qp = model_qplan(m);
     int *order = xcalloc((size_t)spec->n, sizeof *order);
     spec_declaration_order(spec, order);
     for (int i = 0; i < spec->n; i++) {
-        const QInst *wt = qplan_get(qp, order[i], Q_WEIGHT, 0), *act = qplan_get(qp, order[i], Q_ACT, 0);
+        const QInst *wt = qplan_get(qp, order[i], Q_WEIGHT, 0),
+                    *act = qplan_get(qp, order[i], Q_ACT, 0);
         if (wt || act) f(&spec->u[order[i]], wt, act, arg);
     }
     free(order);
@@ -25,7 +28,8 @@ static void print(const Unit *u, const QInst *wt, const QInst *act, void *arg)
     char line[512] = "";
     (void)u;
     (void)arg;
-    if (wt && wt->fn->show && wt->fn->show(wt, act, line, sizeof line) > 0 && *line) log_plain(LOG_INFO, "%s", line);
+    if (wt && wt->fn->show && wt->fn->show(wt, act, line, sizeof line) > 0 && *line)
+        log_plain(LOG_INFO, "%s", line);
 }
 
 void clips_print(Model *m)

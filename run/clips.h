@@ -1,11 +1,13 @@
-/* run/clips.h -- the trained parameters of the quantizers, by layer: shown as the originals do, and recorded. */
+/* run/clips.h -- the trained parameters of the quantizers, by layer: shown as the originals do, and
+ * recorded. */
 #ifndef RUN_CLIPS_H
 #define RUN_CLIPS_H
 
 #include "run/model.h"
 
 /* One line per quantized layer, in the order of the modules:
- * "clipping threshold weight alpha: 1.569000, activation alpha: 1.438000". Nothing for methods without any. */
+ * "clipping threshold weight alpha: 1.569000, activation alpha: 1.438000". Nothing for methods
+ * without any. */
 void clips_print(Model *m);
 
 /* "alpha_wgt/<layer>" and "alpha_act/<layer>" with their values. */

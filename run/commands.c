@@ -1,4 +1,5 @@
-/* run/commands.c -- the small commands: run, train, test, show, list, path, help, docs, and --version. */
+/* run/commands.c -- the small commands: run, train, test, show, list, path, help, docs, and
+ * --version. */
 #include "run/commands.h"
 
 #include <jansson.h>
@@ -25,7 +26,9 @@ int cli_config(const Cli *c, Config *cfg, const char *more, Err *e)
     int n = 0, r;
     if (c->nargs < 1 || (strchr(c->args[0], '=') && !fs_exists(c->args[0]))) {
         free(o);
-        return usage_fault(e, c->nargs < 1 ? "no configuration file given" : "a configuration file comes before '%s'",
+        return usage_fault(e,
+                           c->nargs < 1 ? "no configuration file given"
+                                        : "a configuration file comes before '%s'",
                            c->nargs < 1 ? "" : c->args[0]);
     }
     for (int i = 1; i < c->nargs; i++) o[n++] = c->args[i];
@@ -51,7 +54,8 @@ static int run_config(Cli *c, const char *more, bool must_train, Err *e)
     c->run.argc = c->argc;
     c->run.argv = c->argv;
     if (must_train && mode_select(&cfg)->run != train_run)
-        r = usage_fault(e, "%s: the configuration asks for '%s', not for training", c->args[0], mode_select(&cfg)->name);
+        r = usage_fault(e, "%s: the configuration asks for '%s', not for training", c->args[0],
+                        mode_select(&cfg)->name);
     else
         r = mode_select(&cfg)->run(&c->run, e);
     c->run.cfg = NULL;
@@ -99,7 +103,8 @@ static void list_nets(Str *out)
         if (!nets[i]->alias || !nets[i]->alias[0].name) continue;
         str_printf(out, "%-22salso:", "");
         for (const NetAlias *a = nets[i]->alias; a->name; a++)
-            str_printf(out, "%s %s (%s)", a == nets[i]->alias ? "" : ",", a->name, net_names_text(a->names));
+            str_printf(out, "%s %s (%s)", a == nets[i]->alias ? "" : ",", a->name,
+                       net_names_text(a->names));
         str_puts(out, "\n");
     }
 }
@@ -115,7 +120,8 @@ static void list_datasets(Str *out)
         item(out, datasets[i]->name, datasets[i]->doc);
         if (!datasets[i]->alias || !datasets[i]->alias[0]) continue;
         str_printf(out, "%-22salso:", "");
-        for (const char *const *a = datasets[i]->alias; *a; a++) str_printf(out, "%s %s", a == datasets[i]->alias ? "" : ",", *a);
+        for (const char *const *a = datasets[i]->alias; *a; a++)
+            str_printf(out, "%s %s", a == datasets[i]->alias ? "" : ",", *a);
         str_puts(out, "\n");
     }
 }
@@ -144,8 +150,12 @@ static const struct {
     const char *name;
     void (*print)(Str *out);
 } lists[] = {
-    {"nets", list_nets},             {"quant", list_quant},         {"datasets", list_datasets},
-    {"transforms", list_transforms}, {"optimizers", list_optimizers}, {"schedules", list_schedules},
+    {"nets", list_nets},
+    {"quant", list_quant},
+    {"datasets", list_datasets},
+    {"transforms", list_transforms},
+    {"optimizers", list_optimizers},
+    {"schedules", list_schedules},
     {"modes", list_modes},
 };
 
@@ -163,8 +173,9 @@ int command_list(Cli *c, Err *e)
         return 0;
     }
     near = c->nargs ? str_nearest(c->args[0], names, ARRAY_LEN(names)) : NULL;
-    usage_fault(e, "list: %s%s%s; expected one of %s%s%s%s", c->nargs ? "'" : "nothing named", c->nargs ? c->args[0] : "",
-                c->nargs ? "'" : "", all.s, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    usage_fault(e, "list: %s%s%s; expected one of %s%s%s%s", c->nargs ? "'" : "nothing named",
+                c->nargs ? c->args[0] : "", c->nargs ? "'" : "", all.s,
+                near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
     str_free(&all);
     return -1;
 }
@@ -175,13 +186,15 @@ int command_path(Cli *c, Err *e)
     char *path;
     Str out = {0};
     int r = 0;
-    if (c->nargs != 2 || (!best && !str_eq(c->args[0], "last"))) return usage_fault(e, "path: expected best|last RUN");
+    if (c->nargs != 2 || (!best && !str_eq(c->args[0], "last")))
+        return usage_fault(e, "path: expected best|last RUN");
     path = checkpoint_path(c->args[1], best ? CKPT_BEST : CKPT_LAST);
     if (fs_exists(path)) {
         str_printf(&out, "%s\n", path);
         print_out(&out);
     } else {
-        r = err_set(e, ERR_DATA, "%s: no such checkpoint%s", path, fs_exists(c->args[1]) ? "" : "; there is no such folder");
+        r = err_set(e, ERR_DATA, "%s: no such checkpoint%s", path,
+                    fs_exists(c->args[1]) ? "" : "; there is no such folder");
     }
     free(path);
     return r;
@@ -200,7 +213,8 @@ int command_help(Cli *c, Err *e)
         help_command(cmd, &out);
     else
         config_help(str_eq(c->args[0], "keys") ? NULL : c->args[0], &out);
-    if (str_starts(out.s, "no key matches")) { /* config_help's one line: a fault here, not an answer */
+    if (str_starts(out.s,
+                   "no key matches")) { /* config_help's one line: a fault here, not an answer */
         usage_fault(e, "help: %.*s", (int)(out.len - 1), out.s);
         str_free(&out);
         return -1;

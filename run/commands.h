@@ -7,14 +7,14 @@
 
 /* One call of the program, after its options were read. */
 typedef struct Cli {
-    int argc;            /* the whole command line */
+    int argc; /* the whole command line */
     char **argv;
-    int nargs;           /* what follows the command (or FILE and what follows it) */
+    int nargs; /* what follows the command (or FILE and what follows it) */
     char **args;
     LogOpts log;
-    bool json;           /* --json */
+    bool json;            /* --json */
     const char *max_time; /* --max-time, or NULL */
-    Run run;             /* filled in by commands that train or test */
+    Run run;              /* filled in by commands that train or test */
 } Cli;
 
 typedef struct Command {

@@ -1,4 +1,5 @@
-/* run/curves.c -- curves.svg from metrics.jsonl: loss, top-1, learning rate, and how the clip levels moved. */
+/* run/curves.c -- curves.svg from metrics.jsonl: loss, top-1, learning rate, and how the clip
+ * levels moved. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,8 @@ static Curve *find(const Curves *cs, const char *split, const char *key)
     return NULL;
 }
 
-static void collect(void *arg, int64_t line, int64_t step, const char *split, const char *key, double value)
+static void collect(void *arg, int64_t line, int64_t step, const char *split, const char *key,
+                    double value)
 {
     Curves *cs = arg;
     Curve *c = find(cs, split, key);
@@ -52,19 +54,23 @@ static void release(Curves *cs)
 }
 
 #define MAX_SERIES 64
-#define MANY       12 /* from here on a legend would hide the curves: only the first and the last are named */
+#define MANY                                                                                       \
+    12 /* from here on a legend would hide the curves: only the first and the last are named */
 
 /* A plot of the curves of these splits under one key. */
-static void add(Plot *plots, int *n, PlotSeries *series, const Curves *cs, const char *title, const char *ylabel,
-                const char *key, const char *const *split, size_t nsplit)
+static void add(Plot *plots, int *n, PlotSeries *series, const Curves *cs, const char *title,
+                const char *ylabel, const char *key, const char *const *split, size_t nsplit)
 {
     int k = 0;
     for (size_t i = 0; i < nsplit; i++) {
         const Curve *c = find(cs, split[i], key);
-        if (c) series[k++] = (PlotSeries){.name = split[i], .x = c->x, .y = c->y, .n = c->n, .points = c->n < 3};
+        if (c)
+            series[k++] =
+                (PlotSeries){.name = split[i], .x = c->x, .y = c->y, .n = c->n, .points = c->n < 3};
     }
     if (k)
-        plots[(*n)++] = (Plot){.title = title, .xlabel = "updates", .ylabel = ylabel, .series = series, .nseries = k};
+        plots[(*n)++] = (Plot){
+            .title = title, .xlabel = "updates", .ylabel = ylabel, .series = series, .nseries = k};
 }
 
 static void add_clips(Plot *plots, int *n, PlotSeries *series, const Curves *cs, const char *title,
@@ -74,11 +80,16 @@ static void add_clips(Plot *plots, int *n, PlotSeries *series, const Curves *cs,
     for (size_t i = 0; i < cs->n && k < MAX_SERIES; i++) {
         const Curve *c = &cs->c[i];
         if (strcmp(c->split, "params") != 0 || !str_starts(c->key, prefix)) continue;
-        series[k++] = (PlotSeries){.name = c->key + strlen(prefix), .x = c->x, .y = c->y, .n = c->n, .points = c->n < 3};
+        series[k++] = (PlotSeries){
+            .name = c->key + strlen(prefix), .x = c->x, .y = c->y, .n = c->n, .points = c->n < 3};
     }
     for (int i = 1; k > MANY && i < k - 1; i++) series[i].name = "";
     if (k)
-        plots[(*n)++] = (Plot){.title = title, .xlabel = "updates", .ylabel = "threshold", .series = series, .nseries = k};
+        plots[(*n)++] = (Plot){.title = title,
+                               .xlabel = "updates",
+                               .ylabel = "threshold",
+                               .series = series,
+                               .nseries = k};
 }
 
 int curves_write(const char *metrics, const char *svg, Err *e)

@@ -5,8 +5,8 @@
 #include "run/progress.h"
 #include "run/session.h"
 
-/* Top-k and plain cross-entropy over the whole split. `p` may be NULL. 0; 1: a signal asked to stop, *m is
- * incomplete; -1 with `e`. */
+/* Top-k and plain cross-entropy over the whole split. `p` may be NULL. 0; 1: a signal asked to
+ * stop, *m is incomplete; -1 with `e`. */
 int evaluate(Session *s, Progress *p, Meter *m, Err *e);
 
 #endif

@@ -80,7 +80,8 @@ static void clear_live(void)
 
 static void put_json(FILE *f, const char *stamp, LogLevel level, const char *text)
 {
-    json_t *o = json_pack("{s:s, s:s, s:s}", "time", stamp, "level", levels[level].name, "text", text);
+    json_t *o =
+        json_pack("{s:s, s:s, s:s}", "time", stamp, "level", levels[level].name, "text", text);
     char *s = o ? json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
     fprintf(f, "%s\n", s ? s : "{}"); /* "{}": the text is not UTF-8 */
     free(s);
@@ -168,9 +169,10 @@ void log_err(const Err *e)
         int n = (int)strcspn(s, "\n");
         char line[sizeof e->msg];
         snprintf(line, sizeof line, "%.*s", n, s);
-        /* configuration errors name their place and say "error" themselves; further lines are hints */
-        log_plain(LOG_ERROR, "%s%s", s != e->msg || strstr(line, ": error: ") ? "" : "qrun: error: ",
-                  line);
+        /* configuration errors name their place and say "error" themselves; further lines are hints
+         */
+        log_plain(LOG_ERROR, "%s%s",
+                  s != e->msg || strstr(line, ": error: ") ? "" : "qrun: error: ", line);
         s += n;
         s += *s == '\n';
     }

@@ -15,7 +15,8 @@
 
 #define SCHEMA 1
 
-#ifndef QRUN_REVISION /* the build passes the git revision, "+dirty" included, when there is one */
+#ifndef QRUN_REVISION /* the build passes the git revision, "+dirty" included, when there is one   \
+                       */
 #define QRUN_REVISION "unknown"
 #endif
 #ifndef QRUN_CFLAGS
@@ -39,7 +40,8 @@ Manifest *manifest_open(const char *path, bool keep)
     if (keep && fs_exists(path)) {
         m->root = json_load_file(path, JSON_REJECT_DUPLICATES, &je);
         if (!json_is_object(m->root)) {
-            log_msg(LOG_WARN, "%s:%d:%d: %s; it is written anew", path, je.line, je.column, je.text);
+            log_msg(LOG_WARN, "%s:%d:%d: %s; it is written anew", path, je.line, je.column,
+                    je.text);
             json_decref(m->root);
             m->root = NULL;
         }
@@ -103,7 +105,8 @@ static json_t *machine(void)
     return o;
 }
 
-/* Sums are added in another order with other threads or instructions: results may differ in the last bits. */
+/* Sums are added in another order with other threads or instructions: results may differ in the
+ * last bits. */
 static void warn_other_machine(const json_t *starts, const json_t *now)
 {
     static const char *const keys[] = {"cpu", "threads", "dnnl"};
@@ -115,7 +118,8 @@ static void warn_other_machine(const json_t *starts, const json_t *now)
         if (!a || json_equal(a, b)) continue;
         as = json_dumps(a, JSON_ENCODE_ANY);
         bs = json_dumps(b, JSON_ENCODE_ANY);
-        log_msg(LOG_WARN, "the run goes on with %s %s instead of %s: results may differ in the last bits",
+        log_msg(LOG_WARN,
+                "the run goes on with %s %s instead of %s: results may differ in the last bits",
                 keys[i], bs ? bs : "?", as ? as : "?");
         free(as);
         free(bs);

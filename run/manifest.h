@@ -9,12 +9,14 @@
 
 typedef struct Manifest Manifest;
 
-/* With `keep` goes on with PATH if it is there (a damaged one is warned about and begun anew). Never NULL. */
+/* With `keep` goes on with PATH if it is there (a damaged one is warned about and begun anew).
+ * Never NULL. */
 Manifest *manifest_open(const char *path, bool keep);
 void manifest_free(Manifest *m);
 
-/* Adds this start of the program. `resolved` is the file whose SHA-256 is recorded; `init` the checkpoint the
- * weights came from, or NULL. Warns when the last start was on another kind of machine. */
+/* Adds this start of the program. `resolved` is the file whose SHA-256 is recorded; `init` the
+ * checkpoint the weights came from, or NULL. Warns when the last start was on another kind of
+ * machine. */
 void manifest_begin(Manifest *m, const Config *c, const char *mode, int argc, char **argv,
                     const char *resolved, const char *init, int64_t from_step);
 void manifest_data(Manifest *m, const char *split, const Dataset *d);
@@ -27,8 +29,8 @@ void manifest_result(Manifest *m, const char *line, const Meter *meter, const To
                      int64_t best_step, const Meter *best);
 const char *manifest_line(const Manifest *m); /* NULL: none yet */
 
-/* Brings this start's times up to date and writes the file. status: "running", "finished", "stopped",
- * "failed"; exit: the process's status, -1 while it runs. */
+/* Brings this start's times up to date and writes the file. status: "running", "finished",
+ * "stopped", "failed"; exit: the process's status, -1 while it runs. */
 int manifest_save(Manifest *m, const char *status, int exit_status, Err *e);
 
 #endif

@@ -20,7 +20,8 @@ void topk_init(TopK *t, const int *k, int n)
         if (k[i] > 1) t->k[t->n++] = k[i];
 }
 
-void topk_count(const TopK *t, const float *logits, const int32_t *label, int n, int classes, Meter *m)
+void topk_count(const TopK *t, const float *logits, const int32_t *label, int n, int classes,
+                Meter *m)
 {
     for (int i = 0; i < n; i++) {
         const float *l = logits + (size_t)i * (size_t)classes;
@@ -140,8 +141,8 @@ static void put_real(json_t *o, const char *key, double v)
 
 static json_t *row_new(int64_t step, int64_t epoch, const char *split)
 {
-    return json_pack("{s:I, s:I, s:s}", "step", (json_int_t)step, "epoch", (json_int_t)epoch, "split",
-                     split);
+    return json_pack("{s:I, s:I, s:s}", "step", (json_int_t)step, "epoch", (json_int_t)epoch,
+                     "split", split);
 }
 
 static int row_write(MetricsLog *m, json_t *o, Err *e)

@@ -22,15 +22,18 @@ typedef struct Meter {
 
 void topk_init(TopK *t, const int *k, int n);
 
-/* Adds n samples' counts to m->n and m->right (not the loss). logits [n, classes]; a label < 0 is not
- * counted. Equal logits rank by index, lower first; a label whose logit is NaN is never right. */
-void topk_count(const TopK *t, const float *logits, const int32_t *label, int n, int classes, Meter *m);
+/* Adds n samples' counts to m->n and m->right (not the loss). logits [n, classes]; a label < 0 is
+ * not counted. Equal logits rank by index, lower first; a label whose logit is NaN is never right.
+ */
+void topk_count(const TopK *t, const float *logits, const int32_t *label, int n, int classes,
+                Meter *m);
 
 void meter_add(Meter *to, const Meter *m);
-double meter_loss(const Meter *m);              /* mean; 0 of nothing */
-double meter_percent(const Meter *m, int i);    /* top-k[i] in percent; 0 of nothing */
+double meter_loss(const Meter *m);           /* mean; 0 of nothing */
+double meter_percent(const Meter *m, int i); /* top-k[i] in percent; 0 of nothing */
 
-/* Exact text of a meter (the loss as a hexadecimal float) and back; parse returns 0, or -1 on bad text. */
+/* Exact text of a meter (the loss as a hexadecimal float) and back; parse returns 0, or -1 on bad
+ * text. */
 void meter_text(const Meter *m, Str *out);
 int meter_parse(const char *text, Meter *m);
 
@@ -39,16 +42,17 @@ void meter_result(const Meter *m, const TopK *t, double seconds, Str *out);
 
 /* ---- metrics.jsonl: one object a line; keys never change type ---- */
 typedef struct MetricsRow {
-    int64_t step, epoch;  /* updates made; epoch from 1 */
-    const char *split;    /* "train": since the last such row; "epoch": the whole epoch; "val" */
+    int64_t step, epoch; /* updates made; epoch from 1 */
+    const char *split;   /* "train": since the last such row; "epoch": the whole epoch; "val" */
     const Meter *meter;
     double lr, img_s;
-    double grad_norm;     /* NaN: left out */
+    double grad_norm; /* NaN: left out */
 } MetricsRow;
 
 typedef struct MetricsLog MetricsLog;
 
-/* Opens for appending, after dropping every line whose step is above `keep_step` or that is torn. */
+/* Opens for appending, after dropping every line whose step is above `keep_step` or that is torn.
+ */
 MetricsLog *metrics_open(const char *path, int64_t keep_step, Err *e);
 int metrics_row(MetricsLog *m, const TopK *t, const MetricsRow *r, Err *e);
 /* A row of named values (split "params"): clip levels. */
@@ -57,8 +61,8 @@ int metrics_values(MetricsLog *m, int64_t step, int64_t epoch, int n, const char
 void metrics_close(MetricsLog *m);
 
 /* Reading: every number of every whole line, in order of the file. `line` counts from 0. */
-typedef void (*MetricsEach)(void *arg, int64_t line, int64_t step, const char *split, const char *key,
-                            double value);
+typedef void (*MetricsEach)(void *arg, int64_t line, int64_t step, const char *split,
+                            const char *key, double value);
 int metrics_read(const char *path, MetricsEach f, void *arg, Err *e);
 
 #endif

@@ -9,8 +9,10 @@ static bool wants_test(const Config *c)
 }
 
 const Mode modes[] = {
-    {"test", "evaluate pretrained_file, or the best checkpoint of log_dir (test_only: true)", wants_test, test_run},
-    {"train", "train, evaluate after each epoch, keep the last and the best checkpoint", NULL, train_run},
+    {"test", "evaluate pretrained_file, or the best checkpoint of log_dir (test_only: true)",
+     wants_test, test_run},
+    {"train", "train, evaluate after each epoch, keep the last and the best checkpoint", NULL,
+     train_run},
     {NULL, NULL, NULL, NULL},
 };
 
@@ -30,5 +32,6 @@ void run_print_result(const char *line)
 int run_check_expectation(const Config *c, double top1, Err *e)
 {
     if (c->run.expect_top1_min < 0 || top1 >= c->run.expect_top1_min) return 0;
-    return err_set(e, ERR_EXPECT, "top1=%.2f is below expect_top1_min: %g", top1, c->run.expect_top1_min);
+    return err_set(e, ERR_EXPECT, "top1=%.2f is below expect_top1_min: %g", top1,
+                   c->run.expect_top1_min);
 }

@@ -1,7 +1,8 @@
-/* run/profile.c -- `qrun profile`: where the time of a step goes, op by op, against this machine's peaks.
+/* run/profile.c -- `qrun profile`: where the time of a step goes, op by op, against this machine's
+ * peaks.
  *
- * Peaks are measured here: memory by a triad a = b + 3 c over arrays far larger than the caches (12 bytes an
- * element), arithmetic by the best rate any convolution of the net reaches. */
+ * Peaks are measured here: memory by a triad a = b + 3 c over arrays far larger than the caches (12
+ * bytes an element), arithmetic by the best rate any convolution of the net reaches. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,10 +78,11 @@ static void kinds_text(const OpTime *t, int n, double sum, Str *out)
         kind[k].n++;
     }
     qsort(kind, (size_t)nk, sizeof *kind, by_time);
-    str_printf(out, "\n%-20s %5s %9s %9s %7s\n", "sums by kind", "ops", "fwd ms", "bwd ms", "share");
+    str_printf(out, "\n%-20s %5s %9s %9s %7s\n", "sums by kind", "ops", "fwd ms", "bwd ms",
+               "share");
     for (int k = 0; k < nk; k++)
-        str_printf(out, "%-20s %5d %9.3f %9.3f %6.1f%%\n", kind[k].op, kind[k].n, kind[k].fwd * 1e3, kind[k].bwd * 1e3,
-                   100 * (kind[k].fwd + kind[k].bwd) / sum);
+        str_printf(out, "%-20s %5d %9.3f %9.3f %6.1f%%\n", kind[k].op, kind[k].n, kind[k].fwd * 1e3,
+                   kind[k].bwd * 1e3, 100 * (kind[k].fwd + kind[k].bwd) / sum);
     free(kind);
 }
 
@@ -94,17 +96,19 @@ static void table_text(const OpTime *t, int n, double total, int batch, Str *out
         sum += t[i].fwd_s + t[i].bwd_s;
         if (flops > peak) peak = flops;
     }
-    str_printf(out, "%-32s %-14s %9s %9s %7s %9s %8s  %s\n", "op", "kind", "fwd ms", "bwd ms", "share", "GFLOP/s", "GB/s",
-               "implementation");
+    str_printf(out, "%-32s %-14s %9s %9s %7s %9s %8s  %s\n", "op", "kind", "fwd ms", "bwd ms",
+               "share", "GFLOP/s", "GB/s", "implementation");
     for (int i = 0; i < n; i++)
-        str_printf(out, "%-32s %-14s %9.3f %9.3f %6.1f%% %9s %8s  %s\n", t[i].name, t[i].op, t[i].fwd_s * 1e3,
-                   t[i].bwd_s * 1e3, 100 * (t[i].fwd_s + t[i].bwd_s) / sum,
-                   figure(rate(t[i].flops, t[i].fwd_s), a, sizeof a), figure(rate(t[i].bytes, t[i].fwd_s), b, sizeof b),
-                   t[i].impl ? t[i].impl : "");
+        str_printf(out, "%-32s %-14s %9.3f %9.3f %6.1f%% %9s %8s  %s\n", t[i].name, t[i].op,
+                   t[i].fwd_s * 1e3, t[i].bwd_s * 1e3, 100 * (t[i].fwd_s + t[i].bwd_s) / sum,
+                   figure(rate(t[i].flops, t[i].fwd_s), a, sizeof a),
+                   figure(rate(t[i].bytes, t[i].fwd_s), b, sizeof b), t[i].impl ? t[i].impl : "");
     kinds_text(t, n, sum, out);
-    str_printf(out, "\none run %.2f ms (%.2f ms in ops), %.0f img/s; rates are of the forward pass\n"
-               "peaks of this machine with %d threads: %.1f GFLOP/s (the best convolution), %.1f GB/s (triad)\n", total * 1e3,
-               sum * 1e3, batch / total, par_threads(), peak, gb_s);
+    str_printf(out,
+               "\none run %.2f ms (%.2f ms in ops), %.0f img/s; rates are of the forward pass\n"
+               "peaks of this machine with %d threads: %.1f GFLOP/s (the best convolution), %.1f "
+               "GB/s (triad)\n",
+               total * 1e3, sum * 1e3, batch / total, par_threads(), peak, gb_s);
 }
 
 static int profile(Session *s, Err *e)
@@ -118,7 +122,8 @@ static int profile(Session *s, Err *e)
     store_alloc_grads(model_store(s->model));
     if (model_profile(s->model, ph, batch, STEPS, &t, &n, &total, e)) return -1;
     str_printf(&out, "%s, %s, batch %d, minimum of %d runs\n\n", s->cfg->net.model,
-               ph == PH_EVAL ? "evaluation" : "training (test_only=true profiles evaluation)", batch, STEPS);
+               ph == PH_EVAL ? "evaluation" : "training (test_only=true profiles evaluation)",
+               batch, STEPS);
     table_text(t, n, total, batch, &out);
     free(t);
     print_out(&out);

@@ -43,17 +43,18 @@ void progress_line(const Progress *p, const ProgressNow *n, Str *out)
 {
     char eta[32];
     double left = progress_eta(p, n->step);
-    str_printf(out, "epoch %" PRId64 "/%" PRId64 " step %" PRId64 "/%" PRId64, n->epoch, p->epochs, n->batch,
-               p->batches);
-    str_printf(out, "  loss %.4f  top1 %.2f  lr %.4g  %.0f img/s  wait %.0f%%", meter_loss(n->meter),
-               meter_percent(n->meter, 0), n->lr, n->img_s, 100 * n->wait);
+    str_printf(out, "epoch %" PRId64 "/%" PRId64 " step %" PRId64 "/%" PRId64, n->epoch, p->epochs,
+               n->batch, p->batches);
+    str_printf(out, "  loss %.4f  top1 %.2f  lr %.4g  %.0f img/s  wait %.0f%%",
+               meter_loss(n->meter), meter_percent(n->meter, 0), n->lr, n->img_s, 100 * n->wait);
     if (left >= 0) str_printf(out, "  ETA %s", duration_text(left, eta, sizeof eta));
 }
 
 static bool due(Progress *p)
 {
     double now = log_clock();
-    if (!log_wants_progress() || now - p->last_shown < (log_is_live() ? LIVE_EVERY : PLAIN_EVERY)) return false;
+    if (!log_wants_progress() || now - p->last_shown < (log_is_live() ? LIVE_EVERY : PLAIN_EVERY))
+        return false;
     p->last_shown = now;
     return true;
 }

@@ -1,19 +1,21 @@
-/* run/progress.h -- the progress line: where the run stands, how fast it goes, when it will be done.
+/* run/progress.h -- the progress line: where the run stands, how fast it goes, when it will be
+ * done.
  *
- * On a terminal the line is redrawn up to ten times a second; otherwise a plain line comes every 30 s. The time
- * left counts the steps and the evaluations still to come, and starts from where this process started. */
+ * On a terminal the line is redrawn up to ten times a second; otherwise a plain line comes every 30
+ * s. The time left counts the steps and the evaluations still to come, and starts from where this
+ * process started. */
 #ifndef RUN_PROGRESS_H
 #define RUN_PROGRESS_H
 
 #include "run/metrics.h"
 
 typedef struct Progress {
-    int64_t epochs, batches;       /* of the whole run; training batches per epoch */
+    int64_t epochs, batches; /* of the whole run; training batches per epoch */
     int64_t total_steps;
     int64_t eval_batches, evals_left;
-    double eval_s;                 /* duration of the last evaluation, 0: none made yet */
-    double step_s;                 /* smoothed duration of a step, 0: none made yet */
-    int64_t seen;                  /* steps of this process */
+    double eval_s; /* duration of the last evaluation, 0: none made yet */
+    double step_s; /* smoothed duration of a step, 0: none made yet */
+    int64_t seen;  /* steps of this process */
     double last_shown;
 } Progress;
 
@@ -21,12 +23,12 @@ typedef struct Progress {
 void progress_step(Progress *p, double seconds);
 
 typedef struct ProgressNow {
-    int64_t epoch, batch, step;    /* epoch from 1 */
+    int64_t epoch, batch, step; /* epoch from 1 */
     const Meter *meter;
-    double lr, img_s, wait;        /* wait: share of the time spent waiting for data */
+    double lr, img_s, wait; /* wait: share of the time spent waiting for data */
 } ProgressNow;
 
-double progress_eta(const Progress *p, int64_t step);  /* seconds, < 0: not known yet */
+double progress_eta(const Progress *p, int64_t step); /* seconds, < 0: not known yet */
 void progress_line(const Progress *p, const ProgressNow *n, Str *out);
 void progress_show(Progress *p, const ProgressNow *n); /* when it is time */
 void progress_eval(Progress *p, int64_t batch);        /* during an evaluation */

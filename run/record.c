@@ -37,8 +37,11 @@ static int scalars(Recorder *r, int64_t step, const Scalar *s, size_t n, Err *e)
 int record_interval(Recorder *r, const MetricsRow *row, Err *e)
 {
     const Scalar s[] = {
-        {"loss/train", meter_loss(row->meter)}, {"top1/train", meter_percent(row->meter, 0)},
-        {"lr", row->lr}, {"img_per_s", row->img_s}, {"grad_norm", row->grad_norm},
+        {"loss/train", meter_loss(row->meter)},
+        {"top1/train", meter_percent(row->meter, 0)},
+        {"lr", row->lr},
+        {"img_per_s", row->img_s},
+        {"grad_norm", row->grad_norm},
     };
     if (metrics_row(r->log, &r->s->topk, row, e)) return -1;
     return scalars(r, row->step, s, ARRAY_LEN(s), e);
@@ -56,8 +59,9 @@ static int record_val(Recorder *r, const MetricsRow *train, const Meter *val, Er
         snprintf(tag, sizeof tag, "top%d/val", r->s->topk.k[i]);
         if (tfevents_scalar(r->tf, tag, row.step, meter_percent(val, i), e)) return -1;
     }
-    return scalars(r, row.step,
-                   (const Scalar[]){{"loss/val", meter_loss(val)}, {"test_acc", meter_percent(val, 0)}}, 2, e);
+    return scalars(
+        r, row.step,
+        (const Scalar[]){{"loss/val", meter_loss(val)}, {"test_acc", meter_percent(val, 0)}}, 2, e);
 }
 
 int record_epoch(Recorder *r, const MetricsRow *train, const Meter *val, Err *e)
@@ -66,8 +70,8 @@ int record_epoch(Recorder *r, const MetricsRow *train, const Meter *val, Err *e)
     ClipList c = {0};
     int bad;
     clips_collect(r->s->model, &c);
-    bad = metrics_row(r->log, &r->s->topk, train, e) || scalars(r, train->step, s, ARRAY_LEN(s), e) ||
-          (val && record_val(r, train, val, e));
+    bad = metrics_row(r->log, &r->s->topk, train, e) ||
+          scalars(r, train->step, s, ARRAY_LEN(s), e) || (val && record_val(r, train, val, e));
     if (!bad && c.n)
         bad = metrics_values(r->log, train->step, train->epoch, c.n, c.tag, c.value, e);
     for (int i = 0; !bad && r->tf && i < c.n; i++)

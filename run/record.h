@@ -1,4 +1,5 @@
-/* run/record.h -- what is written down of a training: metrics.jsonl, TensorBoard events, curves.svg. */
+/* run/record.h -- what is written down of a training: metrics.jsonl, TensorBoard events,
+ * curves.svg. */
 #ifndef RUN_RECORD_H
 #define RUN_RECORD_H
 
@@ -9,7 +10,7 @@
 
 typedef struct Recorder {
     MetricsLog *log;
-    TfEvents *tf;        /* NULL: tensorboard: false */
+    TfEvents *tf; /* NULL: tensorboard: false */
     const Session *s;
     char *metrics, *curves; /* paths; curves NULL: plots: false */
 } Recorder;

@@ -26,7 +26,8 @@ int runfolder_open(RunFolder *f, const char *dir, Err *e)
     r = fs_lock(dir, &f->lock, &pid, e);
     if (r != 1) f->lock = -1;
     if (r == 0)
-        err_set(e, ERR_RUN, "log_dir %s: process %ld is working in it; wait for it, or give another log_dir",
+        err_set(e, ERR_RUN,
+                "log_dir %s: process %ld is working in it; wait for it, or give another log_dir",
                 dir, pid);
     if (r != 1) {
         f->created = false;
@@ -50,8 +51,8 @@ int runfolder_check_config(const RunFolder *f, const Config *c, Err *e)
         if (r == 1)
             err_set(e, ERR_CONFIG,
                     "log_dir %s holds a run of another configuration; what differs: %s\n"
-                    "give another log_dir=..., or remove the folder to start again", f->dir,
-                    keys.s ? keys.s : "");
+                    "give another log_dir=..., or remove the folder to start again",
+                    f->dir, keys.s ? keys.s : "");
     }
     str_free(&keys);
     free(path);

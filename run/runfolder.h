@@ -1,4 +1,5 @@
-/* run/runfolder.h -- the folder of a run: one process at a time, one configuration, everything explained.
+/* run/runfolder.h -- the folder of a run: one process at a time, one configuration, everything
+ * explained.
  *
  *   DIR/run.json         manifest (run/manifest.h)     DIR/resolved.yml  every key with its value
  *   DIR/log.txt          the log                       DIR/metrics.jsonl, curves.svg, tb/
@@ -10,12 +11,12 @@
 
 typedef struct RunFolder {
     char *dir;
-    int lock;      /* descriptor, -1: not held */
-    bool created;  /* by this process, and nothing has been put into it yet */
+    int lock;     /* descriptor, -1: not held */
+    bool created; /* by this process, and nothing has been put into it yet */
 } RunFolder;
 
-/* Makes the folder if need be and takes its lock. Another process has it: ERR_RUN naming its pid. Removes
- * temporary files of dead processes. */
+/* Makes the folder if need be and takes its lock. Another process has it: ERR_RUN naming its pid.
+ * Removes temporary files of dead processes. */
 int runfolder_open(RunFolder *f, const char *dir, Err *e);
 
 /* ERR_CONFIG naming the keys when the folder holds a run of another configuration. */

@@ -37,8 +37,8 @@ int session_data(Session *s, Split split, Err *e)
     if (dataset_open(d, &s->cfg->data, split, e)) return -1;
     s->data_open[split] = true;
     if (d->classes > s->classes)
-        return err_set(e, ERR_DATA, "%s: %d classes, but the net has num_classes: %d", d->where, d->classes,
-                       s->classes);
+        return err_set(e, ERR_DATA, "%s: %d classes, but the net has num_classes: %d", d->where,
+                       d->classes, s->classes);
     s->loader[split] = loader_open(d, &s->cfg->data, &s->input, split, batch, e);
     if (!s->loader[split]) return -1;
     if (loader_batches(s->loader[split]) < 1)
@@ -71,14 +71,17 @@ char *weights_path(const char *given, Err *e)
         if (fs_exists(path)) return path;
         free(path);
     }
-    err_set(e, ERR_DATA, "%s: no checkpoint in this run folder (checkpoints/best.safetensors)", given);
+    err_set(e, ERR_DATA, "%s: no checkpoint in this run folder (checkpoints/best.safetensors)",
+            given);
     return NULL;
 }
 
-/* Names that every net has with or without quantizers; what ends otherwise belongs to a quantizer. */
+/* Names that every net has with or without quantizers; what ends otherwise belongs to a quantizer.
+ */
 static bool is_plain_name(const char *name)
 {
-    static const char *const ends[] = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"};
+    static const char *const ends[] = {"weight", "bias", "running_mean", "running_var",
+                                       "num_batches_tracked"};
     const char *dot = strrchr(name, '.'), *last = dot ? dot + 1 : name;
     for (size_t i = 0; i < ARRAY_LEN(ends); i++)
         if (!strcmp(last, ends[i])) return true;
@@ -91,8 +94,8 @@ static bool is_quantizers(const Param *p)
 }
 
 typedef struct Pairing {
-    int kept, left_over;  /* quantizers' own: not in the file; only in the file */
-    Str faults;           /* everything else, one line each */
+    int kept, left_over; /* quantizers' own: not in the file; only in the file */
+    Str faults;          /* everything else, one line each */
     int nfaults;
 } Pairing;
 
@@ -130,17 +133,22 @@ static int load(Session *s, const TensorFile *f, const char *path, Err *e)
     int r = 0;
     pair(f, model_store(s->model), &p);
     if (p.nfaults && s->cfg->run.strict_load)
-        r = err_set(e, ERR_DATA, "%s: %d names do not match the net %s (strict_load=false takes what does):%s",
+        r = err_set(e, ERR_DATA,
+                    "%s: %d names do not match the net %s (strict_load=false takes what does):%s",
                     path, p.nfaults, s->cfg->net.model, p.faults.s);
     if (!r) {
         r = tensors_into_store(f, model_store(s->model), false, &report, e);
         if (r && e && !strstr(e->msg, path)) err_prefix(e, "%s", path);
     }
-    if (!r && !report.matched) r = err_set(e, ERR_DATA, "%s: no name in it is one of the net %s", path, s->cfg->net.model);
+    if (!r && !report.matched)
+        r = err_set(e, ERR_DATA, "%s: no name in it is one of the net %s", path, s->cfg->net.model);
     if (!r) {
-        log_msg(LOG_INFO, "%s (%s): %d tensors loaded; of the quantizers %d keep initial values, %d left over",
-                path, f->format, report.matched, p.kept, p.left_over);
-        if (p.nfaults) log_msg(LOG_WARN, "%s: %d names do not match:%s", path, p.nfaults, p.faults.s);
+        log_msg(
+            LOG_INFO,
+            "%s (%s): %d tensors loaded; of the quantizers %d keep initial values, %d left over",
+            path, f->format, report.matched, p.kept, p.left_over);
+        if (p.nfaults)
+            log_msg(LOG_WARN, "%s: %d names do not match:%s", path, p.nfaults, p.faults.s);
         if (report.text.s) log_msg(LOG_DEBUG, "%s:\n%s", path, report.text.s);
     }
     str_free(&p.faults);

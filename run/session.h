@@ -7,18 +7,19 @@
 #include "run/model.h"
 
 typedef struct Session {
-    Config *cfg;        /* borrowed */
-    InputShape input;   /* shape and constants; those of a loaded checkpoint unless the config sets them */
+    Config *cfg; /* borrowed */
+    InputShape
+        input; /* shape and constants; those of a loaded checkpoint unless the config sets them */
     int classes;
     TopK topk;
     Model *model;
-    Dataset data[2];    /* by Split */
+    Dataset data[2]; /* by Split */
     bool data_open[2];
     Loader *loader[2];
 } Session;
 
-/* Threads, input shape, net, parameters with their initial values. Opens no file. On failure the session is
- * freed by session_free as well. */
+/* Threads, input shape, net, parameters with their initial values. Opens no file. On failure the
+ * session is freed by session_free as well. */
 int session_open(Session *s, Config *cfg, Err *e);
 void session_free(Session *s);
 
@@ -26,17 +27,18 @@ void session_free(Session *s);
 int session_data(Session *s, Split split, Err *e);
 int session_eval_batch(const Session *s);
 
-/* The file meant by pretrained_file: itself, or the best (else last) checkpoint of a run folder. The caller
- * frees; NULL with `e` when there is none. */
+/* The file meant by pretrained_file: itself, or the best (else last) checkpoint of a run folder.
+ * The caller frees; NULL with `e` when there is none. */
 char *weights_path(const char *given, Err *e);
 
-/* Weights from a file into the net. Quantizers' own parameters may be missing (going from 32 bit to n) or left
- * over (the other way); anything else that does not match is an error unless strict_load is off. Takes the
- * file's normalisation constants when the configuration does not set them. */
+/* Weights from a file into the net. Quantizers' own parameters may be missing (going from 32 bit to
+ * n) or left over (the other way); anything else that does not match is an error unless strict_load
+ * is off. Takes the file's normalisation constants when the configuration does not set them. */
 int session_load(Session *s, const char *path, Err *e);
 
-/* "key: value" lines of every key that can change results: what a checkpoint carries. No folder of the run, no
- * verbosity, so that two runs of one configuration write the same bytes wherever they stand. */
+/* "key: value" lines of every key that can change results: what a checkpoint carries. No folder of
+ * the run, no verbosity, so that two runs of one configuration write the same bytes wherever they
+ * stand. */
 void session_config_text(const Config *cfg, Str *out);
 
 #endif

@@ -1,4 +1,5 @@
-/* run/test.c -- test_only: evaluate one checkpoint. Writes below log_dir/test and touches nothing of a training. */
+/* run/test.c -- test_only: evaluate one checkpoint. Writes below log_dir/test and touches nothing
+ * of a training. */
 #include <stdlib.h>
 
 #include "io/fs.h"
@@ -19,11 +20,14 @@ static char *what_to_test(const RunOpts *o, Err *e)
     free(own);
     if (o->pretrained_file && *o->pretrained_file) {
         if (trained)
-            log_msg(LOG_INFO, "testing pretrained_file; for the net trained in log_dir: pretrained_file=%s", o->log_dir);
+            log_msg(LOG_INFO,
+                    "testing pretrained_file; for the net trained in log_dir: pretrained_file=%s",
+                    o->log_dir);
         return weights_path(o->pretrained_file, e);
     }
     if (trained || fs_exists(o->log_dir) == 2) return weights_path(o->log_dir, e);
-    err_set(e, ERR_DATA, "nothing to test: no pretrained_file is given and %s holds no checkpoint", o->log_dir);
+    err_set(e, ERR_DATA, "nothing to test: no pretrained_file is given and %s holds no checkpoint",
+            o->log_dir);
     return NULL;
 }
 
@@ -55,7 +59,9 @@ static int test(Session *s, RunFolder *f, Manifest **man, const char *weights, R
     Progress p;
     Meter m;
     int r;
-    if (session_open(s, run->cfg, e) || session_load(s, weights, e) || session_data(s, SPLIT_VAL, e)) return -1;
+    if (session_open(s, run->cfg, e) || session_load(s, weights, e) ||
+        session_data(s, SPLIT_VAL, e))
+        return -1;
     if (runfolder_begin(f, run->cfg, e)) return -1;
     json = runfolder_path(f, "run.json");
     resolved = runfolder_path(f, "resolved.yml");

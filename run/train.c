@@ -1,12 +1,13 @@
 /* run/train.c -- training: epochs, evaluations, checkpoints, and how to stop and go on.
  *
- * Killed at any moment and started again, a run ends with the same bytes as one that was never disturbed:
- *   - a checkpoint is only taken between two updates and holds the exact position, the meters' sums and the best
- *     evaluation so far; everything random is a function of (seed, purpose, epoch, index);
- *   - an evaluation follows the last update of its epoch, and the checkpoint follows the evaluation, so that an
- *     evaluation is either wholly in the state or is made again (`due` below);
- *   - rows of an epoch are written after its evaluation, and no interval row at its last update, so that cutting
- *     metrics back to a step is never ambiguous. */
+ * Killed at any moment and started again, a run ends with the same bytes as one that was never
+ * disturbed:
+ *   - a checkpoint is only taken between two updates and holds the exact position, the meters' sums
+ * and the best evaluation so far; everything random is a function of (seed, purpose, epoch, index);
+ *   - an evaluation follows the last update of its epoch, and the checkpoint follows the
+ * evaluation, so that an evaluation is either wholly in the state or is made again (`due` below);
+ *   - rows of an epoch are written after its evaluation, and no interval row at its last update, so
+ * that cutting metrics back to a step is never ambiguous. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -37,12 +38,12 @@ typedef struct Trainer {
     Recorder rec;
     Progress progress;
     Str config_text;
-    int64_t batches;          /* per epoch */
-    double saved, curves;     /* log_clock() of the last checkpoint, of the last picture */
+    int64_t batches;      /* per epoch */
+    double saved, curves; /* log_clock() of the last checkpoint, of the last picture */
     double epoch_s, epoch_wait, interval_s; /* this process' part of the epoch, of the interval */
     int64_t epoch_n, interval_n;
-    double lr;                /* of the last update */
-    bool stopping;            /* a signal or max_time: save and end */
+    double lr;     /* of the last update */
+    bool stopping; /* a signal or max_time: save and end */
 } Trainer;
 
 /* ---- where it stands ---- */
@@ -84,7 +85,8 @@ static int save(Trainer *t, Err *e)
     return 0;
 }
 
-/* After an update. Where an evaluation is due the checkpoint comes after it, unless the process is to end. */
+/* After an update. Where an evaluation is due the checkpoint comes after it, unless the process is
+ * to end. */
 static int save_if_wanted(Trainer *t, Err *e)
 {
     const RunOpts *o = t->o;
@@ -92,7 +94,8 @@ static int save_if_wanted(Trainer *t, Err *e)
     if (!due(t))
         now |= (o->save_every_steps > 0 && t->st.step % o->save_every_steps == 0) ||
                (o->save_every_seconds > 0 && log_clock() - t->saved >= o->save_every_seconds);
-    if (signals_stop() || (o->max_time > 0 && log_clock() - t->run->started >= o->max_time)) t->stopping = true;
+    if (signals_stop() || (o->max_time > 0 && log_clock() - t->run->started >= o->max_time))
+        t->stopping = true;
     if (!now && !t->stopping) return 0;
     return save(t, e);
 }
@@ -113,8 +116,13 @@ static double share(double part, double whole)
 
 static int interval_row(Trainer *t, double grad_norm, Err *e)
 {
-    const MetricsRow row = {.step = t->st.step, .epoch = t->st.epoch + 1, .split = "train", .meter = &t->st.interval,
-                            .lr = t->lr, .img_s = share((double)t->interval_n, t->interval_s), .grad_norm = grad_norm};
+    const MetricsRow row = {.step = t->st.step,
+                            .epoch = t->st.epoch + 1,
+                            .split = "train",
+                            .meter = &t->st.interval,
+                            .lr = t->lr,
+                            .img_s = share((double)t->interval_n, t->interval_s),
+                            .grad_norm = grad_norm};
     int r = record_interval(&t->rec, &row, e);
     t->st.interval = (Meter){0};
     t->interval_s = 0;
@@ -124,8 +132,12 @@ static int interval_row(Trainer *t, double grad_norm, Err *e)
 
 static void show(Trainer *t)
 {
-    const ProgressNow now = {.epoch = t->st.epoch + 1, .batch = t->st.batch, .step = t->st.step, .meter = &t->st.train,
-                             .lr = t->lr, .img_s = share((double)t->epoch_n, t->epoch_s),
+    const ProgressNow now = {.epoch = t->st.epoch + 1,
+                             .batch = t->st.batch,
+                             .step = t->st.step,
+                             .meter = &t->st.train,
+                             .lr = t->lr,
+                             .img_s = share((double)t->epoch_n, t->epoch_s),
                              .wait = share(t->epoch_wait, t->epoch_s)};
     if (signals_take_status()) {
         Str s = {0};
@@ -136,7 +148,8 @@ static void show(Trainer *t)
     progress_show(&t->progress, &now);
 }
 
-/* An interval row follows this update; none at the last one of an epoch, whose rows come after its evaluation. */
+/* An interval row follows this update; none at the last one of an epoch, whose rows come after its
+ * evaluation. */
 static bool row_wanted(const Trainer *t, int64_t step)
 {
     return step % t->o->log_interval == 0;
@@ -203,18 +216,19 @@ static void log_epoch(const Trainer *t, const Meter *val)
     Str s = {0};
     char eta[32];
     double left = progress_eta(&t->progress, st->step);
-    str_printf(&s, "epoch %" PRId64 "/%d  train loss %.4f top1 %.2f", st->epoch + 1, t->o->num_epochs,
-               meter_loss(&st->train), meter_percent(&st->train, 0));
+    str_printf(&s, "epoch %" PRId64 "/%d  train loss %.4f top1 %.2f", st->epoch + 1,
+               t->o->num_epochs, meter_loss(&st->train), meter_percent(&st->train, 0));
     if (val)
         str_printf(&s, "  val loss %.4f top1 %.2f  best %.2f (epoch %" PRId64 ")", meter_loss(val),
                    meter_percent(val, 0), meter_percent(&st->best, 0), st->best_epoch);
-    str_printf(&s, "  lr %.4g  %.0f img/s  wait %.0f%%", t->lr, share((double)t->epoch_n, t->epoch_s),
-               100 * share(t->epoch_wait, t->epoch_s));
+    str_printf(&s, "  lr %.4g  %.0f img/s  wait %.0f%%", t->lr,
+               share((double)t->epoch_n, t->epoch_s), 100 * share(t->epoch_wait, t->epoch_s));
     if (left > 0) str_printf(&s, "  ETA %s", duration_text(left, eta, sizeof eta));
     log_msg(LOG_INFO, "%s", s.s);
     str_free(&s);
     if (t->epoch_s > 10 && share(t->epoch_wait, t->epoch_s) > 0.3)
-        log_msg(LOG_WARN, "%.0f%% of the epoch went into waiting for data: more data_loader_workers may help",
+        log_msg(LOG_WARN,
+                "%.0f%% of the epoch went into waiting for data: more data_loader_workers may help",
                 100 * share(t->epoch_wait, t->epoch_s));
 }
 
@@ -239,7 +253,8 @@ static int evaluate_now(Trainer *t, Err *e)
 static int end_epoch(Trainer *t, Err *e)
 {
     TrainState *st = &t->st;
-    const bool last = at_max_steps(t->o, st) || st->epoch + 1 >= t->o->num_epochs, whole = st->batch == t->batches;
+    const bool last = at_max_steps(t->o, st) || st->epoch + 1 >= t->o->num_epochs,
+               whole = st->batch == t->batches;
     const bool evaluated = last || eval_epoch(t->o, st->epoch);
     MetricsRow row;
     bool keep;
@@ -251,8 +266,13 @@ static int end_epoch(Trainer *t, Err *e)
             return save(t, e);
         }
     }
-    row = (MetricsRow){.step = st->step, .epoch = st->epoch + 1, .split = "epoch", .meter = &st->train, .lr = t->lr,
-                       .img_s = share((double)t->epoch_n, t->epoch_s), .grad_norm = (double)NAN};
+    row = (MetricsRow){.step = st->step,
+                       .epoch = st->epoch + 1,
+                       .split = "epoch",
+                       .meter = &st->train,
+                       .lr = t->lr,
+                       .img_s = share((double)t->epoch_n, t->epoch_s),
+                       .grad_norm = (double)NAN};
     if (record_epoch(&t->rec, &row, evaluated ? &st->val : NULL, e)) return -1;
     log_epoch(t, evaluated ? &st->val : NULL);
     if (whole) {
@@ -271,7 +291,8 @@ static int end_epoch(Trainer *t, Err *e)
 static int loop(Trainer *t, Err *e)
 {
     while (t->st.epoch < t->o->num_epochs && !t->stopping) {
-        if (t->o->show_params_every > 0 && t->st.batch == 0 && t->st.epoch % t->o->show_params_every == 0)
+        if (t->o->show_params_every > 0 && t->st.batch == 0 &&
+            t->st.epoch % t->o->show_params_every == 0)
             clips_print(t->s.model);
         if (train_epoch(t, e)) return -1;
         if (t->stopping) break;
@@ -292,7 +313,8 @@ static int finish(Trainer *t, Err *e)
     Str line = {0};
     int r;
     meter_result(&t->st.val, &t->s.topk, manifest_seconds(t->manifest), &line);
-    manifest_result(t->manifest, line.s, &t->st.val, &t->s.topk, t->st.step, t->st.best_step, &t->st.best);
+    manifest_result(t->manifest, line.s, &t->st.val, &t->s.topk, t->st.step, t->st.best_step,
+                    &t->st.best);
     r = run_check_expectation(t->run->cfg, meter_percent(&t->st.val, 0), e);
     if (manifest_save(t->manifest, "finished", r ? (int)ERR_EXPECT : 0, e)) r = -1;
     log_msg(LOG_INFO, "done: best top1 %.2f in epoch %" PRId64 "; everything is in %s",
@@ -307,9 +329,11 @@ static int stopped(Trainer *t, Err *e)
     Str command = {0};
     t->run->signal = signals_stop();
     t->run->status = t->run->signal ? 128 + t->run->signal : EX_TEMPFAIL;
-    for (int i = 0; i < t->run->argc; i++) str_printf(&command, "%s%s", i ? " " : "", t->run->argv[i]);
+    for (int i = 0; i < t->run->argc; i++)
+        str_printf(&command, "%s%s", i ? " " : "", t->run->argv[i]);
     log_msg(LOG_WARN, "%s: saved at epoch %" PRId64 ", update %" PRId64 "; to go on, type: %s",
-            t->run->signal ? "stopped by a signal" : "max_time is over", t->st.epoch + 1, t->st.step, command.s);
+            t->run->signal ? "stopped by a signal" : "max_time is over", t->st.epoch + 1,
+            t->st.step, command.s);
     str_free(&command);
     return manifest_save(t->manifest, "stopped", t->run->status, e);
 }
@@ -323,7 +347,8 @@ static int already_finished(Trainer *t, Err *e)
     t->manifest = manifest_open(path, true);
     free(path);
     topk_init(&t->s.topk, t->o->topk, t->o->ntopk);
-    log_msg(LOG_INFO, "%s: this run is finished; give another log_dir, or a larger num_epochs, to train more",
+    log_msg(LOG_INFO,
+            "%s: this run is finished; give another log_dir, or a larger num_epochs, to train more",
             t->folder.dir);
     line = manifest_line(t->manifest);
     if (!line) return finish(t, e); /* killed between its last checkpoint and its record */
@@ -338,10 +363,15 @@ static int prepare_net(Trainer *t, bool resume, char **init, Err *e)
     store_alloc_grads(model_store(t->s.model));
     if (optim_init(&t->optim, &t->run->cfg->optim, model_store(t->s.model), e)) return -1;
     session_config_text(t->run->cfg, &t->config_text);
-    t->ckpt = (Checkpoint){.store = model_store(t->s.model), .optim = &t->optim, .input = &t->s.input,
-                           .input_kind = t->run->cfg->data.input, .config = t->config_text.s, .state = &t->st};
+    t->ckpt = (Checkpoint){.store = model_store(t->s.model),
+                           .optim = &t->optim,
+                           .input = &t->s.input,
+                           .input_kind = t->run->cfg->data.input,
+                           .config = t->config_text.s,
+                           .state = &t->st};
     if (t->o->pretrained_file && *t->o->pretrained_file && !resume) {
-        if (!(*init = weights_path(t->o->pretrained_file, e)) || session_load(&t->s, *init, e)) return -1;
+        if (!(*init = weights_path(t->o->pretrained_file, e)) || session_load(&t->s, *init, e))
+            return -1;
     }
     if (resume && checkpoint_resume(t->folder.dir, &t->ckpt, e) != 1) return -1;
     return 0;
@@ -352,24 +382,32 @@ static int prepare_data(Trainer *t, Err *e)
     if (session_data(&t->s, SPLIT_TRAIN, e) || session_data(&t->s, SPLIT_VAL, e)) return -1;
     t->batches = loader_batches(t->s.loader[SPLIT_TRAIN]);
     if (t->st.batch > t->batches)
-        return err_set(e, ERR_DATA, "%s: the checkpoint stands at batch %" PRId64 " of an epoch of %" PRId64
-                       ": the data set is not the one the run was started with", t->folder.dir, t->st.batch, t->batches);
-    t->progress = (Progress){.epochs = t->o->num_epochs, .batches = t->batches,
+        return err_set(e, ERR_DATA,
+                       "%s: the checkpoint stands at batch %" PRId64 " of an epoch of %" PRId64
+                       ": the data set is not the one the run was started with",
+                       t->folder.dir, t->st.batch, t->batches);
+    t->progress = (Progress){.epochs = t->o->num_epochs,
+                             .batches = t->batches,
                              .total_steps = t->batches * t->o->num_epochs,
-                             .eval_batches = loader_batches(t->s.loader[SPLIT_VAL]), .last_shown = log_clock()};
-    if (t->o->max_steps > 0 && t->o->max_steps < t->progress.total_steps) t->progress.total_steps = t->o->max_steps;
+                             .eval_batches = loader_batches(t->s.loader[SPLIT_VAL]),
+                             .last_shown = log_clock()};
+    if (t->o->max_steps > 0 && t->o->max_steps < t->progress.total_steps)
+        t->progress.total_steps = t->o->max_steps;
     for (int64_t ep = t->st.epoch; ep * t->batches < t->progress.total_steps; ep++)
-        t->progress.evals_left += eval_epoch(t->o, ep) || (ep + 1) * t->batches >= t->progress.total_steps;
+        t->progress.evals_left +=
+            eval_epoch(t->o, ep) || (ep + 1) * t->batches >= t->progress.total_steps;
     return 0;
 }
 
 static int begin(Trainer *t, bool resume, const char *init, Err *e)
 {
-    char *manifest = runfolder_path(&t->folder, "run.json"), *resolved = runfolder_path(&t->folder, "resolved.yml");
+    char *manifest = runfolder_path(&t->folder, "run.json"),
+         *resolved = runfolder_path(&t->folder, "resolved.yml");
     int r = runfolder_begin(&t->folder, t->run->cfg, e);
     if (!r) {
         t->manifest = manifest_open(manifest, true);
-        manifest_begin(t->manifest, t->run->cfg, "train", t->run->argc, t->run->argv, resolved, init, t->st.step);
+        manifest_begin(t->manifest, t->run->cfg, "train", t->run->argc, t->run->argv, resolved,
+                       init, t->st.step);
         manifest_data(t->manifest, "train", &t->s.data[SPLIT_TRAIN]);
         manifest_data(t->manifest, "val", &t->s.data[SPLIT_VAL]);
         r = manifest_save(t->manifest, "running", -1, e);
@@ -378,10 +416,12 @@ static int begin(Trainer *t, bool resume, const char *init, Err *e)
     free(manifest);
     free(resolved);
     if (r) return -1;
-    log_msg(LOG_INFO, "%s: %s, %s, %u images, %" PRId64 " updates an epoch; log_dir %s", t->o->experiment,
-            t->run->cfg->net.model, t->run->cfg->data.dataset, t->s.data[SPLIT_TRAIN].count, t->batches, t->folder.dir);
+    log_msg(LOG_INFO, "%s: %s, %s, %u images, %" PRId64 " updates an epoch; log_dir %s",
+            t->o->experiment, t->run->cfg->net.model, t->run->cfg->data.dataset,
+            t->s.data[SPLIT_TRAIN].count, t->batches, t->folder.dir);
     if (resume)
-        log_msg(LOG_INFO, "going on from epoch %" PRId64 ", update %" PRId64, t->st.epoch + 1, t->st.step);
+        log_msg(LOG_INFO, "going on from epoch %" PRId64 ", update %" PRId64, t->st.epoch + 1,
+                t->st.step);
     t->saved = t->curves = log_clock();
     t->lr = optim_lr(&t->optim, -1, fractional_epoch(t));
     return 0;
@@ -391,11 +431,14 @@ static int train(Trainer *t, Err *e)
 {
     char *init = NULL;
     int r, resume;
-    if (runfolder_open(&t->folder, t->o->log_dir, e) || runfolder_check_config(&t->folder, t->run->cfg, e)) return -1;
+    if (runfolder_open(&t->folder, t->o->log_dir, e) ||
+        runfolder_check_config(&t->folder, t->run->cfg, e))
+        return -1;
     if ((resume = checkpoint_peek(t->folder.dir, &t->st, e)) < 0) return -1;
     if (resume && finished(t->o, &t->st)) return already_finished(t, e);
     signals_install();
-    r = prepare_net(t, resume, &init, e) || prepare_data(t, e) || begin(t, resume, init, e) || loop(t, e);
+    r = prepare_net(t, resume, &init, e) || prepare_data(t, e) || begin(t, resume, init, e) ||
+        loop(t, e);
     free(init);
     if (r) return -1;
     return t->stopping ? stopped(t, e) : finish(t, e);
@@ -408,8 +451,11 @@ int train_run(Run *run, Err *e)
     state_init(&t.st);
     r = train(&t, e);
     if (r && e->kind == ERR_DIVERGED)
-        err_add(e, ERR_DIVERGED, "the last good state, of update %" PRId64 " at the latest, stays in %s/checkpoints; a "
-                "lower lr or a warm-up may help", t.st.step, t.o->log_dir);
+        err_add(e, ERR_DIVERGED,
+                "the last good state, of update %" PRId64
+                " at the latest, stays in %s/checkpoints; a "
+                "lower lr or a warm-up may help",
+                t.st.step, t.o->log_dir);
     if (r && t.manifest && e->kind != ERR_EXPECT) {
         Err ignored;
         manifest_save(t.manifest, "failed", (int)e->kind, &ignored);

@@ -96,7 +96,8 @@ static void result_line(void **state)
     str_free(&s);
 }
 
-static void count_line(void *arg, int64_t line, int64_t step, const char *split, const char *key, double value)
+static void count_line(void *arg, int64_t line, int64_t step, const char *split, const char *key,
+                       double value)
 {
     double *sum = arg;
     (void)line;
@@ -119,13 +120,24 @@ static void metrics_are_cut_back(void **state)
     log = metrics_open(path, -1, &e);
     assert_non_null(log);
     for (int i = 1; i <= 4; i++)
-        assert_int_equal(metrics_row(log, &t, &(MetricsRow){.step = i, .epoch = 1, .split = "train", .meter = &m,
-                                                            .lr = 0.1, .grad_norm = (double)NAN}, &e), 0);
+        assert_int_equal(metrics_row(log, &t,
+                                     &(MetricsRow){.step = i,
+                                                   .epoch = 1,
+                                                   .split = "train",
+                                                   .meter = &m,
+                                                   .lr = 0.1,
+                                                   .grad_norm = (double)NAN},
+                                     &e),
+                         0);
     bad.loss = (double)NAN; /* JSON has none: null, and the file stays readable */
-    assert_int_equal(metrics_row(log, &t, &(MetricsRow){.step = 4, .epoch = 1, .split = "val", .meter = &bad}, &e), 0);
+    assert_int_equal(
+        metrics_row(log, &t, &(MetricsRow){.step = 4, .epoch = 1, .split = "val", .meter = &bad},
+                    &e),
+        0);
     metrics_close(log);
     text = read_text(path, &len);
-    assert_non_null(strstr(text, "{\"step\":1,\"epoch\":1,\"split\":\"train\",\"loss\":1.5,\"top1\":50.0,\"lr\":0.1"));
+    assert_non_null(strstr(
+        text, "{\"step\":1,\"epoch\":1,\"split\":\"train\",\"loss\":1.5,\"top1\":50.0,\"lr\":0.1"));
     assert_non_null(strstr(text, "\"loss\":null"));
     assert_null(strstr(text, "grad_norm\":null"));
     text[len - 5] = 0; /* a torn last line */
@@ -154,11 +166,18 @@ static void net_init(Net *n, float value)
 {
     Err e = {0};
     memset(n, 0, sizeof *n);
-    n->opts = (OptimOpts){.optimizer = "adam", .lr = 0.1, .lr_scheduler = "constant", .num_epochs = 5, .gamma = 0.1, .power = 1,
+    n->opts = (OptimOpts){.optimizer = "adam",
+                          .lr = 0.1,
+                          .lr_scheduler = "constant",
+                          .num_epochs = 5,
+                          .gamma = 0.1,
+                          .power = 1,
                           .weight_decay_scheme = "all"};
-    store_add(&n->ps, PK_WEIGHT, DT_F32, (Init){INIT_CONST, value, 0}, 2, (const int[]){3, 5}, "conv.weight");
+    store_add(&n->ps, PK_WEIGHT, DT_F32, (Init){INIT_CONST, value, 0}, 2, (const int[]){3, 5},
+              "conv.weight");
     store_scalar(&n->ps, PK_CLIP, value * 2, "conv.alpha");
-    store_add(&n->ps, PK_BUFFER, DT_S64, (Init){INIT_NONE, 0, 0}, 0, NULL, "bn.num_batches_tracked");
+    store_add(&n->ps, PK_BUFFER, DT_S64, (Init){INIT_NONE, 0, 0}, 0, NULL,
+              "bn.num_batches_tracked");
     store_init(&n->ps, 1);
     store_alloc_grads(&n->ps);
     if (optim_init(&n->optim, &n->opts, &n->ps, &e)) fail_msg("%s", e.msg);
@@ -176,7 +195,8 @@ static void net_free(Net *n)
 /* One update that leaves traces everywhere. */
 static void net_step(Net *n)
 {
-    for (size_t i = 0; i < n->ps.n_grads; i++) n->ps.grads[i] = (float)i * 0.01f + (float)n->st.step;
+    for (size_t i = 0; i < n->ps.n_grads; i++)
+        n->ps.grads[i] = (float)i * 0.01f + (float)n->st.step;
     n->ps.p[0]->trained = n->ps.p[1]->trained = true;
     optim_step(&n->optim, &n->ps, 0);
     ++*(int64_t *)n->ps.p[2]->value.data;
@@ -190,9 +210,11 @@ static void assert_same_net(const Net *a, const Net *b)
 {
     for (int i = 0; i < a->ps.n; i++) {
         const Param *p = a->ps.p[i], *q = b->ps.p[i];
-        if (memcmp(p->value.data, q->value.data, tensor_bytes(&p->value))) fail_msg("%s differs", p->name);
+        if (memcmp(p->value.data, q->value.data, tensor_bytes(&p->value)))
+            fail_msg("%s differs", p->name);
         for (int k = 0; k < p->nslots; k++)
-            if (memcmp(p->slot[k].data, q->slot[k].data, tensor_bytes(&p->slot[k]))) fail_msg("%s: slot %d differs", p->name, k);
+            if (memcmp(p->slot[k].data, q->slot[k].data, tensor_bytes(&p->slot[k])))
+                fail_msg("%s: slot %d differs", p->name, k);
     }
     assert_memory_equal(&a->st, &b->st, sizeof a->st);
     assert_int_equal(a->optim.t, b->optim.t);
@@ -299,7 +321,8 @@ static void best_follows_its_evaluation(void **state)
 
 static void damage_falls_back(void **state)
 {
-    char *dir = run_dir("damage"), *last = checkpoint_path(dir, CKPT_LAST), *previous = checkpoint_path(dir, CKPT_PREVIOUS);
+    char *dir = run_dir("damage"), *last = checkpoint_path(dir, CKPT_LAST),
+         *previous = checkpoint_path(dir, CKPT_PREVIOUS);
     char *aside = xasprintf("%s.damaged", last), *text;
     size_t len;
     Net n, m;
@@ -386,13 +409,15 @@ static void folder_is_locked(void **state)
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);
     runfolder_close(&f);
-    assert_int_equal(fs_exists(dir), 0); /* made by this process and not used: nothing stays behind */
+    assert_int_equal(fs_exists(dir),
+                     0); /* made by this process and not used: nothing stays behind */
     free(dir);
 }
 
 static void another_config_is_refused(void **state)
 {
-    char *dir = path_of("config"), *o1 = xstrdup("lr=0.05"), *o2 = xstrdup("lr=0.07"), *o3 = xstrdup("num_epochs=900");
+    char *dir = path_of("config"), *o1 = xstrdup("lr=0.05"), *o2 = xstrdup("lr=0.07"),
+         *o3 = xstrdup("num_epochs=900");
     char *overrides[2] = {NULL, NULL};
     Config c;
     RunFolder f;
@@ -400,7 +425,9 @@ static void another_config_is_refused(void **state)
     (void)state;
     overrides[0] = o1;
     if (config_load(&c, "smoke", 1, overrides, &e)) fail_msg("%s", e.msg);
-    if (runfolder_open(&f, dir, &e) || runfolder_check_config(&f, &c, &e) || runfolder_begin(&f, &c, &e)) fail_msg("%s", e.msg);
+    if (runfolder_open(&f, dir, &e) || runfolder_check_config(&f, &c, &e) ||
+        runfolder_begin(&f, &c, &e))
+        fail_msg("%s", e.msg);
     assert_int_equal(runfolder_check_config(&f, &c, &e), 0);
     config_free(&c);
     overrides[0] = o2;
