@@ -1,19 +1,24 @@
-/* quant/apot.c -- additive powers of two: levels that are sums of a few powers of two, clip levels are learned, weights are
- * normalised first.
+/* quant/apot.c -- additive powers of two: levels that are sums of a few powers of two, clip levels
+ * are learned, weights are normalised first.
  *
- * Activations   u = x / a;   y = a * P(u clipped)                  P: nearest level, or round(u * L) / L for `power: false`
- *               da = sum dy * (P - u) inside the clip, dy * P outside;   dx = dy inside, else 0
- *   cifar              clipped to u <= 1 only
- *   imagenet, mnist    clipped to 0 <= u <= 1
- * Weights       v = (w - mean) / std / a;   y = a * sign(v) * P(min(|v|, 1));   2 bits: P = round in every variant
- *   cifar              dv is not masked; mean and std are constants in backward
- *   imagenet, mnist    dv masked outside [-1, 1] except at 2 bits ("calibrated gradient"); backward goes through mean and std:
- *                      dw = (G - mean(G) - wn * sum(G * wn) / (n - 1)) / std,  G the gradient to wn
+ * P: the nearest level, or round(u * L) / L for `power: false`.
  *
- * Source: Li, Dong, Wang 2020, "Additive Powers-of-Two Quantization"; yhhhli/APoT_Quantization, quant_layer.py of the
- * folders CIFAR10, ImageNet and MNIST, whose rules differ as listed.
- * Differs from the code: constant weights and a clip level of 0 are faults instead of NaN; widths without a level
- * set are refused (the original computes with one NaN level). See docs/methods/apot.md. */
+ * Activations   u = x / a;   y = a * P(u clipped)
+ *               da = sum of dy * (P - u) inside the clip, dy * P outside;   dx = dy inside, else 0
+ *   cifar             clipped to u <= 1 only
+ *   imagenet, mnist   clipped to 0 <= u <= 1
+ *
+ * Weights       wn = (w - mean) / std;   v = wn / a;   y = a * sign(v) * P(min(|v|, 1))
+ *               2 bits: P = round in every variant
+ *   cifar             dv is not masked; mean and std are constants in backward
+ *   imagenet, mnist   dv masked outside [-1, 1] except at 2 bits ("calibrated gradient"); backward
+ *                     goes through mean and std: with G the gradient to wn,
+ *                     dw = (G - mean(G) - wn * sum(G * wn) / (n - 1)) / std
+ *
+ * Source: Li, Dong, Wang 2020, "Additive Powers-of-Two Quantization"; yhhhli/APoT_Quantization,
+ * quant_layer.py of the folders CIFAR10, ImageNet and MNIST, whose rules differ as listed.
+ * Differs from the code: constant weights and a clip level of 0 are faults instead of NaN; widths
+ * without a level set are refused. See docs/methods/apot.md. */
 #include "quant/quant.h"
 
 #include <math.h>
@@ -27,13 +32,13 @@
 
 typedef struct Variant {
     const char *name;
-    const char *weight_alpha;  /* name of the weights' clip level */
+    const char *weight_alpha; /* name of the weights' clip level */
     float act_init, weight_init;
-    bool clip_below;           /* activations below 0 are clipped and get no gradient */
-    bool mask_weights;         /* no gradient beyond the clip, above 2 bits */
-    bool through_norm;         /* backward goes through mean and std */
-    bool grad_scale;           /* honours QOpts.grad_scale */
-    bool at_32;                /* the clip levels exist, unused, at 32 bits */
+    bool clip_below;   /* activations below 0 are clipped and get no gradient */
+    bool mask_weights; /* no gradient beyond the clip, above 2 bits */
+    bool through_norm; /* backward goes through mean and std */
+    bool grad_scale;   /* honours QOpts.grad_scale */
+    bool at_32;        /* the clip levels exist, unused, at 32 bits */
     int weight_max_bits;
 } Variant;
 
@@ -51,9 +56,9 @@ static const Variant variants[] = {
 typedef struct Apot {
     Grid grid;
     const Variant *variant;
-    bool warned;               /* about a negative clip level */
-    bool normalize, masked;    /* weights */
-    float mean, std;           /* weights: as the last forward found them */
+    bool warned;            /* about a negative clip level */
+    bool normalize, masked; /* weights */
+    float mean, std;        /* weights: as the last forward found them */
     char fault[320];
 } Apot;
 
@@ -66,12 +71,13 @@ static const Variant *find_variant(const QInst *q, Err *e)
         names[i] = variants[i].name;
     }
     near = str_nearest(name, names, ARRAY_LEN(names));
-    err_set(e, ERR_CONFIG, "quant_variant: apot has cifar, imagenet and mnist, not '%s'%s%s%s", name,
-            near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    err_set(e, ERR_CONFIG, "quant_variant: apot has cifar, imagenet and mnist, not '%s'%s%s%s",
+            name, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
     return NULL;
 }
 
-/* The part common to both roles: variant, bits, level set (weights have one bit less for magnitudes). */
+/* The part common to both roles: variant, bits, level set (weights have one bit less for
+ * magnitudes). */
 static int init(QInst *q, int max_bits, GridRange range, float alpha_init, const char *alpha_name,
                 ParamStore *ps, Err *e)
 {
@@ -83,11 +89,12 @@ static int init(QInst *q, int max_bits, GridRange range, float alpha_init, const
         if (!p->variant->at_32) return 0;
     } else {
         LevelSet set;
-        if (q->opts->power && q->opts->additive && max_bits > MAX_APOT_BITS) max_bits = MAX_APOT_BITS;
+        if (q->opts->power && q->opts->additive && max_bits > MAX_APOT_BITS)
+            max_bits = MAX_APOT_BITS;
         if (q->bits < 2 || q->bits > max_bits)
-            return err_set(e, ERR_CONFIG, "%s: apot (%s, %s) has 2 to %d bits or 32 for %s, not %d", q->name,
-                           p->variant->name,
-                           !q->opts->power      ? "power: false"
+            return err_set(e, ERR_CONFIG, "%s: apot (%s, %s) has 2 to %d bits or 32 for %s, not %d",
+                           q->name, p->variant->name,
+                           !q->opts->power     ? "power: false"
                            : q->opts->additive ? "additive"
                                                : "additive: false",
                            max_bits, weight ? "weights" : "activations", q->bits);
@@ -110,12 +117,14 @@ static bool read_alpha(QInst *q)
     const float alpha = param_scalar(q->p[0]);
     q->fault = NULL;
     if (!grid_scale(&p->grid, alpha)) {
-        snprintf(p->fault, sizeof p->fault, "%s: the clip level is %g; APoT divides by it", q->p[0]->name, (double)alpha);
+        snprintf(p->fault, sizeof p->fault, "%s: the clip level is %g; APoT divides by it",
+                 q->p[0]->name, (double)alpha);
         q->fault = p->fault;
         return false;
     }
     if (alpha < 0 && !p->warned) {
-        log_msg(LOG_WARN, "%s: the clip level has become negative (%g)", q->p[0]->name, (double)alpha);
+        log_msg(LOG_WARN, "%s: the clip level has become negative (%g)", q->p[0]->name,
+                (double)alpha);
         p->warned = true;
     }
     return true;
@@ -126,7 +135,8 @@ static void add_alpha_grad(QInst *q, double sum)
 {
     const Apot *p = q->priv;
     const double alpha = (double)param_scalar(q->p[0]);
-    const double scale = p->variant->grad_scale && q->opts->grad_scale != 0 ? q->opts->grad_scale : 1;
+    const double scale =
+        p->variant->grad_scale && q->opts->grad_scale != 0 ? q->opts->grad_scale : 1;
     if (!q->fault) *(float *)q->p[0]->grad.data += (float)(sum / alpha * scale);
 }
 
@@ -154,7 +164,8 @@ static void act_row(const QInst *q, const float *x, float *y, size_t n)
     grid_row(&p->grid, x, y, n);
 }
 
-static void act_row_bwd(const QInst *q, const float *x, const float *dy, float *dx, size_t n, double *acc)
+static void act_row_bwd(const QInst *q, const float *x, const float *dy, float *dx, size_t n,
+                        double *acc)
 {
     const Apot *p = q->priv;
     acc[0] += grid_row_bwd(&p->grid, x, dy, dx, n, true);
@@ -175,8 +186,9 @@ static int weight_init(QInst *q, ParamStore *ps, Err *e)
     if (!p->variant) return -1;
     p->normalize = q->opts->wt_normalize;
     p->masked = p->variant->mask_weights && q->bits > 2;
-    return init(q, p->variant->weight_max_bits, GRID_BOTH, start > 0 ? (float)start : p->variant->weight_init,
-                p->variant->weight_alpha, ps, e);
+    return init(q, p->variant->weight_max_bits, GRID_BOTH,
+                start > 0 ? (float)start : p->variant->weight_init, p->variant->weight_alpha, ps,
+                e);
 }
 
 /* Mean and deviation of the whole tensor; false with q->fault set when they cannot be used. */
@@ -190,8 +202,9 @@ static bool read_stats(QInst *q, const Tensor *x)
     p->std = (float)std;
     if (p->std > 0 && isfinite(p->std)) return true;
     snprintf(p->fault, sizeof p->fault,
-             "%sweight: %zu weight%s with standard deviation %g; APoT divides by it (wt_normalize: false does not)", q->name, n,
-             n == 1 ? "" : "s", std);
+             "%sweight: %zu weight%s with standard deviation %g; APoT divides by it (wt_normalize: "
+             "false does not)",
+             q->name, n, n == 1 ? "" : "s", std);
     q->fault = p->fault;
     return false;
 }
@@ -224,8 +237,10 @@ static void weight_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
 /* Elements worked on at once: the normalised weights are made again, in a buffer of this size. */
 #define BLOCK 512
 
-/* First pass over one part: dx = G, the gradient to the normalised weights; sums for alpha and for the norm. */
-static void weight_part(const Apot *p, const float *w, const float *dy, float *dx, StatSpan s, double *sum)
+/* First pass over one part: dx = G, the gradient to the normalised weights; sums for alpha and for
+ * the norm. */
+static void weight_part(const Apot *p, const float *w, const float *dy, float *dx, StatSpan s,
+                        double *sum)
 {
     double alpha = 0, g = 0, gw = 0;
     for (size_t at = s.from; at < s.to; at += BLOCK) {
@@ -246,12 +261,12 @@ static void weight_part(const Apot *p, const float *w, const float *dy, float *d
 }
 
 /* Second pass: G to the gradient of the weights, in place. */
-static void weight_norm_bwd(const Apot *p, const float *w, float *dx, StatSpan s, float mean_g, float k)
+static void weight_norm_bwd(const Apot *p, const float *w, float *dx, StatSpan s, float mean_g,
+                            float k)
 {
     const float mean = p->mean, std = p->std;
     PAR_PRAGMA_(omp simd)
-    for (size_t i = s.from; i < s.to; i++)
-        dx[i] = (dx[i] - mean_g - (w[i] - mean) / std * k) / std;
+    for (size_t i = s.from; i < s.to; i++) dx[i] = (dx[i] - mean_g - (w[i] - mean) / std * k) / std;
 }
 
 static void weight_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c)
@@ -274,7 +289,8 @@ static void weight_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor 
     if (out) {
         const float mean_g = through ? (float)(sum[1] / (double)n) : 0;
         const float slope = through ? (float)(sum[2] / (double)(n - 1)) : 0;
-        PARALLEL_FOR(k, STAT_PARTS) weight_norm_bwd(p, w, out, stat_span(n, (size_t)k), mean_g, slope);
+        PARALLEL_FOR(k, STAT_PARTS)
+        weight_norm_bwd(p, w, out, stat_span(n, (size_t)k), mean_g, slope);
     }
 }
 
@@ -293,8 +309,8 @@ static int show(const QInst *wt, const QInst *at, char *line, size_t n)
     if (!wt->np) return snprintf(line, n, "%s", "");
     if (!at || at->fn != &act || !at->np)
         return snprintf(line, n, "clipping threshold weight alpha: %f", round3(wt->p[0]));
-    return snprintf(line, n, "clipping threshold weight alpha: %f, activation alpha: %f", round3(wt->p[0]),
-                    round3(at->p[0]));
+    return snprintf(line, n, "clipping threshold weight alpha: %f, activation alpha: %f",
+                    round3(wt->p[0]), round3(at->p[0]));
 }
 
 static const QFn act = {
@@ -317,7 +333,8 @@ static const QFn weight = {
 
 const QMethod quant_apot = {
     .name = "apot",
-    .doc = "additive powers of two, learned clip levels; power: false is uniform, additive: false plain powers of two",
+    .doc = "additive powers of two, learned clip levels; power: false is uniform, additive: false "
+           "plain powers of two",
     .role = {[Q_WEIGHT] = &weight, [Q_ACT] = &act},
     .traits = QT_ZERO_FIXED | QT_DECLARES_AT_32,
     .default_edge_bits = 8,

@@ -1,10 +1,11 @@
-/* quant/fixed8.c -- 8-bit weights of the first convolution and the classifier, as APoT and FAT have them.
+/* quant/fixed8.c -- 8-bit weights of the first convolution and the classifier, as APoT and FAT have
+ * them.
  *
  * y = round(w / s * 127) / 127 * s,   s = the largest weight (signed: not the largest magnitude)
  * dw = dy
  *
- * Source: yhhhli/APoT_Quantization, quant_layer.py, first_conv and last_fc: operations in this order in float, round
- * half to even, nothing is clipped, so weights below -s get codes below -127.
+ * Source: yhhhli/APoT_Quantization, quant_layer.py, first_conv and last_fc: operations in this
+ * order in float, round half to even, nothing is clipped, so weights below -s get codes below -127.
  * Differs: s = 0 is a fault here; the original goes on with NaN. */
 #include "quant/quant.h"
 
@@ -36,7 +37,8 @@ static void forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
     (void)c;
     q->fault = NULL;
     if (s == 0 || !isfinite(s)) {
-        snprintf(f->fault, sizeof f->fault, "%sweight: the largest weight is %g; 8-bit weights need it finite and not 0",
+        snprintf(f->fault, sizeof f->fault,
+                 "%sweight: the largest weight is %g; 8-bit weights need it finite and not 0",
                  q->name, (double)s);
         q->fault = f->fault;
         memset(out, 0, tensor_bytes(y));
@@ -46,7 +48,7 @@ static void forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
     {
         const size_t at = (size_t)k * PAR_CHUNK;
         SIMD_FOR(i, par_chunk_len(n, (size_t)k))
-            out[at + i] = rintf(w[at + i] / s * 127.0f) / 127.0f * s;
+        out[at + i] = rintf(w[at + i] / s * 127.0f) / 127.0f * s;
     }
 }
 

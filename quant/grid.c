@@ -1,14 +1,16 @@
 /* quant/grid.c -- see grid.h.
  *
- * Level sets: Li et al. 2020 (APoT), yhhhli/APoT_Quantization, build_power_value. The original looks for the first
- * nearest level in the order of a Python set, so a tie goes to one or the other neighbour by the order of hashing; the strings of
- * `ties` below record it (lowest threshold first, 1 = up).
+ * Level sets: Li et al. 2020 (APoT), yhhhli/APoT_Quantization, build_power_value. The original
+ * looks for the first nearest level in the order of a Python set, so a tie goes to one or the other
+ * neighbour by the order of hashing; the strings of `ties` below record it (lowest threshold first,
+ * 1 = up).
  *
- * How a row stays exact without dividing: x / alpha >= threshold is monotone in x, so grid_scale finds for each
- * threshold the smallest x whose float quotient reaches it, and rows compare x itself. Up to 16 levels are searched by comparison
- * (with AVX-512 by permutation), more by a table of cells that hold at most one threshold each, powers of two by bisection.
- * Uniform grids do divide, as the original does; the quotient is made by two corrected multiplications, which
- * give the correctly rounded quotient (Markstein 1990) in the time of five additions. */
+ * How a row stays exact without dividing: x / alpha >= threshold is monotone in x, so grid_scale
+ * finds for each threshold the smallest x whose float quotient reaches it, and rows compare x
+ * itself. Up to 16 levels are searched by comparison (with AVX-512 by permutation), more by a table
+ * of cells that hold at most one threshold each, powers of two by bisection. Uniform grids do
+ * divide, as the original does; the quotient is made by two corrected multiplications, which give
+ * the correctly rounded quotient (Markstein 1990) in the time of five additions. */
 #include "quant/grid.h"
 
 #include <float.h>
@@ -44,10 +46,11 @@ static const ApotRow apot_rows[] = {
 static const char *const pot_ties[] = {
     "0", "011", "0111011", "011111111111011", "0010110111111100111111111111011",
     "011110100101011100011000110001010010110111111100111111111111011",
-    "0111111101010010100100001000010000100010000100001111011111111111111100101001000010000100001001010010110"
-    "111111100111111111111011",
-    "0000100000000010111111111111110101001010010000100001000010001000010000111101111111111111110010100100001"
-    "0000100001001010010110111111100111111111111011",
+    "01111111010100101001000010000100001000100001000011110111111111111111"
+    "00101001000010000100001001010010110111111100111111111111011",
+    "00001000000000101111111111111101010010100100001000010000100010000100"
+    "00111101111111111111110010100100001000010000100101001011011111110011"
+    "1111111111011",
 };
 // clang-format on
 
@@ -108,7 +111,7 @@ int levels_pot(LevelSet *s, int bits)
     memset(s, 0, sizeof *s);
     if (bits < 1 || bits > (int)(sizeof pot_ties / sizeof *pot_ties)) return -1;
     insert_sorted(s, 0.0f);
-    /* Twice the float power, as the original scales it: the smallest float itself is never a level. */
+    /* Twice the float power, as the original scales it: the smallest float is no level. */
     for (int k = 1; k < 1 << bits; k++) insert_sorted(s, 2.0f * ldexpf(1.0f, -k));
     set_thresholds(s, pot_ties[bits - 1]);
     return 0;
@@ -123,7 +126,8 @@ int levels_nearest(const LevelSet *s, float u)
 
 /* ---- rows ---- */
 
-/* x / b with r = 1 / b, correctly rounded, for finite x and b away from the limits of the float range. */
+/* x / b with r = 1 / b, correctly rounded, for finite x and b away from the limits of the float
+ * range. */
 static inline float divide(float x, float b, float r)
 {
 #ifdef __FMA__
@@ -174,7 +178,8 @@ static inline __m512 search16(__m512 x, __m512 t, __m512 value, __m512 sign)
     m = _mm512_cmp_ps_mask(v, _mm512_mask_blend_ps(m, t4, t12), _CMP_GE_OQ);
     k = _mm512_mask_add_epi32(k, m, k, _mm512_set1_epi32(4));
     m = _mm512_cmp_ps_mask(v, _mm512_permutexvar_ps(k, t), _CMP_GE_OQ);
-    k = _mm512_mask_add_epi32(_mm512_sub_epi32(k, one), m, _mm512_add_epi32(k, one), _mm512_setzero_si512());
+    k = _mm512_mask_add_epi32(_mm512_sub_epi32(k, one), m, _mm512_add_epi32(k, one),
+                              _mm512_setzero_si512());
     m = _mm512_cmp_ps_mask(v, _mm512_permutexvar_ps(k, t), _CMP_LT_OQ);
     k = _mm512_mask_sub_epi32(k, m, k, one);
     m = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
@@ -198,7 +203,8 @@ static void row_small(const Grid *g, const float *x, float *y, size_t n)
 #else
 
 /* `levels` is a constant where this is called: the comparisons are then unrolled. */
-static inline __attribute__((always_inline)) void compare_all(const Grid *g, const float *x, float *y, size_t n, int levels)
+static inline __attribute__((always_inline)) void compare_all(const Grid *g, const float *x,
+                                                              float *y, size_t n, int levels)
 {
     float t[GRID_SMALL], value[GRID_SMALL];
     const float sign = g->sign;
@@ -225,8 +231,9 @@ static void row_small(const Grid *g, const float *x, float *y, size_t n)
 
 #endif
 
-/* More than 16 levels, evenly enough spaced: the cell of x says between which two levels it lies. The cell number is
- * monotone in x, whatever its rounding, and grid_scale numbers the thresholds by the same arithmetic. */
+/* More than 16 levels, evenly enough spaced: the cell of x says between which two levels it lies.
+ * The cell number is monotone in x, whatever its rounding, and grid_scale numbers the thresholds by
+ * the same arithmetic. */
 static inline int cell_of(float v, float scale, float max)
 {
     v = v < max ? v : max;
@@ -237,7 +244,7 @@ static inline int cell_of(float v, float scale, float max)
 static void row_cells(const Grid *g, const float *x, float *y, size_t n)
 {
     const float sign = g->sign, scale = g->cell_scale, max = g->cell_max;
-    const float *tab = &g->cell[0].threshold;
+    const float *tab = g->cell;
     SIMD_FOR(i, n)
     {
         float v = x[i] * sign;
@@ -247,8 +254,10 @@ static void row_cells(const Grid *g, const float *x, float *y, size_t n)
     }
 }
 
-/* More than 16 powers of two: bisection. t has entries up to GRID_MAX_LEVELS, so that no end needs a check. */
-static inline __attribute__((always_inline)) void bisect(const Grid *g, const float *x, float *y, size_t n, int depth)
+/* More than 16 powers of two: bisection. t has entries up to GRID_MAX_LEVELS, so that no end needs
+ * a check. */
+static inline __attribute__((always_inline)) void bisect(const Grid *g, const float *x, float *y,
+                                                         size_t n, int depth)
 {
     const float sign = g->sign, *t = g->t, *value = g->value;
     SIMD_FOR(i, n)
@@ -295,8 +304,8 @@ static float smallest_reaching(float u, float a)
     return x;
 }
 
-/* Cells of half the smallest difference of levels, each with its threshold. False: two thresholds in a cell, or
- * too many cells. */
+/* Cells of half the smallest difference of levels, each with its threshold. False: two thresholds
+ * in a cell, or too many cells. */
 static bool make_cells(Grid *g, float a)
 {
     const LevelSet *s = &g->set;
@@ -308,12 +317,13 @@ static bool make_cells(Grid *g, float a)
     g->cell_max = a;
     ncells = cell_of(a, g->cell_scale, a) + 1;
     for (int c = 0; c < ncells; c++) {
-        GridCell *cell = &g->cell[c];
-        *cell = (GridCell){FLT_MAX, g->value[k], g->value[k], 0};
+        float *cell = g->cell + 4 * c;
+        cell[0] = FLT_MAX;
+        cell[1] = cell[2] = g->value[k];
         if (k + 1 < s->n && cell_of(g->t[k + 1], g->cell_scale, a) == c) {
             k++;
-            cell->threshold = g->t[k];
-            cell->above = g->value[k];
+            cell[0] = g->t[k];
+            cell[2] = g->value[k];
         }
         if (k + 1 < s->n && cell_of(g->t[k + 1], g->cell_scale, a) == c) return false;
     }
@@ -379,7 +389,8 @@ void grid_row(const Grid *g, const float *x, float *y, size_t n)
 }
 
 /* Sums are made in float over a block, in double over the blocks. */
-double grid_row_bwd(const Grid *g, const float *x, const float *dy, float *dx, size_t n, bool masked)
+double grid_row_bwd(const Grid *g, const float *x, const float *dy, float *dx, size_t n,
+                    bool masked)
 {
     const float lo = g->lo, hi = g->hi;
     const float mlo = masked || lo > hi ? lo : -INFINITY, mhi = masked || lo > hi ? hi : INFINITY;

@@ -1,7 +1,8 @@
 /* quant/grid.h -- level sets and the rounding of a scaled tensor to them, shared by methods.
  *
- * A grid holds the levels of [0, 1] and maps x to alpha * P(clamp(x / alpha)), P being the projection to the nearest level.
- * Two kinds: uniform (k / steps, half to even) and a table of levels (APoT, PoT). */
+ * A grid holds the levels of [0, 1] and maps x to alpha * P(clamp(x / alpha)), P being the
+ * projection to the nearest level. Two kinds: uniform (k / steps, half to even) and a table of
+ * levels (APoT, PoT). */
 #ifndef QUANT_GRID_H
 #define QUANT_GRID_H
 
@@ -9,18 +10,20 @@
 #include <stddef.h>
 
 #define GRID_MAX_LEVELS 256
-#define GRID_SMALL      16  /* up to here all levels are compared at once */
+#define GRID_SMALL      16 /* up to here all levels are compared at once */
 #define GRID_MAX_CELLS  1024
 
-/* Ascending levels of [0, 1]. A value equal to mid[i], the float nearest to the middle of level[i] and level[i + 1], goes
- * up where up[i], else down; threshold[i] is the smallest float that goes up, so `u >= threshold[i]` decides. */
+/* Ascending levels of [0, 1]. A value equal to mid[i], the float nearest to the middle of level[i]
+ * and level[i + 1], goes up where up[i], else down; threshold[i] is the smallest float that goes
+ * up, so `u >= threshold[i]` decides. */
 typedef struct LevelSet {
     int n;
     float level[GRID_MAX_LEVELS], mid[GRID_MAX_LEVELS], threshold[GRID_MAX_LEVELS];
     bool up[GRID_MAX_LEVELS];
 } LevelSet;
 
-/* APoT levels for 2..6 bits (sums of powers of two) and plain powers of two for 1..8 bits. -1: no such set. */
+/* APoT levels for 2..6 bits (sums of powers of two) and plain powers of two for 1..8 bits. -1: no
+ * such set. */
 int levels_apot(LevelSet *s, int bits);
 int levels_pot(LevelSet *s, int bits);
 /* Index of the level that u is projected to; the reference for the kernels below. NaN: 0. */
@@ -33,27 +36,23 @@ int levels_nearest(const LevelSet *s, float u);
 /* Which x / alpha lie inside the clip; what lies outside goes to the nearest end. */
 typedef enum GridRange {
     GRID_UNIT,  /* 0 .. 1 */
-    GRID_BELOW, /* up to 1, no lower end: uniform levels go on below 0, a level set sends all that to level 0 */
+    GRID_BELOW, /* up to 1, no lower end: uniform levels go on below 0, a level set sends all that
+                   to level 0 */
     GRID_BOTH   /* -1 .. 1: levels on both sides of 0 (weights) */
 } GridRange;
 
-struct Grid;
-typedef struct GridCell {
-    float threshold, below, above, unused; /* at most one threshold falls into a cell */
-} GridCell;
-
 typedef struct Grid {
     /* grid_init_...: fixed for an instance */
-    LevelSet set;               /* n == 0: uniform */
-    float steps, steps_inv;     /* uniform */
+    LevelSet set;           /* n == 0: uniform */
+    float steps, steps_inv; /* uniform */
     GridRange range;
     /* grid_scale: for one alpha, so that a row neither divides nor branches */
     float alpha, alpha_inv, sign;
-    float lo, hi;               /* inside the clip: lo <= x <= hi */
-    float t[GRID_MAX_LEVELS];   /* level i is reached where sign * x >= t[i]; t[0] is not looked at */
+    float lo, hi;             /* inside the clip: lo <= x <= hi */
+    float t[GRID_MAX_LEVELS]; /* level i is reached where sign * x >= t[i]; t[0] is not looked at */
     float value[GRID_MAX_LEVELS];
     float cell_scale, cell_max;
-    GridCell cell[GRID_MAX_CELLS];
+    float cell[4 * GRID_MAX_CELLS]; /* each: its threshold, value below, value above, unused */
     void (*row)(const struct Grid *g, const float *x, float *y, size_t n);
 } Grid;
 
@@ -69,8 +68,10 @@ bool grid_scale(Grid *g, float alpha);
  * quotient beyond the float range becomes one. y may be x. */
 void grid_row(const Grid *g, const float *x, float *y, size_t n);
 
-/* Backward of a row: dx[i] = dy[i] where x is inside the clip, else 0 (without `masked`: dy[i] everywhere). Returns alpha
- * times the gradient to alpha: the sum of dy * (y - x) inside and of dy * y outside. dx may be dy, or NULL. */
-double grid_row_bwd(const Grid *g, const float *x, const float *dy, float *dx, size_t n, bool masked);
+/* Backward of a row: dx[i] = dy[i] where x is inside the clip, else 0 (without `masked`: dy[i]
+ * everywhere). Returns alpha times the gradient to alpha: the sum of dy * (y - x) inside the clip
+ * and of dy * y outside. dx may be dy, or NULL. */
+double grid_row_bwd(const Grid *g, const float *x, const float *dy, float *dx, size_t n,
+                    bool masked);
 
 #endif

@@ -31,14 +31,16 @@ void qopts_default(QOpts *o)
                  .method_opts = ""};
 }
 
-int qinst_init(QInst *q, const QMethod *m, QRole role, int bits, int variant, const QOpts *o, ParamStore *ps,
-               Param *owner, unsigned marks, int ndim, const int *shape, const char *name, Err *e)
+int qinst_init(QInst *q, const QMethod *m, QRole role, int bits, int variant, const QOpts *o,
+               ParamStore *ps, Param *owner, unsigned marks, int ndim, const int *shape,
+               const char *name, Err *e)
 {
     const QFn *fn = m->role[role];
     memset(q, 0, sizeof *q);
     ASSERT(ndim >= 0 && ndim <= TENSOR_MAX_DIM, "%s: %d dimensions", name, ndim);
     if (!fn)
-        return err_set(e, ERR_CONFIG, "%s: method '%s' has no %s quantizer", name, m->name, role_name[role]);
+        return err_set(e, ERR_CONFIG, "%s: method '%s' has no %s quantizer", name, m->name,
+                       role_name[role]);
     q->fn = fn;
     q->method = m;
     q->opts = o;

@@ -6,7 +6,7 @@
 
 /* Mean and unbiased standard deviation (n - 1; 0 for n < 2). */
 void stat_mean_std(const float *x, size_t n, double *mean, double *std);
-float stat_max(const float *x, size_t n);    /* n > 0; a NaN is not seen */
+float stat_max(const float *x, size_t n); /* n > 0; a NaN is not seen */
 float stat_absmax(const float *x, size_t n);
 
 /* The parts a sum over a tensor is split into: fixed, so that their order is. */

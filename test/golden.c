@@ -1,10 +1,12 @@
-/* test/golden.c -- runs golden cases: what the original systems computed, against what qrun computes.
+/* test/golden.c -- runs golden cases: what the original systems computed, against what qrun
+ * computes.
  *
  *   golden DIR...
  *
- * A case is DIR/<case>.yml with its arrays beside it. Cases are dispatched by `op`, not by method: adding a method needs
- * no code here. Every case is printed with pass, FAIL or skip and the reason; the last line is `N passed, N failed, N skipped`.
- * Exit status 1 when one failed, 2 when there is nothing to run. Published weights and data are read below $QRUN_DATA_DIR. */
+ * A case is DIR/<case>.yml with its arrays beside it. Cases are dispatched by `op`, not by method:
+ * adding a method needs no code here. Every case is printed with pass, FAIL or skip and the reason;
+ * the last line is `N passed, N failed, N skipped`. Exit status 1 when one failed, 2 when there is
+ * nothing to run. Published weights and data are read below $QRUN_DATA_DIR. */
 #include "test/golden.h"
 
 #include <dirent.h>
@@ -93,11 +95,21 @@ static void to_float(Case *c, Tensor *t)
     f = arena_alloc(&c->arena, (n ? n : 1) * sizeof *f);
     for (size_t i = 0; i < n; i++) {
         switch (t->dtype) {
-        case DT_S64: f[i] = (float)((const int64_t *)t->data)[i]; break;
-        case DT_S32: f[i] = (float)((const int32_t *)t->data)[i]; break;
-        case DT_S8: f[i] = ((const int8_t *)t->data)[i]; break;
-        case DT_U8: f[i] = ((const uint8_t *)t->data)[i]; break;
-        default: f[i] = NAN; break;
+        case DT_S64:
+            f[i] = (float)((const int64_t *)t->data)[i];
+            break;
+        case DT_S32:
+            f[i] = (float)((const int32_t *)t->data)[i];
+            break;
+        case DT_S8:
+            f[i] = ((const int8_t *)t->data)[i];
+            break;
+        case DT_U8:
+            f[i] = ((const uint8_t *)t->data)[i];
+            break;
+        default:
+            f[i] = NAN;
+            break;
         }
     }
     t->dtype = DT_F32;
@@ -133,7 +145,8 @@ bool case_array(Case *c, const Yaml *v, const char *what, Tensor *t)
     return true;
 }
 
-void case_compare_tol(Case *c, const char *what, const float *got, const float *want, size_t n, double abs, double rel)
+void case_compare_tol(Case *c, const char *what, const float *got, const float *want, size_t n,
+                      double abs, double rel)
 {
     size_t bad = 0, at = 0;
     double worst = -1, error = 0;
@@ -149,8 +162,11 @@ void case_compare_tol(Case *c, const char *what, const float *got, const float *
     c->values += n;
     if (worst > c->worst) c->worst = worst;
     if ((double)bad > c->share * (double)n)
-        case_fail(c, "%s[%zu] is %.9g, expected %.9g (off by %.3g); %zu of %zu (%.2f %%) beyond abs %g rel %g", what, at,
-                  (double)got[at], (double)want[at], error, bad, n, 100.0 * (double)bad / (double)n, abs, rel);
+        case_fail(c,
+                  "%s[%zu] is %.9g, expected %.9g (off by %.3g); %zu of %zu (%.2f %%) beyond abs "
+                  "%g rel %g",
+                  what, at, (double)got[at], (double)want[at], error, bad, n,
+                  100.0 * (double)bad / (double)n, abs, rel);
 }
 
 void case_compare(Case *c, const char *what, const float *got, const float *want, size_t n)
@@ -213,8 +229,8 @@ static const struct {
     const char *op;
     void (*run)(Case *c);
 } runners[] = {
-    {"weight", golden_quantizer},   {"activation", golden_quantizer}, {"layer", golden_layer},
-    {"net", golden_net},            {"schedule", golden_schedule},    {"format", golden_format},
+    {"weight", golden_quantizer}, {"activation", golden_quantizer}, {"layer", golden_layer},
+    {"net", golden_net},          {"schedule", golden_schedule},    {"format", golden_format},
     {"transform", transform},
 };
 
@@ -229,7 +245,8 @@ static void run_case(Case *c)
     }
     c->abs = case_num(c, "tolerance.abs", 0);
     c->rel = case_num(c, "tolerance.rel", 0);
-    c->share = case_num(c, "tolerance.max_mismatch_fraction", case_num(c, "max_mismatch_fraction", 0));
+    c->share =
+        case_num(c, "tolerance.max_mismatch_fraction", case_num(c, "max_mismatch_fraction", 0));
     op = case_str(c, "op", "");
     for (size_t i = 0; i < ARRAY_LEN(runners); i++) {
         if (!str_eq(runners[i].op, op)) continue;
@@ -259,8 +276,8 @@ static void report(const Case *c, Totals *t)
         printf("FAIL %s/%s: nothing was compared\n", folder, c->name);
         t->failed++;
     } else {
-        printf("pass %s/%s: %d compared, %zu values, largest error %.3g of the tolerance\n", folder, c->name, c->arrays,
-               c->values, c->worst);
+        printf("pass %s/%s: %d compared, %zu values, largest error %.3g of the tolerance\n", folder,
+               c->name, c->arrays, c->values, c->worst);
         t->passed++;
     }
 }
@@ -275,7 +292,8 @@ static int run_folder(const char *dir, Totals *t)
     struct dirent **list;
     int n = scandir(dir, &list, is_case, alphasort);
     if (n <= 0) {
-        fprintf(stderr, "golden: error: %s: %s\n", dir, n ? "cannot be read" : "holds no cases (*.yml)");
+        fprintf(stderr, "golden: error: %s: %s\n", dir,
+                n ? "cannot be read" : "holds no cases (*.yml)");
         if (!n) free(list);
         return -1;
     }

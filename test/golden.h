@@ -1,4 +1,5 @@
-/* test/golden.h -- one golden case: its yml, its arrays, and what has been compared so far. See golden.c. */
+/* test/golden.h -- one golden case: its yml, its arrays, and what has been compared so far. See
+ * golden.c. */
 #ifndef TEST_GOLDEN_H
 #define TEST_GOLDEN_H
 
@@ -7,16 +8,16 @@
 #include "quant/quant.h"
 
 typedef struct Case {
-    const char *dir, *name;       /* folder; file name without ending */
+    const char *dir, *name; /* folder; file name without ending */
     const Yaml *y;
-    Arena arena;                  /* all that the case needs */
-    double abs, rel, share;       /* tolerance; share of values that may lie outside */
-    int arrays;                   /* compared */
+    Arena arena;            /* all that the case needs */
+    double abs, rel, share; /* tolerance; share of values that may lie outside */
+    int arrays;             /* compared */
     size_t values;
-    double worst;                 /* largest error in units of the tolerance */
+    double worst; /* largest error in units of the tolerance */
     bool failed, skipped;
     int reasons;
-    Str why;                      /* the first of them, separated by "; " */
+    Str why; /* the first of them, separated by "; " */
 } Case;
 
 /* Both may be called several times; a failure outweighs a skip. */
@@ -24,18 +25,21 @@ void case_fail(Case *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void case_skip(Case *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
 bool case_done(const Case *c); /* failed or skipped */
 
-/* Scalars by dotted path ("params.bit"); `other` when absent or null. A value of another type fails the case. */
+/* Scalars by dotted path ("params.bit"); `other` when absent or null. A value of another type fails
+ * the case. */
 long long case_int(Case *c, const char *path, long long other);
 double case_num(Case *c, const char *path, double other);
 bool case_bool(Case *c, const char *path, bool other);
 const char *case_str(Case *c, const char *path, const char *other);
 
-/* An array as float, C order: the name of an .npy beside the yml, a number, or a list of numbers. False fails the case. */
+/* An array as float, C order: the name of an .npy beside the yml, a number, or a list of numbers.
+ * False fails the case. */
 bool case_array(Case *c, const Yaml *v, const char *what, Tensor *t);
 
 /* got against want[n]; fails the case with name, index, values, share and largest error. */
 void case_compare(Case *c, const char *what, const float *got, const float *want, size_t n);
-void case_compare_tol(Case *c, const char *what, const float *got, const float *want, size_t n, double abs, double rel);
+void case_compare_tol(Case *c, const char *what, const float *got, const float *want, size_t n,
+                      double abs, double rel);
 /* The array `v` of the yml, against got of n values. */
 void case_expect(Case *c, const char *what, const Yaml *v, const float *got, size_t n);
 
@@ -43,16 +47,17 @@ void case_expect(Case *c, const char *what, const Yaml *v, const float *got, siz
 const char *case_data(Case *c, const char *path);
 
 /* The deterministic fills of the golden folders. */
-double fill_unit(uint64_t i, uint64_t t);                    /* u in [0, 1) */
-float fill_value(uint64_t i, uint64_t t);                    /* 2u - 1 */
+double fill_unit(uint64_t i, uint64_t t); /* u in [0, 1) */
+float fill_value(uint64_t i, uint64_t t); /* 2u - 1 */
 float fill_noise(uint64_t i, uint64_t t, double amplitude);
 
-/* Quantizer options by name from `params`, and the bit width; a parameter that is neither an option nor known to describe only skips
- * the case. */
+/* Quantizer options by name from `params`, and the bit width; a parameter that is neither an option
+ * nor known to describe only skips the case. */
 void case_quant_opts(Case *c, QOpts *o, int *bits);
-/* The parameter called `name` in a yml: its whole name, or its last part. NULL when there is none. */
+/* The parameter called `name` in a yml: its whole name, or its last part. NULL: there is none. */
 Param *case_param(const ParamStore *ps, const char *name);
-/* Sets every parameter of `ps` that `map` names; with `all`, a name that is not one (and not in `except`) fails the case. */
+/* Sets every parameter of `ps` that `map` names; with `all`, a name that is not one (and not in
+ * `except`) fails the case. */
 void case_set_state(Case *c, ParamStore *ps, const Yaml *map, bool all, const char *except);
 
 /* One runner per op. */

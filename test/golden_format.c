@@ -1,4 +1,5 @@
-/* test/golden_format.c -- ops `format` (level tables, the fill rules themselves, printed lines, checkpoint files) and `schedule`. */
+/* test/golden_format.c -- ops `format` (level tables, the fill rules themselves, printed lines,
+ * checkpoint files) and `schedule`. */
 #include "test/golden.h"
 
 #include <math.h>
@@ -10,8 +11,8 @@
 #include "quant/grid.h"
 #include "test/golden_pth.h"
 
-/* Level set: values, middles, and which way a tie goes; at every middle and its float neighbours, the nearest level by
- * distance in the original's order against the thresholds. */
+/* Level set: values, middles, and which way a tie goes; at every middle and its float neighbours,
+ * the nearest level by distance in the original's order against the thresholds. */
 static void check_ties(Case *c, const LevelSet *s, const float *order)
 {
     for (int i = 0; i + 1 < s->n; i++) {
@@ -39,8 +40,10 @@ static void level_table(Case *c)
     for (int i = 0; i + 1 < s->n; i++) up[i] = s->up[i];
     case_expect(c, "levels", yaml_path(c->y, "outputs.levels_sorted"), s->level, (size_t)s->n);
     case_expect(c, "thresholds", yaml_path(c->y, "outputs.threshold"), s->mid, (size_t)s->n - 1);
-    case_expect(c, "tie directions", yaml_path(c->y, "outputs.threshold_maps_up"), up, (size_t)s->n - 1);
-    if (v && case_array(c, v, "levels in the original's order", &order) && (int)tensor_len(&order) == s->n)
+    case_expect(c, "tie directions", yaml_path(c->y, "outputs.threshold_maps_up"), up,
+                (size_t)s->n - 1);
+    if (v && case_array(c, v, "levels in the original's order", &order) &&
+        (int)tensor_len(&order) == s->n)
         check_ties(c, s, order.data);
 }
 
@@ -64,7 +67,9 @@ static void fill_rules(Case *c)
         got = arena_alloc(&c->arena, n * sizeof *got + 1);
         if (str_eq(where, "first")) first = 0;
         for (size_t k = 0; k < n; k++)
-            got[k] = str_eq(rule, "noise") ? fill_noise(first + k, t, case_num(c, "params.amplitude", 1)) : fill_value(first + k, t);
+            got[k] = str_eq(rule, "noise")
+                         ? fill_noise(first + k, t, case_num(c, "params.amplitude", 1))
+                         : fill_value(first + k, t);
         case_compare(c, name, got, want.data, n);
     }
     golden_fill_example(c);
@@ -91,7 +96,8 @@ void golden_format(Case *c)
     str_free(&why);
 }
 
-/* "act_alpha (lr 0.1)" or "act_alpha (0.1)": the rate; without one, the original's for that group. */
+/* "act_alpha (lr 0.1)" or "act_alpha (0.1)": the rate; without one, the original's for that group.
+ */
 static double group_rate(const char *text, double base)
 {
     const char *open = strchr(text, '(');
@@ -105,16 +111,18 @@ static double group_rate(const char *text, double base)
 /* Learning rate per epoch (rows) and parameter group (columns) of a multi-step schedule. */
 void golden_schedule(Case *c)
 {
-    const Yaml *steps = yaml_path(c->y, "params.milestones"), *groups = yaml_path(c->y, "params.groups");
-    const int epochs = (int)case_int(c, "params.epochs", 0), ng = groups && groups->kind == Y_LIST ? groups->n : 1;
+    const Yaml *steps = yaml_path(c->y, "params.milestones"),
+               *groups = yaml_path(c->y, "params.groups");
+    const int epochs = (int)case_int(c, "params.epochs", 0),
+              ng = groups && groups->kind == Y_LIST ? groups->n : 1;
     const int start = (int)case_int(c, "params.start_epoch", 0);
     OptimOpts o = {.optimizer = "sgd", .lr_scheduler = "multistep", .momentum = 0.9};
     ParamStore ps = {0};
     Optim op = {0};
     Err e = {0};
     float *lr;
-    if (!steps || steps->kind != Y_LIST || steps->n > OPTIM_MAX_LIST || !yaml_path(c->y, "outputs.lr") || epochs < 1 ||
-        ng > OPTIM_MAX_GROUPS) {
+    if (!steps || steps->kind != Y_LIST || steps->n > OPTIM_MAX_LIST ||
+        !yaml_path(c->y, "outputs.lr") || epochs < 1 || ng > OPTIM_MAX_GROUPS) {
         case_skip(c, "not a multi-step schedule per epoch");
         return;
     }

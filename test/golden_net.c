@@ -1,5 +1,6 @@
-/* test/golden_net.c -- op `net`: logits of filled or published nets, predictions on a file of images, and training traces; and
- * the printed clip levels. All through run/model.h, as the program itself works. */
+/* test/golden_net.c -- op `net`: logits of filled or published nets, predictions on a file of
+ * images, and training traces; and the printed clip levels. All through run/model.h, as the program
+ * itself works. */
 #include "test/golden.h"
 
 #include <math.h>
@@ -76,7 +77,8 @@ static double fan_in(const Tensor *w)
     return n;
 }
 
-/* The value of element i of parameter p, the t-th floating tensor of the state dict. Clip levels are not filled. */
+/* The value of element i of parameter p, the t-th floating tensor of the state dict. Clip levels
+ * are not filled. */
 static float filled(const Param *p, uint64_t i, uint64_t t)
 {
     const double u = fill_unit(i, t), s = 2 * u - 1;
@@ -115,11 +117,13 @@ static void set_running(Case *c, ParamStore *ps, const Yaml *v)
         Param *p = ps->p[k];
         const size_t n = tensor_len(&p->value);
         if (!str_ends(p->name, ".running_mean") && !str_ends(p->name, ".running_var")) continue;
-        if (at + n <= tensor_len(&all)) memcpy(p->value.data, (float *)all.data + at, n * sizeof(float));
+        if (at + n <= tensor_len(&all))
+            memcpy(p->value.data, (float *)all.data + at, n * sizeof(float));
         param_touch(p);
         at += n;
     }
-    if (at != tensor_len(&all)) case_fail(c, "bn_running has %zu values, the net %zu", tensor_len(&all), at);
+    if (at != tensor_len(&all))
+        case_fail(c, "bn_running has %zu values, the net %zu", tensor_len(&all), at);
 }
 
 /* The example of the fill rule: number, first, last and sum of every tensor of one net. */
@@ -145,7 +149,8 @@ void golden_fill_example(Case *c)
         for (int i = 0; i < 4; i++) {
             const Yaml *item = row ? yaml_get(row, names[i]) : NULL;
             if (item)
-                case_expect(c, arena_printf(&c->arena, "%s.%s", p->name, names[i]), item, &got[i], 1);
+                case_expect(c, arena_printf(&c->arena, "%s.%s", p->name, names[i]), item, &got[i],
+                            1);
             else
                 case_fail(c, "the case has no %s of %s", names[i], p->name);
         }
@@ -167,12 +172,14 @@ static bool image_shape(Case *c, const char *path, Images *im)
     const Yaml *s = yaml_path(c->y, path);
     long long d[4] = {0};
     for (int i = 0; i < 4; i++)
-        if (!s || s->kind != Y_LIST || s->n != 4 || !yaml_int(s->v[i], &d[i]) || d[i] < 1 || d[i] > 4096) {
+        if (!s || s->kind != Y_LIST || s->n != 4 || !yaml_int(s->v[i], &d[i]) || d[i] < 1 ||
+            d[i] > 4096) {
             case_fail(c, "%s is not a shape N, C, H, W", path);
             return false;
         }
     *im = (Images){(int)d[0], (int)d[1], (int)d[2], (int)d[3], NULL};
-    im->x = arena_alloc(&c->arena, (size_t)im->n * (size_t)im->c * (size_t)im->h * (size_t)im->w * sizeof(float));
+    im->x = arena_alloc(&c->arena, (size_t)im->n * (size_t)im->c * (size_t)im->h * (size_t)im->w *
+                                       sizeof(float));
     return true;
 }
 
@@ -181,7 +188,8 @@ static void make_images(Case *c, Images *im, uint64_t t, bool noise, double ampl
     const size_t n = (size_t)im->n * (size_t)im->c * (size_t)im->h * (size_t)im->w;
     float *nchw = arena_alloc(&c->arena, n * sizeof *nchw);
     for (size_t i = 0; i < n; i++)
-        nchw[i] = noise ? fill_noise(i, t, amplitude) : (float)(amplitude * (2 * fill_unit(i, t) - 1));
+        nchw[i] =
+            noise ? fill_noise(i, t, amplitude) : (float)(amplitude * (2 * fill_unit(i, t) - 1));
     nchw_to_nhwc(nchw, im->x, im->n, im->c, im->h, im->w);
 }
 
@@ -190,7 +198,8 @@ static void make_images(Case *c, Images *im, uint64_t t, bool noise, double ampl
 static void logits_case(Case *c, Model *m)
 {
     Images im;
-    const Yaml *want = yaml_path(c->y, "outputs.logits"), *running = yaml_path(c->y, "inputs.bn_running");
+    const Yaml *want = yaml_path(c->y, "outputs.logits"),
+               *running = yaml_path(c->y, "inputs.bn_running");
     int32_t *label;
     const float *logits;
     double loss;
@@ -198,7 +207,8 @@ static void logits_case(Case *c, Model *m)
     Err e = {0};
     if (!want) want = yaml_path(c->y, "outputs.logits_eval");
     if (running) set_running(c, model_store(m), running);
-    if (!want || !image_shape(c, "params.input_fill.shape", &im) || !case_array(c, want, "logits", &w)) {
+    if (!want || !image_shape(c, "params.input_fill.shape", &im) ||
+        !case_array(c, want, "logits", &w)) {
         if (!want) case_skip(c, "no logits");
         return;
     }
@@ -217,11 +227,13 @@ static void logits_case(Case *c, Model *m)
 
 static void normalize(Case *c, const unsigned char *pixel, float *x)
 {
-    const Yaml *mean = yaml_path(c->y, "params.preprocess.mean"), *std = yaml_path(c->y, "params.preprocess.std");
+    const Yaml *mean = yaml_path(c->y, "params.preprocess.mean"),
+               *std = yaml_path(c->y, "params.preprocess.std");
     float planes[3 * 1024];
     for (int ch = 0; ch < 3; ch++) {
         double m = 0, s = 1;
-        if (!mean || !std || ch >= mean->n || ch >= std->n || !yaml_double(mean->v[ch], &m) || !yaml_double(std->v[ch], &s))
+        if (!mean || !std || ch >= mean->n || ch >= std->n || !yaml_double(mean->v[ch], &m) ||
+            !yaml_double(std->v[ch], &s))
             case_fail(c, "preprocess: mean and std of %d channels expected", 3);
         for (int i = 0; i < 1024; i++)
             planes[ch * 1024 + i] = ((float)pixel[ch * 1024 + i] / 255.0f - (float)m) / (float)s;
@@ -237,10 +249,12 @@ static int best_of(const float *z, int n)
     return k;
 }
 
-static void judge_predictions(Case *c, const int *got, const unsigned char *file, int n, double loss)
+static void judge_predictions(Case *c, const int *got, const unsigned char *file, int n,
+                              double loss)
 {
     const Yaml *v = yaml_path(c->y, "outputs.predictions");
-    const long long allowed = case_int(c, "params.prediction_mismatches_allowed", 0), want = case_int(c, "outputs.correct", -1);
+    const long long allowed = case_int(c, "params.prediction_mismatches_allowed", 0),
+                    want = case_int(c, "outputs.correct", -1);
     const float mean = (float)(loss / n);
     int correct = 0, differ = 0;
     Tensor p;
@@ -253,10 +267,12 @@ static void judge_predictions(Case *c, const int *got, const unsigned char *file
         printf("     %s: image %d (class %d): class %d, the original's prediction %d\n", c->name, i,
                file[(size_t)i * RECORD], got[i], other);
     }
-    printf("     %s: %d of %d right (original %lld), loss %.6f\n", c->name, correct, n, want, (double)mean);
+    printf("     %s: %d of %d right (original %lld), loss %.6f\n", c->name, correct, n, want,
+           (double)mean);
     c->arrays += 2;
     if (differ > allowed) case_fail(c, "%d predictions differ, %lld allowed", differ, allowed);
-    if (llabs(correct - want) > 1) case_fail(c, "%d right, expected %lld (one either way)", correct, want);
+    if (llabs(correct - want) > 1)
+        case_fail(c, "%d right, expected %lld (one either way)", correct, want);
     case_expect(c, "loss", yaml_path(c->y, "outputs.loss"), &mean, 1);
 }
 
@@ -318,7 +334,9 @@ static double list_num(const Yaml *list, int i, double other)
 static bool trace_optim(Case *c, OptimOpts *o)
 {
     const Yaml *groups = yaml_path(c->y, "params.optimizer.groups");
-    *o = (OptimOpts){.optimizer = case_str(c, "params.optimizer.kind", "sgd"), .lr_scheduler = "constant", .num_epochs = 1};
+    *o = (OptimOpts){.optimizer = case_str(c, "params.optimizer.kind", "sgd"),
+                     .lr_scheduler = "constant",
+                     .num_epochs = 1};
     o->lr = case_num(c, "params.optimizer.lr", 0);
     o->momentum = case_num(c, "params.optimizer.momentum", 0);
     o->dampening = case_num(c, "params.optimizer.dampening", 0);
@@ -394,7 +412,8 @@ static void check_grad_norms(Case *c, const ParamStore *ps)
     const double rel = case_num(c, "params.grad_norm_rel_tolerance", 0);
     int trained = 0;
     for (int k = 0; k < ps->n; k++) trained += ps->p[k]->trained;
-    if (want && trained != want->n) case_fail(c, "%d parameters have gradients, expected %d", trained, want->n);
+    if (want && trained != want->n)
+        case_fail(c, "%d parameters have gradients, expected %d", trained, want->n);
     for (int i = 0; want && i < want->n; i++) {
         const Param *p = store_find(ps, want->k[i]->s);
         double sum = 0, expected;
@@ -407,18 +426,21 @@ static void check_grad_norms(Case *c, const ParamStore *ps)
             sum += g * g;
         }
         const float got = (float)sqrt(sum), w = (float)expected;
-        case_compare_tol(c, arena_printf(&c->arena, "gradient norm of %s", p->name), &got, &w, 1, 1e-7, rel);
+        case_compare_tol(c, arena_printf(&c->arena, "gradient norm of %s", p->name), &got, &w, 1,
+                         1e-7, rel);
     }
 }
 
 static void trace_steps(Case *c, Model *m, Optim *op, Images *im)
 {
-    const Yaml *reliable = yaml_path(c->y, "params.reliable_step"), *tol = yaml_path(c->y, "params.loss_tolerance_per_step");
+    const Yaml *reliable = yaml_path(c->y, "params.reliable_step"),
+               *tol = yaml_path(c->y, "params.loss_tolerance_per_step");
     const int steps = (int)case_int(c, "params.steps", 0);
     const bool noise = str_eq(case_str(c, "params.images.kind", ""), "hash_noise");
     const double amplitude = case_num(c, "params.images.amplitude", 1);
     const uint64_t t0 = strtoull(case_str(c, "params.images.t", "0"), NULL, 10);
-    const Yaml *v = yaml_path(c->y, "outputs.loss"), *logits0 = yaml_path(c->y, "outputs.logits_step0");
+    const Yaml *v = yaml_path(c->y, "outputs.loss"),
+               *logits0 = yaml_path(c->y, "outputs.logits_step0");
     int32_t *label = arena_alloc(&c->arena, (size_t)im->n * sizeof *label);
     int s;
     Tensor want;
@@ -436,17 +458,20 @@ static void trace_steps(Case *c, Model *m, Optim *op, Images *im)
             return;
         }
         l = (float)loss;
-        case_compare_tol(c, arena_printf(&c->arena, "loss of step %d", s), &l, (float *)want.data + s, 1,
-                         list_num(tol, s, c->abs), 0);
+        case_compare_tol(c, arena_printf(&c->arena, "loss of step %d", s), &l,
+                         (float *)want.data + s, 1, list_num(tol, s, c->abs), 0);
         if (s == 0) {
             if (logits0) case_expect(c, "logits of step 0", logits0, logits, (size_t)im->n * 10);
             check_grad_norms(c, model_store(m));
         }
         optim_step(op, model_store(m), 0);
         model_after_step(m);
-        if (s == 0) check_params(c, model_store(m), "after1_", case_num(c, "params.after_1_step_tolerance", 0));
+        if (s == 0)
+            check_params(c, model_store(m), "after1_",
+                         case_num(c, "params.after_1_step_tolerance", 0));
     }
-    if (s == steps) check_params(c, model_store(m), "final_", case_num(c, "params.final_tolerance", HUGE_VAL));
+    if (s == steps)
+        check_params(c, model_store(m), "final_", case_num(c, "params.final_tolerance", HUGE_VAL));
 }
 
 static void trace_case(Case *c, Model *m)
@@ -466,7 +491,8 @@ static void trace_case(Case *c, Model *m)
 
 void golden_net(Case *c)
 {
-    const char *arch = case_str(c, "params.arch", NULL), *file = case_str(c, "params.checkpoint", NULL), *path = NULL;
+    const char *arch = case_str(c, "params.arch", NULL),
+               *file = case_str(c, "params.checkpoint", NULL), *path = NULL;
     const char *mode = case_str(c, "params.mode", "eval");
     const int fill = (int)case_int(c, "params.fill_tensors", 0);
     Model *m;
@@ -478,7 +504,8 @@ void golden_net(Case *c)
     m = open_net(c, arch, (int)case_int(c, "params.bit", 32));
     if (!m) return;
     if (fill) {
-        int have = fill_store(model_store(m), case_num(c, "params.act_alpha", 0), case_num(c, "params.wgt_alpha", 0));
+        int have = fill_store(model_store(m), case_num(c, "params.act_alpha", 0),
+                              case_num(c, "params.wgt_alpha", 0));
         if (have != fill) case_fail(c, "the net has %d floating tensors, expected %d", have, fill);
     }
     if (!c->failed && (fill || load_checkpoint(c, m, path))) {
@@ -525,8 +552,10 @@ void golden_show_params(Case *c)
         param_set_scalar(wt->p[0], (float)linear_rule(case_str(c, "params.wgt_alpha", ""), seen));
         wt->fn->show(wt, act, line, sizeof line);
         if (!str_eq(s->u[units[k]].name, order->v[seen]->s))
-            case_fail(c, "layer %d is %s, expected %s", seen, s->u[units[k]].name, order->v[seen]->s);
-        if (!str_eq(line, lines->v[seen]->s)) case_fail(c, "'%s', expected '%s'", line, lines->v[seen]->s);
+            case_fail(c, "layer %d is %s, expected %s", seen, s->u[units[k]].name,
+                      order->v[seen]->s);
+        if (!str_eq(line, lines->v[seen]->s))
+            case_fail(c, "'%s', expected '%s'", line, lines->v[seen]->s);
         c->arrays++;
         seen++;
     }

@@ -1,5 +1,5 @@
-/* test/golden_quant.c -- ops `weight`, `activation` and `layer`: one quantizer alone, and a convolution or linear layer
- * with its quantized operands and all gradients. */
+/* test/golden_quant.c -- ops `weight`, `activation` and `layer`: one quantizer alone, and a
+ * convolution or linear layer with its quantized operands and all gradients. */
 #include "test/golden.h"
 
 #include <math.h>
@@ -16,8 +16,8 @@
 
 /* Parameters that are no options: how the case was made, or what other rows imply. */
 static const char *const descriptive[] = {
-    "levels_B", "alpha",     "effective_power", "is_weight", "bit",     "kind",   "scale",
-    "stride",   "padding",   "kernel",          "groups",    "act_alpha", "wgt_alpha", "weight_alpha",
+    "levels_B", "alpha",   "effective_power", "is_weight", "bit",       "kind",      "scale",
+    "stride",   "padding", "kernel",          "groups",    "act_alpha", "wgt_alpha", "weight_alpha",
 };
 
 static bool is_descriptive(const char *name)
@@ -63,7 +63,8 @@ void case_quant_opts(Case *c, QOpts *o, int *bits)
     o->wt_bit = o->fm_bit = *bits;
     if (!params || params->kind != Y_MAP) return;
     /* Cores of the original's functions: a level set is named where one was used. */
-    if (!yaml_get(params, "power")) o->power = yaml_get(params, "levels_B") || !yaml_get(params, "is_weight");
+    if (!yaml_get(params, "power"))
+        o->power = yaml_get(params, "levels_B") || !yaml_get(params, "is_weight");
     for (int i = 0; i < params->n; i++) {
         const char *name = params->k[i]->s;
         if (str_eq(name, "normalise"))
@@ -81,7 +82,9 @@ Param *case_param(const ParamStore *ps, const char *name)
     for (int i = 0; i < ps->n; i++) {
         const char *full = ps->p[i]->name;
         const size_t len = strlen(full);
-        if (len > n && str_ends(full, name) && (full[len - n - 1] == '.' || full[len - n - 1] == '_')) return ps->p[i];
+        if (len > n && str_ends(full, name) &&
+            (full[len - n - 1] == '.' || full[len - n - 1] == '_'))
+            return ps->p[i];
     }
     return NULL;
 }
@@ -93,12 +96,14 @@ void case_set_state(Case *c, ParamStore *ps, const Yaml *map, bool all, const ch
         Param *p = str_starts(name, except) ? NULL : case_param(ps, name);
         Tensor t;
         if (!p) {
-            if (all && !str_starts(name, except)) case_fail(c, "input '%s' is no parameter of the quantizer", name);
+            if (all && !str_starts(name, except))
+                case_fail(c, "input '%s' is no parameter of the quantizer", name);
             continue;
         }
         if (!case_array(c, map->v[i], name, &t)) continue;
         if (tensor_len(&t) != tensor_len(&p->value) || p->value.dtype != DT_F32) {
-            case_fail(c, "%s has %zu values, parameter %s takes %zu", name, tensor_len(&t), p->name, tensor_len(&p->value));
+            case_fail(c, "%s has %zu values, parameter %s takes %zu", name, tensor_len(&t), p->name,
+                      tensor_len(&p->value));
             continue;
         }
         memcpy(p->value.data, t.data, tensor_bytes(&t));
@@ -140,7 +145,8 @@ static bool check_intermediate(Case *c, const char *name, const Yaml *v, const T
     return false;
 }
 
-/* Activations are N,C,H,W on disk. Returns the tensor as the program has it (same data unless it has 4 dimensions). */
+/* Activations are N,C,H,W on disk. Returns the tensor as the program has it (same data unless it
+ * has 4 dimensions). */
 static Tensor to_nhwc(Case *c, const Tensor *x, bool activation)
 {
     Tensor t = *x;
@@ -168,8 +174,10 @@ static const Yaml *of_call(Case *c, const char *map, const char *name, int k)
     return v ? v : m && k == 1 ? yaml_get(m, name) : NULL;
 }
 
-/* outputs (grads) of call k whose name is neither the tensor's nor one that some parameter answers to are faults. */
-static void check_named(Case *c, const char *map, int k, const ParamStore *ps, bool grads, const Tensor *x)
+/* outputs (grads) of call k whose name is neither the tensor's nor one that some parameter answers
+ * to are faults. */
+static void check_named(Case *c, const char *map, int k, const ParamStore *ps, bool grads,
+                        const Tensor *x)
 {
     const Yaml *m = yaml_get(c->y, map);
     for (int i = 0; m && m->kind == Y_MAP && i < m->n; i++) {
@@ -187,8 +195,8 @@ static void check_named(Case *c, const char *map, int k, const ParamStore *ps, b
         }
         if (base[0] == tensor && !base[1]) continue;
         if (p && call == k)
-            case_expect(c, arena_printf(&c->arena, "%s%s", grads ? "gradient of " : "", name), m->v[i],
-                        grads ? p->grad.data : p->value.data, tensor_len(&p->value));
+            case_expect(c, arena_printf(&c->arena, "%s%s", grads ? "gradient of " : "", name),
+                        m->v[i], grads ? p->grad.data : p->value.data, tensor_len(&p->value));
         else if (!p && (grads || !check_intermediate(c, name, m->v[i], x)))
             case_fail(c, "nothing here computes %s.%s", map, name);
     }
@@ -253,8 +261,10 @@ void golden_quantizer(Case *c)
     }
     case_quant_opts(c, &o, &bits);
     if (case_done(c) || !case_array(c, v, "x", &x)) return;
-    if (role == Q_WEIGHT) owner = store_add(&ps, PK_WEIGHT, DT_F32, (Init){INIT_NONE, 0, 0}, x.ndim, x.dim, "weight");
-    if (qinst_init(&q, m, role, bits, 0, &o, &ps, owner, 0, role == Q_ACT && x.ndim == 4 ? 3 : x.ndim,
+    if (role == Q_WEIGHT)
+        owner = store_add(&ps, PK_WEIGHT, DT_F32, (Init){INIT_NONE, 0, 0}, x.ndim, x.dim, "weight");
+    if (qinst_init(&q, m, role, bits, 0, &o, &ps, owner, 0,
+                   role == Q_ACT && x.ndim == 4 ? 3 : x.ndim,
                    role == Q_ACT && x.ndim == 4 ? x.dim + 1 : x.dim, "", &e)) {
         case_fail(c, "%s", e.msg);
         store_free(&ps);
@@ -304,9 +314,13 @@ static void tap_backward(Node *n, Exec *x)
     if (to) memcpy(to, d, t->n * sizeof(float));
 }
 
-static const OpDef op_tap = {.name = "tap", .prepare = tap_prepare, .forward = tap_forward, .backward = tap_backward};
-static const OpDef op_end = {
-    .name = "end", .flags = OP_LOSS, .prepare = tap_prepare, .forward = tap_forward, .backward = tap_backward};
+static const OpDef op_tap = {
+    .name = "tap", .prepare = tap_prepare, .forward = tap_forward, .backward = tap_backward};
+static const OpDef op_end = {.name = "end",
+                             .flags = OP_LOSS,
+                             .prepare = tap_prepare,
+                             .forward = tap_forward,
+                             .backward = tap_backward};
 
 static int graph_tap(Case *c, Graph *g, const char *name, int x, Tap *t, const float *upstream)
 {
@@ -339,7 +353,9 @@ static bool layer_tensors(Case *c, Layer *l)
         case_skip(c, "not a layer of x and weight");
         return false;
     }
-    if (!case_array(c, yaml_get(in, "x"), "x", &x) || !case_array(c, yaml_get(in, "weight"), "weight", &w)) return false;
+    if (!case_array(c, yaml_get(in, "x"), "x", &x) ||
+        !case_array(c, yaml_get(in, "weight"), "weight", &w))
+        return false;
     l->x_shape = to_nhwc(c, &x, true);
     l->x = store_add(&l->ps, PK_WEIGHT, DT_F32, none, x.ndim, x.dim, "x");
     l->x->value.layout = l->x_shape.layout;
@@ -367,10 +383,14 @@ static bool layer_quant(Case *c, Layer *l, const QOpts *o, int bits)
         return false;
     }
     if (!edge) {
-        if (qinst_init(&l->xq, m, Q_ACT, bits, 0, o, &l->ps, NULL, 0, x->ndim - 1, x->dim + 1, "", &e)) goto refused;
+        if (qinst_init(&l->xq, m, Q_ACT, bits, 0, o, &l->ps, NULL, 0, x->ndim - 1, x->dim + 1, "",
+                       &e))
+            goto refused;
         l->has_xq = true;
     }
-    if (qinst_init(&l->wq, m, Q_WEIGHT, edge ? 8 : bits, 0, o, &l->ps, l->weight, 0, w->ndim, w->dim, "", &e)) goto refused;
+    if (qinst_init(&l->wq, m, Q_WEIGHT, edge ? 8 : bits, 0, o, &l->ps, l->weight, 0, w->ndim,
+                   w->dim, "", &e))
+        goto refused;
     return true;
 refused:
     case_fail(c, "%s", e.msg);
@@ -392,7 +412,8 @@ static bool layer_upstream(Case *c, Layer *l)
 
 static void layer_graph(Case *c, Layer *l, Graph *g)
 {
-    int x = graph_param(g, l->x), w = graph_param(g, l->weight), b = l->bias ? graph_param(g, l->bias) : -1, y;
+    int x = graph_param(g, l->x), w = graph_param(g, l->weight),
+        b = l->bias ? graph_param(g, l->bias) : -1, y;
     if (l->has_xq) x = graph_quant(g, "x_q", x, &l->xq);
     x = graph_tap(c, g, "x_q", x, &l->tap_x, NULL);
     w = graph_quant(g, "weight_q", w, &l->wq);
@@ -413,7 +434,8 @@ static void layer_graph(Case *c, Layer *l, Graph *g)
     }
     if (!tensor_same_shape(&g->v[y].t, &l->y_shape)) {
         char have[80], want[80];
-        case_fail(c, "y is %s, expected %s", tensor_shape_text(&g->v[y].t, have), tensor_shape_text(&l->y_shape, want));
+        case_fail(c, "y is %s, expected %s", tensor_shape_text(&g->v[y].t, have),
+                  tensor_shape_text(&l->y_shape, want));
         return;
     }
     graph_tap(c, g, "end", y, &l->tap_y, l->upstream);
@@ -449,7 +471,7 @@ static const float *tap_data(Case *c, const float *data, const Tensor *shape)
     return from_nhwc(c, &t);
 }
 
-/* All values of one map of the yml, each found among the taps, the parameters or the intermediates. */
+/* All values of one map of the yml: among the taps, the parameters or the intermediates. */
 static void layer_check(Case *c, Layer *l, const char *map, bool grads)
 {
     const Yaml *m = yaml_get(c->y, map);
@@ -457,20 +479,25 @@ static void layer_check(Case *c, Layer *l, const char *map, bool grads)
         const char *name;
         const Tap *tap;
         const Tensor *shape;
-    } taps[] = {{"y", &l->tap_y, &l->y_shape}, {"x_q", &l->tap_x, &l->x_shape}, {"weight_q", &l->tap_w, &l->weight->value}};
+    } taps[] = {{"y", &l->tap_y, &l->y_shape},
+                {"x_q", &l->tap_x, &l->x_shape},
+                {"weight_q", &l->tap_w, &l->weight->value}};
     for (int i = 0; m && m->kind == Y_MAP && i < m->n; i++) {
-        const char *name = m->k[i]->s, *what = arena_printf(&c->arena, "%s%s", grads ? "gradient of " : "", name);
+        const char *name = m->k[i]->s,
+                   *what = arena_printf(&c->arena, "%s%s", grads ? "gradient of " : "", name);
         Param *p = case_param(&l->ps, name);
         bool found = false;
         for (size_t k = 0; k < ARRAY_LEN(taps) && !found; k++) {
             if (!str_eq(taps[k].name, name)) continue;
-            case_expect(c, what, m->v[i], tap_data(c, grads ? taps[k].tap->grad : taps[k].tap->value, taps[k].shape),
+            case_expect(c, what, m->v[i],
+                        tap_data(c, grads ? taps[k].tap->grad : taps[k].tap->value, taps[k].shape),
                         taps[k].tap->n);
             found = true;
         }
         if (found) continue;
         if (p && grads)
-            case_expect(c, what, m->v[i], p == l->x ? tap_data(c, p->grad.data, &l->x_shape) : p->grad.data,
+            case_expect(c, what, m->v[i],
+                        p == l->x ? tap_data(c, p->grad.data, &l->x_shape) : p->grad.data,
                         tensor_len(&p->value));
         else if (grads || !check_intermediate(c, name, m->v[i], &l->weight->value))
             case_fail(c, "nothing here computes %s.%s", map, name);
@@ -487,7 +514,9 @@ void golden_layer(Case *c)
     Err e = {0};
     graph_init(&g, true);
     case_quant_opts(c, &o, &bits);
-    if (case_done(c) || !layer_tensors(c, &l) || !layer_upstream(c, &l) || !layer_quant(c, &l, &o, bits)) goto out;
+    if (case_done(c) || !layer_tensors(c, &l) || !layer_upstream(c, &l) ||
+        !layer_quant(c, &l, &o, bits))
+        goto out;
     store_init(&l.ps, 1);
     store_alloc_grads(&l.ps);
     case_set_state(c, &l.ps, yaml_get(c->y, "params"), false, "-");

@@ -1,4 +1,5 @@
-/* test/test_quant.c -- level sets, grids, statistics, instances, and what golden cases cannot show of APoT and fixed8. */
+/* test/test_quant.c -- level sets, grids, statistics, instances, and what golden cases cannot show
+ * of APoT and fixed8. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -27,7 +28,8 @@ static void level_sets(void **state)
         assert_int_equal(levels_apot(s, b), 0);
         assert_int_equal(s->n, 1 << b);
         assert_true(s->level[0] == 0 && s->level[s->n - 1] == 1);
-        for (int i = 0; i + 1 < s->n; i++) assert_true(s->level[i] < s->mid[i] && s->mid[i] < s->level[i + 1]);
+        for (int i = 0; i + 1 < s->n; i++)
+            assert_true(s->level[i] < s->mid[i] && s->mid[i] < s->level[i + 1]);
     }
     assert_int_equal(levels_apot(s, 1), -1);
     assert_int_equal(levels_apot(s, 7), -1);
@@ -46,8 +48,9 @@ static void level_sets(void **state)
 static float reference(const Grid *g, float alpha, float x)
 {
     const bool both = g->range == GRID_BOTH;
-    float u = x / (both ? fabsf(alpha) : alpha), lo = both ? -1.0f : g->range == GRID_UNIT ? 0.0f : -INFINITY;
-    float a = both ? fabsf(alpha) : alpha, q;
+    static const float lowest[] = {[GRID_UNIT] = 0, [GRID_BELOW] = -INFINITY, [GRID_BOTH] = -1};
+    const float a = both ? fabsf(alpha) : alpha, lo = lowest[g->range];
+    float u = x / a, q;
     if (isnan(u)) return u;
     u = u > 1 ? 1 : u < lo ? lo : u;
     if (!g->set.n)
@@ -61,10 +64,12 @@ static float reference(const Grid *g, float alpha, float x)
 
 #define GRID_N 6000
 
-/* Random values on both sides of the clip, every decision point with its neighbours, and the odd ones. */
+/* Random values on both sides of the clip, every decision point with its neighbours, and the odd
+ * ones. */
 static size_t awkward_inputs(const Grid *g, float alpha, float *x)
 {
-    static const float odd[] = {0.0f, -0.0f, INFINITY, NAN, FLT_MAX, -FLT_MAX, 1e-45f, -1e-45f, FLT_MIN};
+    static const float odd[] = {0.0f,     -0.0f,  INFINITY, NAN,    FLT_MAX,
+                                -FLT_MAX, 1e-45f, -1e-45f,  FLT_MIN};
     Rng r = rng_stream(7, RNG_TEST, 0, 0);
     size_t n = 0;
     const int steps = g->set.n ? g->set.n - 1 : (int)g->steps;
@@ -83,7 +88,8 @@ static size_t awkward_inputs(const Grid *g, float alpha, float *x)
 
 static void check_grid(Grid *g, const char *name)
 {
-    static const float alphas[] = {1, 8, 0.9f, 2.7182817f, 1e-6f, 3e7f, -1.5f, -8, 1.9999999f, 0x1p-60f, 0x1p60f};
+    static const float alphas[] = {1,     8,  0.9f,       2.7182817f, 1e-6f,  3e7f,
+                                   -1.5f, -8, 1.9999999f, 0x1p-60f,   0x1p60f};
     float *x = xmalloc(GRID_N * sizeof *x), *y = xmalloc(GRID_N * sizeof *y);
     for (size_t a = 0; a < ARRAY_LEN(alphas); a++) {
         size_t bad = 0, n = awkward_inputs(g, alphas[a], x);
@@ -91,10 +97,11 @@ static void check_grid(Grid *g, const char *name)
         grid_row(g, x, y, n);
         for (size_t i = 0; i < n; i++) {
             float want = reference(g, alphas[a], x[i]);
-            if (y[i] == want || (isnan(y[i]) && !isfinite(want))) continue; /* an overflow may end as NaN */
+            if (y[i] == want || (isnan(y[i]) && !isfinite(want)))
+                continue; /* an overflow may end as NaN */
             if (!bad++)
-                print_error("%s, alpha %g: x = %.9g gives %.9g, expected %.9g\n", name, (double)alphas[a], (double)x[i],
-                            (double)y[i], (double)want);
+                print_error("%s, alpha %g: x = %.9g gives %.9g, expected %.9g\n", name,
+                            (double)alphas[a], (double)x[i], (double)y[i], (double)want);
         }
         if (bad) fail_msg("%s, alpha %g: %zu of %zu differ", name, (double)alphas[a], bad, n);
     }
@@ -156,8 +163,12 @@ typedef struct Fixture {
 static int make(Fixture *f, const char *method, QRole role, int bits, int n)
 {
     const int dim[1] = {n};
-    if (role == Q_WEIGHT) f->owner = store_add(&f->ps, PK_WEIGHT, DT_F32, (Init){INIT_NONE, 0, 0}, 1, dim, "l.weight");
-    if (qinst_init(&f->q, quant_find(method), role, bits, 0, &f->o, &f->ps, f->owner, 0, 1, dim, "l.", &f->e)) return -1;
+    if (role == Q_WEIGHT)
+        f->owner =
+            store_add(&f->ps, PK_WEIGHT, DT_F32, (Init){INIT_NONE, 0, 0}, 1, dim, "l.weight");
+    if (qinst_init(&f->q, quant_find(method), role, bits, 0, &f->o, &f->ps, f->owner, 0, 1, dim,
+                   "l.", &f->e))
+        return -1;
     store_init(&f->ps, 1);
     store_alloc_grads(&f->ps);
     return 0;
@@ -178,12 +189,14 @@ static void drop(Fixture *f)
     free(f);
 }
 
-/* Forward, then backward with gradient g; returns the gradient of the first parameter. dx may be g, y may be x. */
+/* Forward, then backward with gradient g; returns the gradient of the first parameter. dx may be g,
+ * y may be x. */
 static float run(Fixture *f, float *x, float *y, float *g, float *dx, int n)
 {
     size_t save, scratch;
     double aux = 0;
-    Tensor tx = tensor_make(DT_F32, 1, &n, x), ty = tensor_make(DT_F32, 1, &n, y), tg = tensor_make(DT_F32, 1, &n, g);
+    Tensor tx = tensor_make(DT_F32, 1, &n, x), ty = tensor_make(DT_F32, 1, &n, y),
+           tg = tensor_make(DT_F32, 1, &n, g);
     Tensor tdx = tensor_make(DT_F32, 1, &n, dx);
     QCtx c = {.phase = PH_TRAIN, .aux_loss = &aux, .want_dx = dx != NULL};
     qinst_need(&f->q, &tx, PH_TRAIN, &save, &scratch);
@@ -212,10 +225,14 @@ static void refusals(void **state)
         int first, last; /* supported: from 2 */
         const char *text;
     } rows[] = {
-        {"cifar", true, true, Q_WEIGHT, 2, 5, "2 to 5 bits"},       {"cifar", true, true, Q_ACT, 2, 6, "2 to 6 bits"},
-        {"imagenet", true, true, Q_WEIGHT, 2, 6, "2 to 6 bits"},    {"mnist", true, true, Q_ACT, 2, 6, "2 to 6 bits"},
-        {"cifar", false, true, Q_WEIGHT, 2, 5, "2 to 5 bits"},      {"imagenet", false, true, Q_WEIGHT, 2, 8, "2 to 8 bits"},
-        {"imagenet", true, false, Q_WEIGHT, 2, 8, "2 to 8 bits"},   {"cifar", false, true, Q_ACT, 2, 8, "2 to 8 bits"},
+        {"cifar", true, true, Q_WEIGHT, 2, 5, "2 to 5 bits"},
+        {"cifar", true, true, Q_ACT, 2, 6, "2 to 6 bits"},
+        {"imagenet", true, true, Q_WEIGHT, 2, 6, "2 to 6 bits"},
+        {"mnist", true, true, Q_ACT, 2, 6, "2 to 6 bits"},
+        {"cifar", false, true, Q_WEIGHT, 2, 5, "2 to 5 bits"},
+        {"imagenet", false, true, Q_WEIGHT, 2, 8, "2 to 8 bits"},
+        {"imagenet", true, false, Q_WEIGHT, 2, 8, "2 to 8 bits"},
+        {"cifar", false, true, Q_ACT, 2, 8, "2 to 8 bits"},
         {"imagenet", true, false, Q_ACT, 2, 8, "2 to 8 bits"},
     };
     (void)state;
@@ -227,9 +244,11 @@ static void refusals(void **state)
             f->o.power = rows[i].power;
             f->o.additive = rows[i].additive;
             int got = make(f, "apot", rows[i].role, b, 4);
-            if (got != (fine ? 0 : -1)) fail_msg("row %zu, %d bits: %s", i, b, got ? f->e.msg : "accepted");
+            if (got != (fine ? 0 : -1))
+                fail_msg("row %zu, %d bits: %s", i, b, got ? f->e.msg : "accepted");
             snprintf(number, sizeof number, "not %d", b);
-            if (!fine && (!strstr(f->e.msg, number) || !strstr(f->e.msg, rows[i].text) || !strstr(f->e.msg, "l.")))
+            if (!fine && (!strstr(f->e.msg, number) || !strstr(f->e.msg, rows[i].text) ||
+                          !strstr(f->e.msg, "l.")))
                 fail_msg("row %zu: message '%s'", i, f->e.msg);
             drop(f);
         }
@@ -261,9 +280,12 @@ static void parameter_names(void **state)
         int bits, np;
         float value;
     } rows[] = {
-        {"cifar", "l.act_alpha", Q_ACT, 4, 1, 8},         {"cifar", "l.weight_quant.wgt_alpha", Q_WEIGHT, 4, 1, 3},
-        {"imagenet", "l.act_alpha", Q_ACT, 4, 1, 6},      {"mnist", "l.weight_alpha", Q_WEIGHT, 2, 1, 3},
-        {"imagenet", "l.weight_alpha", Q_WEIGHT, 32, 1, 3}, {"cifar", "", Q_WEIGHT, 32, 0, 0},
+        {"cifar", "l.act_alpha", Q_ACT, 4, 1, 8},
+        {"cifar", "l.weight_quant.wgt_alpha", Q_WEIGHT, 4, 1, 3},
+        {"imagenet", "l.act_alpha", Q_ACT, 4, 1, 6},
+        {"mnist", "l.weight_alpha", Q_WEIGHT, 2, 1, 3},
+        {"imagenet", "l.weight_alpha", Q_WEIGHT, 32, 1, 3},
+        {"cifar", "", Q_WEIGHT, 32, 0, 0},
     };
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -310,14 +332,17 @@ static void all_zero_and_all_beyond(void **state)
             for (int i = 0; i < N; i++) x[i] = 100;
             dalpha = run(f, x, y, g, dx, N);
             for (int i = 0; i < N; i++) assert_true(y[i] == param_scalar(f->q.p[0]) && dx[i] == 0);
-            if (fabsf(dalpha - sum) > 1e-4f) fail_msg("beyond the clip: dalpha %g, sum of gradients %g", (double)dalpha, (double)sum);
+            if (fabsf(dalpha - sum) > 1e-4f)
+                fail_msg("beyond the clip: dalpha %g, sum of gradients %g", (double)dalpha,
+                         (double)sum);
             drop(f);
         }
 }
 
-/* y[] of a weight quantizer in double with the rounding frozen: the function whose gradient backward claims to be. */
-static double soft_loss(const double *w, const double *frozen, const float *g, int n, double alpha, const double *stats,
-                        bool masked)
+/* y[] of a weight quantizer in double with the rounding frozen: the function whose gradient
+ * backward claims to be. */
+static double soft_loss(const double *w, const double *frozen, const float *g, int n, double alpha,
+                        const double *stats, bool masked)
 {
     double mean = 0, var = 0, loss = 0;
     for (int i = 0; i < n; i++) mean += w[i] / n;
@@ -338,7 +363,10 @@ static void weight_gradients_by_differences(void **state)
         const char *variant;
         int bits;
         bool through, masked;
-    } rows[] = {{"cifar", 4, false, false}, {"imagenet", 4, true, true}, {"imagenet", 2, true, false}, {"mnist", 5, true, true}};
+    } rows[] = {{"cifar", 4, false, false},
+                {"imagenet", 4, true, true},
+                {"imagenet", 2, true, false},
+                {"mnist", 5, true, true}};
     (void)state;
     for (size_t r = 0; r < ARRAY_LEN(rows); r++) {
         Fixture *f = fixture(rows[r].variant);
@@ -363,11 +391,13 @@ static void weight_gradients_by_differences(void **state)
             wd[i] = keep + h;
             up = soft_loss(wd, frozen, g, N, alpha, rows[r].through ? NULL : stats, rows[r].masked);
             wd[i] = keep - h;
-            down = soft_loss(wd, frozen, g, N, alpha, rows[r].through ? NULL : stats, rows[r].masked);
+            down =
+                soft_loss(wd, frozen, g, N, alpha, rows[r].through ? NULL : stats, rows[r].masked);
             wd[i] = keep;
             fd = (up - down) / (2 * h);
             if (fabs(fd - (double)dx[i]) > 1e-4 * (1 + fabs(fd)))
-                fail_msg("%s %d bits: dw[%d] = %g, by differences %g", rows[r].variant, rows[r].bits, i, (double)dx[i], fd);
+                fail_msg("%s %d bits: dw[%d] = %g, by differences %g", rows[r].variant,
+                         rows[r].bits, i, (double)dx[i], fd);
         }
         if (fabs(fd_alpha - (double)dalpha) > 1e-4 * (1 + fabs(fd_alpha)))
             fail_msg("%s: dalpha %g, expected %g", rows[r].variant, (double)dalpha, fd_alpha);
@@ -387,7 +417,8 @@ static void expect_fault(Fixture *f, float *w, int n, const char *text)
 
 static void faults(void **state)
 {
-    float equal[4] = {0.25f, 0.25f, 0.25f, 0.25f}, one[1] = {3}, zero[4] = {0}, fine[4] = {1, -1, 0.5f, 2}, y[4];
+    float equal[4] = {0.25f, 0.25f, 0.25f, 0.25f}, one[1] = {3}, zero[4] = {0},
+          fine[4] = {1, -1, 0.5f, 2}, y[4];
     Fixture *f = fixture("cifar");
     (void)state;
     assert_int_equal(make(f, "apot", Q_WEIGHT, 4, 4), 0);
@@ -460,7 +491,8 @@ static void rows_do_not_depend_on_cuts(void **state)
 {
     enum { N = 3 * PAR_CHUNK + 77 };
     static const int bits[] = {2, 4, 5};
-    float *x = xmalloc(N * sizeof *x), *g = xmalloc(N * sizeof *g), *y = xmalloc(N * sizeof *y), *dx = xmalloc(N * sizeof *dx);
+    float *x = xmalloc(N * sizeof *x), *g = xmalloc(N * sizeof *g), *y = xmalloc(N * sizeof *y),
+          *dx = xmalloc(N * sizeof *dx);
     float *y1 = xmalloc(N * sizeof *y1), *dx1 = xmalloc(N * sizeof *dx1);
     const int threads = par_threads();
     (void)state;
@@ -508,16 +540,19 @@ static void rows_do_not_depend_on_cuts(void **state)
 static void fixed8_scales_by_the_signed_maximum(void **state)
 {
     Fixture *f = fixture("");
-    float w[4] = {0.5f, -1.5f, 0.25f, 0.1f}, y[4], g[4] = {1, 2, 3, 4}, dx[4], all_negative[4] = {-1, -2, -0.5f, -3};
+    float w[4] = {0.5f, -1.5f, 0.25f, 0.1f}, y[4], g[4] = {1, 2, 3, 4}, dx[4],
+          all_negative[4] = {-1, -2, -0.5f, -3};
     (void)state;
     assert_int_equal(make(f, "fixed8", Q_WEIGHT, 8, 4), 0);
     run(f, w, y, g, dx, 4);
     assert_null(f->q.fault);
-    assert_true(y[0] == 0.5f && y[1] == -381.0f / 127.0f * 0.5f); /* code -381: nothing is clipped */
+    assert_true(y[0] == 0.5f &&
+                y[1] == -381.0f / 127.0f * 0.5f); /* code -381: nothing is clipped */
     assert_memory_equal(g, dx, sizeof g);
     run(f, all_negative, y, NULL, NULL, 4);
     assert_null(f->q.fault);
-    for (int i = 0; i < 4; i++) assert_true(y[i] == rintf(all_negative[i] / -0.5f * 127.0f) / 127.0f * -0.5f);
+    for (int i = 0; i < 4; i++)
+        assert_true(y[i] == rintf(all_negative[i] / -0.5f * 127.0f) / 127.0f * -0.5f);
     drop(f);
 }
 
@@ -555,7 +590,8 @@ static void shows_the_original_line(void **state)
     param_set_scalar(w->q.p[0], 1.5694f);
     param_set_scalar(a->q.p[0], 1.4378f);
     w->q.fn->show(&w->q, &a->q, line, sizeof line);
-    assert_string_equal(line, "clipping threshold weight alpha: 1.569000, activation alpha: 1.438000");
+    assert_string_equal(line,
+                        "clipping threshold weight alpha: 1.569000, activation alpha: 1.438000");
     w->q.fn->show(&w->q, NULL, line, sizeof line);
     assert_string_equal(line, "clipping threshold weight alpha: 1.569000");
     drop(w);
