@@ -8,8 +8,7 @@
 
 typedef struct Session {
     Config *cfg; /* borrowed */
-    InputShape
-        input; /* shape and constants; those of a loaded checkpoint unless the config sets them */
+    InputShape input; /* constants: of the config, else of a loaded checkpoint, else the recipe's */
     int classes;
     TopK topk;
     Model *model;

@@ -1,10 +1,12 @@
 /* run/signals.h -- what the outside asks of a running job.
  *
- * SIGINT, SIGTERM, SIGHUP  finish the step, save, then end by that signal (so that a shell script
- * stops too) SIGINT once more         end at once; the last checkpoint is intact, since writes are
- * atomic SIGUSR1                  a status line, and on; SIGUSR2 save now, and on; SIGPIPE is
- * ignored A signal that was ignored at the start (nohup) stays ignored. Handlers only set flags,
- * which are the program's only mutable globals beside the console. */
+ *   SIGINT, SIGTERM, SIGHUP  finish the step, save, then end by that signal, so that a script stops
+ *   SIGINT once more         end at once; writes are atomic, so the last checkpoint is intact
+ *   SIGUSR1                  a status line, and on
+ *   SIGUSR2                  save now, and on
+ *
+ * A signal that was ignored at the start (nohup) stays ignored. Handlers only set flags, which are
+ * the program's only mutable globals beside the console. */
 #ifndef RUN_SIGNALS_H
 #define RUN_SIGNALS_H
 

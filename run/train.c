@@ -1,13 +1,13 @@
 /* run/train.c -- training: epochs, evaluations, checkpoints, and how to stop and go on.
  *
- * Killed at any moment and started again, a run ends with the same bytes as one that was never
- * disturbed:
- *   - a checkpoint is only taken between two updates and holds the exact position, the meters' sums
- * and the best evaluation so far; everything random is a function of (seed, purpose, epoch, index);
- *   - an evaluation follows the last update of its epoch, and the checkpoint follows the
- * evaluation, so that an evaluation is either wholly in the state or is made again (`due` below);
- *   - rows of an epoch are written after its evaluation, and no interval row at its last update, so
- * that cutting metrics back to a step is never ambiguous. */
+ * A run that is killed at any moment and started again ends with the bytes of an undisturbed one:
+ *
+ *   - A checkpoint is only taken between two updates. It holds the exact position, the meters' sums
+ *     and the best evaluation so far; all that is random follows from (seed, purpose, epoch, index).
+ *   - An evaluation follows the last update of its epoch, and the checkpoint follows the evaluation:
+ *     it is either wholly in the state or made again (`due` below).
+ *   - Rows of an epoch are written after its evaluation, and no interval row at its last update, so
+ *     that cutting metrics back to a step is never ambiguous. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
