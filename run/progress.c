@@ -43,11 +43,12 @@ void progress_line(const Progress *p, const ProgressNow *n, Str *out)
 {
     char eta[32];
     double left = progress_eta(p, n->step);
-    str_printf(out, "epoch %" PRId64 "/%" PRId64 " step %" PRId64 "/%" PRId64, n->epoch, p->epochs,
+    str_printf(out, "epoch %" PRId64 "/%" PRId64 " %" PRId64 "/%" PRId64, n->epoch, p->epochs,
                n->batch, p->batches);
-    str_printf(out, "  loss %.4f  top1 %.2f  lr %.4g  %.0f img/s  wait %.0f%%",
-               meter_loss(n->meter), meter_percent(n->meter, 0), n->lr, n->img_s, 100 * n->wait);
+    /* what matters most comes first: a narrow terminal cuts the end off */
     if (left >= 0) str_printf(out, "  ETA %s", duration_text(left, eta, sizeof eta));
+    str_printf(out, "  loss %.4f  top1 %.2f  %.0f img/s  lr %.3g  wait %.0f%%",
+               meter_loss(n->meter), meter_percent(n->meter, 0), n->img_s, n->lr, 100 * n->wait);
 }
 
 static bool due(Progress *p)

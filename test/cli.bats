@@ -6,7 +6,6 @@ setup() {
     root=$PWD
     dir=$(mktemp -d)
     cd "$dir"
-    export OMP_WAIT_POLICY=passive # threads that spin while other tests compute would make this ten times slower
     unset NO_COLOR CLICOLOR_FORCE QRUN_DATA_DIR
     tiny="smoke synth_train=96 synth_val=64 num_epochs=1 batch_size=32 log_dir=run"
 }

@@ -10,7 +10,6 @@ case $qrun in /*) ;; *) qrun=$PWD/$qrun ;; esac
 dir=$(mktemp -d "${TMPDIR:-/tmp}/qrun-kill.XXXXXX") || exit 1
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
-export OMP_WAIT_POLICY=passive # threads that spin while other tests compute would make this ten times slower
 
 run() {
     exec "$qrun" -q smoke log_dir="$1" synth_train=320 synth_val=96 num_epochs=3 batch_size=32 lr=0.1 \
