@@ -3,10 +3,11 @@
  *
  *   golden DIR...
  *
- * A case is DIR/<case>.yml with its arrays beside it. Cases are dispatched by `op`, not by method:
- * adding a method needs no code here. Every case is printed with pass, FAIL or skip and the reason;
- * the last line is `N passed, N failed, N skipped`. Exit status 1 when one failed, 2 when there is
- * nothing to run. Published weights and data are read below $QRUN_DATA_DIR. */
+ * A case is DIR/<case>.yml with its arrays beside it; a DIR without any stands for its folders.
+ * Cases are dispatched by `op`, not by method: adding a method needs no code here. Every case is
+ * printed with pass, FAIL or skip and the reason; the last line is `N passed, N failed, N skipped`.
+ * Exit status 1 when one failed, 2 when there is nothing to run. Published weights and data are
+ * read below $QRUN_DATA_DIR. */
 #include "test/golden.h"
 
 #include <dirent.h>
@@ -136,6 +137,10 @@ static bool number_array(Case *c, const Yaml *v, const char *what, Tensor *t)
 bool case_array(Case *c, const Yaml *v, const char *what, Tensor *t)
 {
     Err e = {0};
+    if (!v) {
+        case_fail(c, "the case has no %s", what);
+        return false;
+    }
     if (v->kind != Y_SCALAR || !str_ends(v->s, ".npy")) return number_array(c, v, what, t);
     if (npy_read(arena_printf(&c->arena, "%s/%s", c->dir, v->s), &c->arena, t, &e)) {
         case_fail(c, "%s", e.msg);
@@ -287,16 +292,12 @@ static int is_case(const struct dirent *d)
     return d->d_name[0] != '.' && str_ends(d->d_name, ".yml");
 }
 
+/* Returns the number of cases, 0 when there are none, -1 when it is no folder. */
 static int run_folder(const char *dir, Totals *t)
 {
     struct dirent **list;
     int n = scandir(dir, &list, is_case, alphasort);
-    if (n <= 0) {
-        fprintf(stderr, "golden: error: %s: %s\n", dir,
-                n ? "cannot be read" : "holds no cases (*.yml)");
-        if (!n) free(list);
-        return -1;
-    }
+    if (n < 0) return -1;
     for (int i = 0; i < n; i++) {
         Case c = {.dir = dir, .name = NULL};
         c.name = arena_strdup(&c.arena, list[i]->d_name);
@@ -310,7 +311,27 @@ static int run_folder(const char *dir, Totals *t)
         free(list[i]);
     }
     free(list);
-    return 0;
+    return n;
+}
+
+static int is_visible(const struct dirent *d)
+{
+    return d->d_name[0] != '.';
+}
+
+/* The cases of the folders in `dir`; returns how many of them hold any. */
+static int run_subfolders(const char *dir, Totals *t)
+{
+    struct dirent **list;
+    int n = scandir(dir, &list, is_visible, alphasort), found = 0;
+    for (int i = 0; i < n; i++) {
+        char *sub = xasprintf("%s/%s", dir, list[i]->d_name);
+        found += run_folder(sub, t) > 0;
+        free(sub);
+        free(list[i]);
+    }
+    if (n >= 0) free(list);
+    return found;
 }
 
 int main(int argc, char **argv)
@@ -320,8 +341,14 @@ int main(int argc, char **argv)
     if (bad) fprintf(stderr, "usage: golden DIR...\n");
     for (int i = 1; i < argc; i++) {
         size_t n = strlen(argv[i]);
+        int found;
         while (n > 1 && argv[i][n - 1] == '/') argv[i][--n] = 0;
-        if (run_folder(argv[i], &t)) bad = 1;
+        found = run_folder(argv[i], &t);
+        if (found == 0) found = run_subfolders(argv[i], &t);
+        if (found > 0) continue;
+        fprintf(stderr, "golden: error: %s: %s\n", argv[i],
+                found ? "cannot be read" : "holds no cases (*.yml)");
+        bad = 1;
     }
     if (argc >= 2) printf("%d passed, %d failed, %d skipped\n", t.passed, t.failed, t.skipped);
     return bad ? 2 : t.failed ? 1 : 0;

@@ -33,6 +33,10 @@ static void level_table(Case *c)
     float up[GRID_MAX_LEVELS];
     Tensor order;
     const Yaml *v = yaml_path(c->y, "outputs.levels_original_order");
+    if (!quant_find(case_str(c, "method", ""))) {
+        case_skip(c, "method '%s' is not in this program", case_str(c, "method", ""));
+        return;
+    }
     if (case_bool(c, "params.additive", true) ? levels_apot(s, bits) : levels_pot(s, bits)) {
         case_fail(c, "no level set of %d bits", bits);
         return;
