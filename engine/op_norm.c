@@ -1,4 +1,4 @@
-/* engine/op_norm.c -- batch norm on its own (oneDNN with batch statistics), with running statistics, and folded into weights.
+/* engine/op_norm.c -- batch norm on its own (oneDNN with batch statistics), and with running statistics.
  *
  *   y = (x - mean) / sqrt(var + eps) * scale + shift
  *   running = (1 - momentum) running + momentum batch, the variance unbiased (as PyTorch). */
@@ -150,43 +150,4 @@ int graph_norm_train(Graph *g, const char *name, int x, int scale, int shift, co
 int graph_norm_eval(Graph *g, const char *name, int x, int scale, int shift, const NormStats *st)
 {
     return make(g, &op_norm_eval, name, x, scale, shift, st);
-}
-
-/* ---- folding, evaluation only ---- */
-
-typedef struct FoldNode {
-    NormStats st;
-    int oc;
-    size_t per;            /* weights per output channel */
-    int bias, scale, shift; /* input positions, -1: none */
-} FoldNode;
-
-static void forward_fold(Node *n, Exec *x)
-{
-    const FoldNode *a = n->attr;
-    const float *w = exec_in(x, n, 0), *mean = a->st.mean->value.data, *var = a->st.var->value.data;
-    const float *bias = a->bias < 0 ? NULL : exec_in(x, n, a->bias), *scale = a->scale < 0 ? NULL : exec_in(x, n, a->scale);
-    const float *shift = a->shift < 0 ? NULL : exec_in(x, n, a->shift);
-    float *fw = exec_out(x, n, 0), *fb = exec_out(x, n, 1);
-    for (int o = 0; o < a->oc; o++) {
-        float s = (scale ? scale[o] : 1) / sqrtf(var[o] + a->st.eps);
-        for (size_t i = 0; i < a->per; i++) fw[(size_t)o * a->per + i] = w[(size_t)o * a->per + i] * s;
-        fb[o] = ((bias ? bias[o] : 0) - mean[o]) * s + (shift ? shift[o] : 0);
-    }
-}
-
-static const OpDef op_fold = {"fold_norm", OP_HOISTABLE, NULL, forward_fold, NULL, NULL};
-
-void graph_fold_norm(Graph *g, const char *name, int w, int bias, int scale, int shift, const NormStats *st, int *w_out,
-                     int *b_out)
-{
-    Tensor tw = g->v[w].t;
-    int in[4] = {w}, nin = 1, node, dim[1] = {tw.dim[0]};
-    FoldNode a = {*st, tw.dim[0], tensor_len(&tw) / (size_t)tw.dim[0], -1, -1, -1};
-    if (bias >= 0) in[a.bias = nin++] = bias;
-    if (scale >= 0) in[a.scale = nin++] = scale;
-    if (shift >= 0) in[a.shift = nin++] = shift;
-    node = graph_node(g, &op_fold, name, nin, in, &a, sizeof a);
-    *w_out = graph_out(g, node, tw);
-    *b_out = graph_out(g, node, tensor_make(DT_F32, 1, dim, NULL));
 }

@@ -21,11 +21,6 @@ int graph_norm_train(Graph *g, const char *name, int x, int scale, int shift, co
 int graph_norm_eval(Graph *g, const char *name, int x, int scale, int shift, const NormStats *st);
 /* Running statistics after one batch: used by every op that takes batch statistics. var is biased, m the number of values. */
 void norm_update_running(const NormStats *st, const float *mean, const float *var, int c, double m);
-/* Evaluation only, hoistable: weight and bias of a convolution or linear with its following norm folded in.
- *   w'[o] = w[o] * s[o], b'[o] = (b[o] - mean[o]) * s[o] + shift[o], s = scale / sqrt(var + eps). */
-void graph_fold_norm(Graph *g, const char *name, int w, int bias, int scale, int shift, const NormStats *st, int *w_out,
-                     int *b_out);
-
 int graph_act(Graph *g, const char *name, int x, ActAttr a, int slope); /* slope: parameter of PReLU [c], or -1 */
 int graph_pool(Graph *g, const char *name, int x, PoolAttr a, int oh, int ow);
 int graph_add(Graph *g, const char *name, int a, int b);

@@ -63,26 +63,12 @@ NormStats lower_norm_stats(const Lower *lw, int norm_unit)
     return (NormStats){p->mean, p->var, p->count, a->eps, a->momentum};
 }
 
-/* May the norm behind this conv be folded into its weights? */
-static bool folds(const Lower *lw, int unit)
-{
-    int norm = lw->spec->u[unit].norm;
-    return norm >= 0 && lw->qp->opts->fuse && !lower_trains(lw) && lw->value[norm] < 0 &&
-           lw->spec->u[norm].u.norm.kind == NK_BATCH && !qplan_get(lw->qp, unit, Q_OUT, lw->variant);
-}
-
 int lower_default(Lower *lw, int unit, Err *e)
 {
     const Unit *u = &lw->spec->u[unit];
     QInst *out = qplan_get(lw->qp, unit, Q_OUT, lw->variant);
     int x = lower_act(lw, unit), w = lower_weight(lw, unit), b = param_value(lw, lw->qp->u[unit].bias), y;
     (void)e;
-    if (folds(lw, unit)) {
-        NormParams *np = &lw->qp->u[u->norm].norm[lw->variant];
-        NormStats st = lower_norm_stats(lw, u->norm);
-        graph_fold_norm(lw->g, lw->spec->u[u->norm].name, w, b, param_value(lw, np->scale), param_value(lw, np->shift), &st, &w,
-                        &b);
-    }
     y = lower_conv(lw, unit, x, w, b);
     if (out) y = graph_quant(lw->g, u->name, y, out);
     lower_set(lw, unit, y);
@@ -110,7 +96,8 @@ static QInst *chainable(const Lower *lw, int r)
 }
 
 /* Starting at `unit` (a norm, sum or activation whose input is lowered), takes as much of norm, sum, activation, quantizers as
- * follows, and emits one node. `folded`: the norm is in the weights already. */
+ * follows, and emits one node. Outside training too the norm is applied to the convolution's output, as the originals do: that
+ * pass is there anyway, and folding it into the weights would only move roundings, and with them quantization levels. */
 static void lower_chain(Lower *lw, int unit)
 {
     const Spec *s = lw->spec;
@@ -120,15 +107,11 @@ static void lower_chain(Lower *lw, int unit)
     bool plain = false;
 
     if (s->u[unit].kind == U_NORM) {
-        int src = s->u[unit].in[0];
         NormParams *np = &lw->qp->u[unit].norm[lw->variant];
-        bool conv = s->u[src].norm == unit && (s->u[src].kind == U_CONV || s->u[src].kind == U_LINEAR);
-        if (!(conv && folds(lw, src) && !lw->qp->u[src].method)) {
-            c.norm = lower_trains(lw) && s->u[unit].u.norm.kind == NK_BATCH ? CHAIN_BATCH : CHAIN_RUNNING;
-            c.st = lower_norm_stats(lw, unit);
-            c.scale = param_value(lw, np->scale);
-            c.shift = param_value(lw, np->shift);
-        }
+        c.norm = lower_trains(lw) ? CHAIN_BATCH : CHAIN_RUNNING;
+        c.st = lower_norm_stats(lw, unit);
+        c.scale = param_value(lw, np->scale);
+        c.shift = param_value(lw, np->shift);
         x = in_value(lw, unit, 0);
         next = sole_reader(lw, last, U_ADD);
         if (next >= 0) {
@@ -163,10 +146,6 @@ static void lower_chain(Lower *lw, int unit)
         }
     }
     c.plain = plain || c.nq == 0 || s->out == last;
-    if (c.norm == CHAIN_NO_NORM && c.residual < 0 && c.act == AK_NONE && c.nq == 0) { /* all of it was folded away */
-        lower_set(lw, unit, x);
-        return;
-    }
     graph_chain(lw->g, s->u[first].name[0] ? s->u[first].name : s->u[last].name, x, &c, out);
     if (c.plain) lower_set(lw, last, out[0]);
     for (int k = 0; k < c.nq; k++) lw->quantized[reader[k]] = out[1 + k];

@@ -1,8 +1,8 @@
 /* quant/lower.h -- Spec -> Graph for one (phase, variant, batch). The only place that knows how quantizers are placed.
  *
  * Default, for a convolution: [act quantizer] -> conv( , [weight quantizer]) -> [out quantizer]; a norm, the sum and the activation behind
- * it and the act quantizers of the readers become one chain node when opts.fuse; outside training the norm is folded into the
- * convolution's weights. A method with `.lower` does its own units through the functions below. */
+ * it and the act quantizers of the readers become one chain node when opts.fuse. A method with `.lower` does its own units through
+ * the functions below. */
 #ifndef QUANT_LOWER_H
 #define QUANT_LOWER_H
 

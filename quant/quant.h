@@ -13,6 +13,7 @@
 typedef enum QRole { Q_WEIGHT, Q_ACT, Q_OUT, Q_NROLES } QRole;
 typedef enum Phase { PH_TRAIN, PH_EVAL, PH_CALIB, PH_INT_SIM, PH_INT } Phase;
 
+struct QMethod;
 typedef struct QOpts {
     const char *wt_quant, *fm_quant, *ot_quant; /* rows of quant_methods; "" or "none" = float */
     int wt_bit, fm_bit, ot_bit;                 /* 32 = float */
@@ -22,10 +23,11 @@ typedef struct QOpts {
     bool wt_normalize;                          /* APoT: weights to mean 0 and deviation 1 first */
     double grad_scale;                          /* APoT imagenet/mnist: factor on alpha gradients; 0 = none */
     double act_clip_init, wt_clip_init;         /* 0 = the method's */
-    bool fuse;                                  /* fused chains and folded norms; false: one op at a time */
+    bool fuse;                                  /* fused chains; false: one op at a time */
     int bits_list[8], nbits_list;               /* variants (AdaBits); 0 = one */
     bool switch_norm;                           /* a norm of its own for each variant */
     const char *method_opts;                    /* free text for experimental methods: "key=value,..." */
+    const struct QMethod *const *extra_methods; /* looked up before quant_methods: tests, trials. NULL, or ended by NULL */
 } QOpts;
 
 struct QFn;
