@@ -1,4 +1,5 @@
 /* test/test_run.c -- metrics, checkpoints of a run, the run folder, the time left. */
+#include <dirent.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,11 +14,14 @@
 #include <cmocka.h>
 
 #include "io/fs.h"
+#include "io/tfevents.h"
 #include "run/checkpoint.h"
 #include "run/log.h"
 #include "run/manifest.h"
+#include "run/modes.h"
 #include "run/progress.h"
 #include "run/runfolder.h"
+#include "run/session.h"
 
 static char root[] = "/tmp/qrun-test-run.XXXXXX";
 
@@ -501,6 +505,145 @@ static void time_left(void **state)
     assert_string_equal(duration_text(3600 + 61, text, sizeof text), "1:01:01");
 }
 
+/* ---- a whole run, in this process ---- */
+
+/* The smallest run there is, in ROOT/whole, with one more override (may be NULL). */
+static void load_tiny(Config *c, const char *more)
+{
+    static const char *const fixed[] = {
+        "synth_train=96", "synth_val=64",         "batch_size=32",  "num_epochs=2",
+        "model=resnet20", "mean=[0.4, 0.5, 0.6]", "log_interval=1", "std=[0.2, 0.2, 0.2]"};
+    char *o[ARRAY_LEN(fixed) + 2];
+    int n = 0;
+    Err e = {0};
+    for (size_t i = 0; i < ARRAY_LEN(fixed); i++) o[n++] = xstrdup(fixed[i]);
+    o[n++] = xasprintf("log_dir=%s/whole", root);
+    if (more) o[n++] = xstrdup(more);
+    if (config_load(c, "smoke", n, o, &e)) fail_msg("%s", e.msg);
+    while (n) free(o[--n]);
+}
+
+/* How often each tag was seen at each step, as "tag@step " in one text. */
+static void note_scalar(void *arg, const char *tag, int64_t step, double value, double wall)
+{
+    (void)value;
+    (void)wall;
+    str_printf(arg, "%s@%lld ", tag, (long long)step);
+}
+
+static int occurrences(const char *text, const char *part)
+{
+    int n = 0;
+    for (const char *s = text; (s = strstr(s, part)); s += strlen(part)) n++;
+    return n;
+}
+
+static char *only_file_in(const char *dir)
+{
+    DIR *d = opendir(dir);
+    struct dirent *f;
+    char *path = NULL;
+    assert_non_null(d);
+    while ((f = readdir(d)))
+        if (f->d_name[0] != '.') {
+            assert_null(path);
+            path = fs_join(dir, f->d_name);
+        }
+    closedir(d);
+    assert_non_null(path);
+    return path;
+}
+
+/* Runs `c` to its end; the exit status. What it prints on stdout is swallowed. */
+static int run_config(Config *c)
+{
+    char *argv[] = {xstrdup("qrun"), NULL};
+    Run run = {.cfg = c, .argc = 1, .argv = argv, .started = log_clock()};
+    Err e = {0};
+    int out = dup(STDOUT_FILENO), r;
+    assert_non_null(freopen("/dev/null", "w", stdout));
+    r = train_run(&run, &e);
+    fflush(stdout);
+    dup2(out, STDOUT_FILENO);
+    close(out);
+    free(argv[0]);
+    log_close();
+    if (r) fail_msg("%s", e.msg);
+    return run.status;
+}
+
+static void events_of_a_resumed_run(void **state)
+{
+    static const char *const wanted[] = {
+        " loss/train@1 ",
+        " loss/train@2 ",
+        " loss/train@4 ",
+        " loss/train@5 ",
+        " top1/train@1 ",
+        " img_per_s@2 ",
+        " grad_norm@2 ",
+        " lr@1 ",
+        " loss/val@3 ",
+        " top1/val@3 ",
+        " top5/val@6 ",
+        " test_acc@3 ",
+        " test_acc@6 ",
+        " train_acc@6 ",
+        " alpha_wgt/layer1.0.conv1@3 ",
+        " alpha_act/layer3.2.conv2@6 ",
+    };
+    char *tb = path_of("whole/tb"), *events;
+    Config c;
+    Str seen = {0};
+    Err e = {0};
+    (void)state;
+    load_tiny(&c, "max_time=0.000001"); /* one update, then stopped with a checkpoint */
+    assert_int_equal(run_config(&c), 75);
+    config_free(&c);
+    load_tiny(&c, NULL);
+    assert_int_equal(run_config(&c), 0);
+    config_free(&c);
+    events = only_file_in(tb);
+    str_puts(&seen, " ");
+    if (tfevents_read(events, note_scalar, &seen, &e)) fail_msg("%s", e.msg);
+    for (size_t i = 0; i < ARRAY_LEN(wanted); i++)
+        if (occurrences(seen.s, wanted[i]) != 1)
+            fail_msg("%d times%s", occurrences(seen.s, wanted[i]), wanted[i]);
+    str_free(&seen);
+    free(events);
+    free(tb);
+}
+
+/* A net keeps the constants it was trained with, unless the configuration sets them. */
+static void constants_travel(void **state)
+{
+    static const float trained[] = {0.4f, 0.5f, 0.6f};
+    char *overrides[] = {xstrdup("bit=3"), xstrdup("mean=[0.1, 0.1, 0.1]"),
+                         xstrdup("std=[0.3, 0.3, 0.3]")};
+    char *run = path_of("whole");
+    Err e = {0};
+    (void)state;
+    for (int n = 1; n <= 3; n += 2) {
+        Config c;
+        Session s = {0};
+        char *path = weights_path(run, &e);
+        if (!path || config_load(&c, "smoke", n, overrides, &e) || session_open(&s, &c, &e) ||
+            session_load(&s, path, &e))
+            fail_msg("%s", e.msg);
+        for (int i = 0; i < 3; i++) {
+            assert_true(s.input.mean[i] == (n == 1 ? trained[i] : 0.1f));
+            assert_true(s.input.std[i] == (n == 1 ? 0.2f : 0.3f));
+        }
+        session_free(&s);
+        config_free(&c);
+        free(path);
+    }
+    free(overrides[0]);
+    free(overrides[1]);
+    free(overrides[2]);
+    free(run);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -532,6 +675,8 @@ int main(void)
         cmocka_unit_test(another_config_is_refused),
         cmocka_unit_test(manifest_goes_on),
         cmocka_unit_test(time_left),
+        cmocka_unit_test(events_of_a_resumed_run),
+        cmocka_unit_test(constants_travel),
     };
     return cmocka_run_group_tests_name("run", tests, set_up, tear_down);
 }
