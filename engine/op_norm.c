@@ -97,7 +97,8 @@ static void forward_eval(Node *n, Exec *x)
     float *s = saved(x, n, 0), *b = saved(x, n, 1), *dst = exec_out(x, n, 0);
     size_t c = (size_t)a->c;
     for (size_t i = 0; i < c; i++) {
-        s[i] = (a->scale ? ((const float *)exec_in(x, n, 1))[i] : 1) / sqrtf(var[i] + a->st.eps);
+        float inv = 1 / sqrtf(var[i] + a->st.eps); /* in this order, as the fused chain */
+        s[i] = (a->scale ? ((const float *)exec_in(x, n, 1))[i] : 1) * inv;
         b[i] = (a->shift ? ((const float *)exec_in(x, n, n->nin - 1))[i] : 0) - mean[i] * s[i];
     }
     PARALLEL_FOR(r, (size_t)a->n * (size_t)a->h * (size_t)a->w) {

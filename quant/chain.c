@@ -64,6 +64,7 @@ typedef int32_t VI __attribute__((vector_size(64), aligned(4), may_alias));
 #define COLUMNS     64
 #define EACH_V(u)   PAR_PRAGMA_(GCC unroll 4) for (size_t u = 0; u < 4; u++)
 #define KERNEL      static inline __attribute__((always_inline)) void
+#define RELU(t)     ((V)((VI)(t) & ~(VI)((t) < 0))) /* NaN stays NaN, so that divergence is seen */
 
 /* The leading values that go by blocks of 64; the rest, and tables of an awkward length, go one by one. */
 static size_t by_blocks(size_t n, size_t W)
@@ -71,10 +72,7 @@ static size_t by_blocks(size_t n, size_t W)
     return W % COLUMNS ? 0 : n / COLUMNS * COLUMNS;
 }
 
-static V relu_v(V t)
-{
-    return (V)((VI)t & ~(VI)(t < 0)); /* NaN stays NaN, so that divergence is seen */
-}
+#define RELU(t)     ((V)((VI)(t) & ~(VI)((t) < 0))) /* NaN stays NaN, so that divergence is seen */
 
 static void k_stats(const float *x, const float *first, size_t n, size_t W, float *s, float *q)
 {
@@ -116,7 +114,7 @@ KERNEL k_apply(const float *x, const float *r, const float *sc, const float *sh,
                 V t = LOAD(x + i + 16 * u);
                 if (norm) t = t * a[u] + b[u];
                 if (add) t += LOAD(r + i + 16 * u);
-                if (relu) t = relu_v(t);
+                if (relu) t = RELU(t);
                 STORE(z + i + 16 * u, t);
             }
         }
