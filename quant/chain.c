@@ -72,7 +72,6 @@ static size_t by_blocks(size_t n, size_t W)
     return W % COLUMNS ? 0 : n / COLUMNS * COLUMNS;
 }
 
-#define RELU(t)     ((V)((VI)(t) & ~(VI)((t) < 0))) /* NaN stays NaN, so that divergence is seen */
 
 static void k_stats(const float *x, const float *first, size_t n, size_t W, float *s, float *q)
 {
