@@ -57,16 +57,21 @@ static void release(Curves *cs)
 #define MANY                                                                                       \
     12 /* from here on a legend would hide the curves: only the first and the last are named */
 
-/* A plot of the curves of these splits under one key. */
+/* The splits of metrics.jsonl, and what the legend calls them. */
+static const struct {
+    const char *split, *shown;
+} lines[] = {{"train", "training"}, {"epoch", "training, whole epoch"}, {"val", "evaluation"}};
+
+/* A plot of one key; `nlines` of the lines above may appear in it. */
 static void add(Plot *plots, int *n, PlotSeries *series, const Curves *cs, const char *title,
-                const char *ylabel, const char *key, const char *const *split, size_t nsplit)
+                const char *ylabel, const char *key, size_t nlines)
 {
     int k = 0;
-    for (size_t i = 0; i < nsplit; i++) {
-        const Curve *c = find(cs, split[i], key);
+    for (size_t i = 0; i < nlines; i++) {
+        const Curve *c = find(cs, lines[i].split, key);
         if (c)
-            series[k++] =
-                (PlotSeries){.name = split[i], .x = c->x, .y = c->y, .n = c->n, .points = c->n < 3};
+            series[k++] = (PlotSeries){
+                .name = lines[i].shown, .x = c->x, .y = c->y, .n = c->n, .points = c->n < 3};
     }
     if (k)
         plots[(*n)++] = (Plot){
@@ -94,14 +99,13 @@ static void add_clips(Plot *plots, int *n, PlotSeries *series, const Curves *cs,
 
 int curves_write(const char *metrics, const char *svg, Err *e)
 {
-    static const char *const both[] = {"train", "epoch", "val"};
     Plot plots[5];
-    PlotSeries series[3][3], clips[2][MAX_SERIES];
+    PlotSeries series[3][ARRAY_LEN(lines)], clips[2][MAX_SERIES];
     Curves cs = {0};
     int n = 0, r = metrics_read(metrics, collect, &cs, e);
-    add(plots, &n, series[0], &cs, "Loss", "loss", "loss", both, 3);
-    add(plots, &n, series[1], &cs, "Accuracy", "top-1 (%)", "top1", both, 3);
-    add(plots, &n, series[2], &cs, "Learning rate", "learning rate", "lr", both + 1, 1);
+    add(plots, &n, series[0], &cs, "Loss", "loss", "loss", 3);
+    add(plots, &n, series[1], &cs, "Accuracy", "top-1 (%)", "top1", 3);
+    add(plots, &n, series[2], &cs, "Learning rate", "learning rate", "lr", 2);
     add_clips(plots, &n, clips[0], &cs, "Clipping thresholds of weights", "alpha_wgt/");
     add_clips(plots, &n, clips[1], &cs, "Clipping thresholds of activations", "alpha_act/");
     if (!r && n) r = plot_write(svg, plots, n, e);
