@@ -37,6 +37,7 @@ typedef struct Param {
     Tensor value, grad;       /* grad.data NULL for buffers, and before store_alloc_grads */
     bool trained;             /* reached by backward in some program: others get neither update nor decay */
     const Tensor *decay_from; /* whose value the weight-decay term reads; NULL = own */
+    const Tensor *step_on;    /* what the optimizer moves: a latent copy that the value is made from afterwards; NULL = own */
     float lr_fixed, wd_fixed; /* override the run's when has_lr / has_wd */
     bool has_lr, has_wd;
     Tensor slot[PARAM_MAX_SLOTS]; /* the optimizer's state; saved */

@@ -25,6 +25,11 @@ RuleArgs rule_args(const Param *p, double lr, double wd, int64_t t)
         .p = p->value.data, .g = p->grad.data, .lr = (float)lr, .wd = (float)wd, .first = t == 0};
     ASSERT(r.g, "%s has no gradient", p->name);
     r.decay = r.p;
+    if (p->step_on) {
+        ASSERT(tensor_len(p->step_on) == tensor_len(&p->value),
+               "%s: its latent copy has another shape", p->name);
+        r.p = p->step_on->data;
+    }
     if (p->decay_from) {
         ASSERT(tensor_len(p->decay_from) == tensor_len(&p->value),
                "%s: decays towards another shape", p->name);

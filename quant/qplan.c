@@ -9,11 +9,18 @@ static bool is_float(const char *method)
     return !method || !method[0] || str_eq(method, "none") || str_eq(method, "float");
 }
 
-static const QMethod *find_method(const char *name, const char *key, Err *e)
+static const QMethod *lookup(const QOpts *o, const char *name)
+{
+    for (int i = 0; o->extra_methods && o->extra_methods[i]; i++)
+        if (str_eq(o->extra_methods[i]->name, name)) return o->extra_methods[i];
+    return quant_find(name);
+}
+
+static const QMethod *find_method(const QOpts *o, const char *name, const char *key, Err *e)
 {
     const char *names[64];
     size_t n = 0;
-    const QMethod *m = quant_find(name);
+    const QMethod *m = lookup(o, name);
     const char *near;
     if (m) return m;
     while (quant_methods[n] && n < ARRAY_LEN(names)) names[n] = quant_methods[n]->name, n++;
@@ -43,7 +50,7 @@ static Choice choose(const QPlan *qp, const Unit *u, QRole role, int variant, co
         if (asked == 32) return none;
         if (own_rule && m->edge_method) { /* weights only, by a simpler method */
             if (role != Q_WEIGHT) return none;
-            return (Choice){quant_find(m->edge_method), m->default_edge_bits};
+            return (Choice){lookup(o, m->edge_method), m->default_edge_bits};
         }
         if (own_rule) bits = m->default_edge_bits;
         if (asked) bits = asked;
@@ -161,7 +168,7 @@ int qplan_build(QPlan *qp, const Spec *spec, const QOpts *opts, ParamStore *stor
     for (int v = 0; v < opts->nbits_list; v++) qp->bits[v] = opts->bits_list[v];
     for (int i = 0; i < Q_NROLES; i++) {
         if (is_float(name[i])) continue;
-        method[i] = find_method(name[i], key[i], e);
+        method[i] = find_method(opts, name[i], key[i], e);
         if (!method[i]) return -1;
     }
     qp->u = xcalloc((size_t)spec->n, sizeof *qp->u);

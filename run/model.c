@@ -64,6 +64,8 @@ void model_drop_programs(Model *m)
         m->programs = p->next;
         program_free(p);
     }
+    /* Set again by the programs that follow: a run that is resumed never had the earlier ones. */
+    for (int i = 0; i < m->store.n; i++) m->store.p[i]->trained = false;
 }
 
 void model_free(Model *m)
@@ -94,6 +96,13 @@ QPlan *model_qplan(Model *m)
     return &m->qp;
 }
 
+static void open_exec(Model *m, Program *p)
+{
+    exec_init(&p->x, &p->g, &p->plan, m->arena);
+    p->x.phase = (int)p->phase;
+    p->x.seed = m->seed;
+}
+
 /* Programs hold pointers into the arena: when it must grow, they are pointed at the new one. */
 static void grow_arena(Model *m, size_t bytes)
 {
@@ -108,8 +117,8 @@ static void grow_arena(Model *m, size_t bytes)
     for (Program *p = m->programs; p; p = p->next) {
         uint64_t version = p->x.weights_version;
         exec_free(&p->x);
-        exec_init(&p->x, &p->g, &p->plan, m->arena);
-        p->x.weights_version = version;
+        open_exec(m, p);
+        if (version) p->x.weights_version = version; /* packed weights were made at it */
     }
 }
 
@@ -130,9 +139,7 @@ static Program *program(Model *m, Phase phase, int variant, int batch, Err *e)
     p->next = m->programs;
     m->programs = p;
     grow_arena(m, p->plan.arena_bytes);
-    if (!p->x.g) exec_init(&p->x, &p->g, &p->plan, m->arena);
-    p->x.phase = (int)phase;
-    p->x.seed = m->seed;
+    if (!p->x.g) open_exec(m, p);
     return p;
 }
 
@@ -243,6 +250,7 @@ static void set_one(QInst *q, void *arg)
     SetArg *a = arg;
     if (a->done < 0 || !strstr(q->name, a->pattern)) return;
     if (str_eq(a->attr, "enable")) {
+        if (q->bits >= 32) return; /* only declares parameters: there is nothing to switch */
         a->graph_changed = a->graph_changed || q->enabled != (a->value != 0);
         q->enabled = a->value != 0;
     } else if (!q->fn->set || q->fn->set(q, a->attr, a->value, a->e) < 0) {
@@ -258,6 +266,7 @@ int model_set(Model *m, const char *pattern, const char *attr, double value, Err
     SetArg a = {pattern, attr, value, 0, false, e};
     qplan_each(&m->qp, set_one, &a);
     if (a.graph_changed) model_drop_programs(m);
+    for (Program *p = m->programs; p; p = p->next) p->x.store_version = 0; /* hoisted nodes may have read what was set */
     return a.done;
 }
 
