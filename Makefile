@@ -29,6 +29,7 @@ build/test-packages: Makefile .ci/deps
 	$(Q)mkdir -p build && sh .ci/deps $(TEST_PACKAGES) && touch $@
 
 CFLAGS ?= -O2 -g
+REVISION := $(shell git describe --always --dirty=+dirty 2>/dev/null || echo unknown)
 WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wvla \
           -Wdouble-promotion $(if $(CI),-Werror)
 # -ffp-contract=off: a fused multiply-add rounds once where the originals round twice.
@@ -76,6 +77,7 @@ $(BUILD)/io/%.pb-c.c $(BUILD)/io/%.pb-c.h: io/%.proto build/config.mk
 	$(Q)protoc-c --proto_path=. --c_out=$(BUILD) $<
 
 # Generated headers first; afterwards the .d files know who needs them.
+$(BUILD)/run/manifest.o: FLAGS += -DQRUN_REVISION='"$(REVISION)"' -DQRUN_CFLAGS='"$(CFLAGS) ARCH=$(ARCH)"'
 $(SRC:%.c=$(BUILD)/%.o) $(BUILD)/main.o: | $(PROTO) $(BUILD)/smoke_yml.h
 $(BUILD)/run/config.o: $(BUILD)/smoke_yml.h
 $(BUILD)/smoke_yml.h: configs/smoke.yml
@@ -115,7 +117,7 @@ golden: $(BUILD)/test/golden
 
 NET ?= resnet20
 bench: $(BUILD)/test/bench
-	$(Q)$< $(NET)
+	$(Q)GOMP_SPINCOUNT=$${GOMP_SPINCOUNT:-1000} $< $(NET)
 
 docs: all
 	$(BUILD)/qrun docs keys > docs/keys.md

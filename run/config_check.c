@@ -136,9 +136,6 @@ static void check_required(const Config *c, Faults *f)
         fault_key(f, c, "model", "model is missing; expected a name from `qrun list nets`");
     if (!c->data.dataset[0] && good(c, "dataset", NULL))
         fault_key(f, c, "dataset", "dataset is missing; expected a name from `qrun list datasets`");
-    if (c->run.test_only && !c->run.pretrained_file[0] && good(c, "pretrained_file", NULL))
-        fault_key(f, c, "test_only",
-                  "test_only: true without pretrained_file; expected a checkpoint or a run folder");
     if (str_eq(c->run.precision, "bf16"))
         fault_key(
             f, c, "precision",

@@ -21,12 +21,20 @@ typedef struct Case {
     Model *m;
     Optim op;
     double train, eval; /* seconds per batch, minimum */
+    double resident, planned; /* MB: growth of the peak by this model's first step and evaluation; activations alone */
 } Case;
 
 static void die(const Err *e)
 {
     fprintf(stderr, "bench: %s\n", e->msg);
     exit(1);
+}
+
+static double peak_mb(void)
+{
+    struct rusage ru;
+    getrusage(RUSAGE_SELF, &ru);
+    return (double)ru.ru_maxrss / 1024;
 }
 
 static ConvShape shape_of(const Unit *u, int batch)
@@ -91,7 +99,6 @@ int main(int argc, char **argv)
     float *x = xaligned(BATCH * image * sizeof *x);
     int32_t label[BATCH];
     double fwd = -1, all = -1;
-    struct rusage ru;
     char version[128];
     Err e = {0};
     Rng r = rng_stream(1, RNG_TEST, 0, 0);
@@ -102,6 +109,8 @@ int main(int argc, char **argv)
            no.in_h, no.in_w);
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         Case *c = &cases[i];
+        const double before = peak_mb();
+        double loss;
         QOpts q;
         qopts_default(&q);
         q.wt_quant = q.fm_quant = c->quant ? "apot" : "none";
@@ -113,6 +122,10 @@ int main(int argc, char **argv)
         if (!c->m || model_prepare(c->m, PH_TRAIN, 0, BATCH, &e) < 0 || optim_init(&c->op, &oo, model_store(c->m), &e) < 0)
             die(&e);
         c->train = c->eval = -1;
+        step(c, x, label, 0);
+        if (model_eval(c->m, 0, x, label, BATCH, BATCH, &loss, NULL, &e) < 0) die(&e);
+        c->resident = peak_mb() - before;
+        c->planned = (double)model_arena_bytes(c->m) / (1 << 20);
     }
     for (int round = 0; round < rounds; round++) {
         double f, a;
@@ -134,18 +147,18 @@ int main(int argc, char **argv)
         if (fwd < 0 || f < fwd) fwd = f;
         if (all < 0 || a < all) all = a;
     }
-    printf("%-22s %10s %12s %8s   %10s %12s %8s\n", "", "train img/s", "ms/step", "x bare", "eval img/s", "ms/batch", "x bare");
-    printf("%-22s %10.0f %12.2f %8.2f   %10.0f %12.2f %8.2f\n", "bare convolutions", BATCH / all, all * 1e3, 1.0, BATCH / fwd,
+    printf("%-22s %11s %9s %7s   %10s %9s %7s   %9s %9s\n", "", "train img/s", "ms/step", "x bare", "eval img/s", "ms/batch",
+           "x bare", "peak MB", "arena MB");
+    printf("%-22s %11.0f %9.2f %7.2f   %10.0f %9.2f %7.2f\n", "bare convolutions", BATCH / all, all * 1e3, 1.0, BATCH / fwd,
            fwd * 1e3, 1.0);
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         const Case *c = &cases[i];
-        printf("%-22s %10.0f %12.2f %8.2f   %10.0f %12.2f %8.2f\n", c->name, BATCH / c->train, c->train * 1e3, c->train / all,
-               BATCH / c->eval, c->eval * 1e3, c->eval / fwd);
+        printf("%-22s %11.0f %9.2f %7.2f   %10.0f %9.2f %7.2f   %9.0f %9.0f\n", c->name, BATCH / c->train, c->train * 1e3,
+               c->train / all, BATCH / c->eval, c->eval * 1e3, c->eval / fwd, c->resident, c->planned);
         optim_free(&cases[i].op);
         model_free(cases[i].m);
     }
-    getrusage(RUSAGE_SELF, &ru);
-    printf("peak resident memory: %.0f MB\n", (double)ru.ru_maxrss / 1024);
+    printf("peak MB: growth of the peak resident set by this model (the first one also loads oneDNN's code)\n");
     free(x);
     return 0;
 }

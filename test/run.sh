@@ -58,6 +58,7 @@ $(grep -iE '^skip' "$log/$name.log" | sed "s/^/  $name: /")"
 }
 
 export CMOCKA_MESSAGE_OUTPUT=TAP
+export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-1000}" # as main.c sets it: threads that wait do not spin for long
 QRUN=$(cd "$build" && pwd)/qrun
 export QRUN
 for t in test/test_*.c; do

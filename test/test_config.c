@@ -325,9 +325,6 @@ static void test_faults(void **state)
         {"warmup_epochs: 5\nnum_epochs: 2\n", NULL,
          "F:3:1: error: warmup_epochs: 5 is more than num_epochs: 2"},
         {"lr: 0.1\nlr_min: 0.2\n", NULL, "F:4:1: error: lr_min: 0.2 is more than lr: 0.1"},
-        {"test_only: true\n", NULL,
-         "F:3:1: error: test_only: true without pretrained_file; expected a checkpoint or a run "
-         "folder"},
         {"mean: [0.1, 0.2, 0.3]\n", NULL,
          "F:3:1: error: mean has 3 entries and std has 0; expected as many in both"},
         {"std: [1]\nmean: [0]\ninput: byte\n", NULL,
