@@ -1,0 +1,289 @@
+/* test/test_matrix.c -- every registered net with every registered method at every bit width it supports: train a step, evaluate,
+ * save, load, resume. What is refused stands in a table with its reason. By default one depth of each family of nets, and where nets
+ * have millions of weights one width of each set-up, with files for the first two set-ups only; QRUN_FULL=1: every depth, files for
+ * all. Prints one line a net. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/exec.h"
+#include "engine/par.h"
+#include "io/fs.h"
+#include "quant/qplan.h"
+#include "run/checkpoint.h"
+#include "test/probe/probe.h"
+
+/* What a user may combine, and the widths of it. */
+typedef struct Setup {
+    const char *label, *wt, *fm, *variant;
+    bool power, additive;
+    int min_bits, max_bits;
+} Setup;
+
+// clang-format off
+static const Setup setups[] = {
+    {"float",            "none",   "none", "",         true,  true,  32, 32},
+    {"apot cifar",       "apot",   "apot", "cifar",    true,  true,  2,  5},
+    {"uniform cifar",    "apot",   "apot", "cifar",    false, true,  2,  5},
+    {"pot cifar",        "apot",   "apot", "cifar",    true,  false, 2,  5},
+    {"apot imagenet",    "apot",   "apot", "imagenet", true,  true,  2,  6},
+    {"uniform imagenet", "apot",   "apot", "imagenet", false, true,  2,  8},
+    {"pot imagenet",     "apot",   "apot", "imagenet", true,  false, 2,  8},
+    {"apot mnist",       "apot",   "apot", "mnist",    true,  true,  2,  6},
+    {"uniform mnist",    "apot",   "apot", "mnist",    false, true,  2,  8},
+    {"pot mnist",        "apot",   "apot", "mnist",    true,  false, 2,  8},
+    {"apot at 32",       "apot",   "apot", "cifar",    true,  true,  32, 32},
+    {"apot mnist at 32", "apot",   "apot", "mnist",    true,  true,  32, 32},
+    {"fixed8",           "fixed8", "none", "",         true,  true,  8,  8},
+    {"fixed8 apot",      "fixed8", "apot", "cifar",    true,  true,  8,  8},
+};
+
+/* What must be refused, and a part of what is said. */
+static const struct {
+    const char *wt, *fm, *ot, *variant;
+    int wt_bit, fm_bit, ot_bit, first_bit;
+    const char *why;
+} refused[] = {
+    {"apot",   "none",   "none", "cifar",    6,  32, 32, 0, "apot (cifar, additive) has 2 to 5 bits or 32 for weights, not 6"},
+    {"apot",   "none",   "none", "imagenet", 7,  32, 32, 0, "has 2 to 6 bits or 32 for weights, not 7"},
+    {"none",   "apot",   "none", "cifar",    32, 1,  32, 0, "for activations, not 1"},
+    {"apot",   "apot",   "none", "imagnet",  4,  4,  32, 0, "did you mean 'imagenet'?"},
+    {"apot",   "none",   "none", "cifar",    4,  32, 32, 9, "for weights, not 9"},
+    {"none",   "none",   "apot", "cifar",    32, 32, 4,  0, "method 'apot' has no output quantizer"},
+    {"none",   "fixed8", "none", "",         32, 8,  32, 0, "method 'fixed8' has no activation quantizer"},
+    {"fixed8", "none",   "none", "",         4,  32, 32, 0, "fixed8 has 8 bits, not 4"},
+    {"apto",   "none",   "none", "",         4,  32, 32, 0, "did you mean 'apot'?"},
+    {"none",   "lsq",    "none", "",         32, 4,  32, 0, "fm_quant: unknown quantization method 'lsq'"},
+};
+// clang-format on
+
+enum { MANY_WEIGHTS = 2000000 };
+
+static RigOpts options(const NetDef *net, const Setup *s, int bits)
+{
+    RigOpts o;
+    rig_defaults(&o);
+    o.net = (NetOpts){.model = net->name, .names = "", .num_classes = 10, .in_c = net->in_c, .in_h = net->in_h, .in_w = net->in_w};
+    while (o.net.in_h > 32) o.net.in_h /= 2, o.net.in_w /= 2;
+    if (net->in_h == o.net.in_h) o.net.in_h /= 2, o.net.in_w /= 2; /* 224 -> 28, 32 -> 16, 28 -> 14 */
+    o.quant.extra_methods = NULL;
+    o.quant.wt_quant = s->wt, o.quant.fm_quant = s->fm, o.quant.quant_variant = s->variant;
+    o.quant.wt_bit = bits, o.quant.fm_bit = str_eq(s->wt, "fixed8") ? 5 : bits;
+    o.quant.power = s->power, o.quant.additive = s->additive;
+    o.optim.lr = 1e-3;
+    o.optim.group[0] = (GroupRule){"alpha", 1e-7, -1}; /* coarse levels at the start: channels without variance, huge gradients */
+    o.optim.ngroups = str_eq(s->fm, "apot") ? 1 : 0;
+    return o;
+}
+
+static size_t weights(const ParamStore *ps)
+{
+    size_t n = 0;
+    for (int i = 0; i < ps->n; i++) n += ps->p[i]->kind == PK_WEIGHT ? tensor_len(&ps->p[i]->value) : 0;
+    return n;
+}
+
+/* The parameters as a file holds them, into a new net; its evaluation must be that of the one saved. */
+static void check_load(const char *what, Rig *r, const char *dir, double want)
+{
+    char *path = checkpoint_path(dir, CKPT_LAST);
+    TensorFile f;
+    double got;
+    Err e = {0};
+    if (tensors_read(&f, path, &e)) fail_msg("%s: %s", what, e.msg);
+    checkpoint_strip(&f);
+    if (tensors_into_store(&f, model_store(r->m), true, NULL, &e)) fail_msg("%s: %s", what, e.msg);
+    tensors_free(&f);
+    free(path);
+    got = rig_eval(r, 0, &e);
+    if (got != want) fail_msg("%s: loss %.9g after loading, %.9g before saving %s", what, got, want, e.msg);
+}
+
+static Rig open_rig(const char *what, const RigOpts *o)
+{
+    Rig r;
+    Err e = {0};
+    if (rig_open(&r, o, &e)) fail_msg("%s: %s", what, e.msg);
+    return r;
+}
+
+/* Some weight of every trained convolution and classifier has moved. */
+static void assert_moved(const char *what, const Rig *r, const Rig *fresh)
+{
+    const ParamStore *a = model_store(r->m), *b = model_store(fresh->m);
+    for (int i = 0; i < a->n; i++) {
+        const Param *p = a->p[i];
+        if (p->kind != PK_WEIGHT) continue;
+        if (!p->trained) fail_msg("%s: %s is not trained", what, p->name);
+        if (!memcmp(p->value.data, b->p[i]->value.data, tensor_bytes(&p->value))) fail_msg("%s: %s has not moved", what, p->name);
+    }
+}
+
+/* Saves `a`, loads into the new net `b`, resumes it, and takes one more step with both. */
+static void check_files(const char *what, Rig *a, Rig *b, const char *dir, double loss)
+{
+    char buf[300], *folder = fs_join(dir, "checkpoints");
+    const char *d;
+    Err e = {0};
+    if (fs_mkdirs(folder, &e) || rig_save(a, dir, &e)) fail_msg("%s: %s", what, e.msg);
+    check_load(what, b, dir, loss);
+    if (rig_resume(b, dir, &e)) fail_msg("%s: %s", what, e.msg);
+    if (!isfinite(rig_step(a, &e)) || !isfinite(rig_step(b, &e))) fail_msg("%s: %s", what, e.msg);
+    d = rig_difference(a, b, buf, sizeof buf);
+    if (d) fail_msg("%s: resumed: %s", what, d);
+    free(folder);
+}
+
+/* dir NULL: no files, so no saving, loading and resuming. */
+static void check_one(const char *what, const RigOpts *o, const char *dir)
+{
+    Rig a = open_rig(what, o), b = open_rig(what, o);
+    double loss;
+    Err e = {0};
+    if (!isfinite(rig_step(&a, &e))) fail_msg("%s: %s", what, e.msg);
+    assert_moved(what, &a, &b);
+    loss = rig_eval(&a, 0, &e);
+    if (!isfinite(loss)) fail_msg("%s: evaluation gives %g %s", what, loss, e.msg);
+    if (dir) check_files(what, &a, &b, dir, loss);
+    rig_close(&a);
+    rig_close(&b);
+}
+
+static bool full(void)
+{
+    const char *v = getenv("QRUN_FULL");
+    return v && *v && !str_eq(v, "0");
+}
+
+static void remove_tree(const char *dir)
+{
+    char *rm = xasprintf("rm -rf '%s'", dir);
+    assert_int_equal(system(rm), 0);
+    free(rm);
+}
+
+static size_t count_weights(const NetDef *net)
+{
+    RigOpts o = options(net, &setups[0], 32);
+    Rig r = open_rig(net->name, &o);
+    size_t n = weights(model_store(r.m));
+    rig_close(&r);
+    return n;
+}
+
+static void net_with_every_method(void **state)
+{
+    const NetDef *net = *state;
+    const size_t n = count_weights(net);
+    const double start = exec_now();
+    int done = 0, with_files = 0;
+    for (size_t k = 0; k < ARRAY_LEN(setups); k++) {
+        const Setup *s = &setups[k];
+        for (int bits = s->min_bits; bits <= s->max_bits; bits++) {
+            char dir[] = "/tmp/qrun-matrix-XXXXXX", what[128];
+            RigOpts o = options(net, s, bits);
+            const bool files = n <= MANY_WEIGHTS || full() || k < 2;
+            if (n > MANY_WEIGHTS && s->min_bits < 4 && bits != 4) continue;
+            snprintf(what, sizeof what, "%s, %s, %d bits", net->name, s->label, bits);
+            assert_non_null(mkdtemp(dir));
+            check_one(what, &o, files ? dir : NULL);
+            remove_tree(dir);
+            done++;
+            with_files += files;
+        }
+    }
+    printf("# %-20s %9zu weights: trained and evaluated with %d set-ups, saved, loaded and resumed with %d, %.1f s\n", net->name,
+           n, done, with_files, exec_now() - start);
+}
+
+/* ---- refusals ---- */
+
+static void assert_refused(const RigOpts *o, const char *why)
+{
+    Rig r;
+    Err e = {0};
+    if (!rig_open(&r, o, &e)) fail_msg("%s: not refused: %s", o->net.model, why);
+    assert_int_equal(e.kind, ERR_CONFIG);
+    if (!strstr(e.msg, why)) fail_msg("%s: '%s' does not say '%s'", o->net.model, e.msg, why);
+    rig_close(&r);
+}
+
+static void illegal_pairs(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(refused); i++) {
+        RigOpts o = options(nets[0], &setups[0], 32);
+        o.quant.wt_quant = refused[i].wt, o.quant.fm_quant = refused[i].fm, o.quant.ot_quant = refused[i].ot;
+        o.quant.quant_variant = refused[i].variant;
+        o.quant.wt_bit = refused[i].wt_bit, o.quant.fm_bit = refused[i].fm_bit, o.quant.ot_bit = refused[i].ot_bit;
+        o.quant.first_bit = refused[i].first_bit;
+        assert_refused(&o, refused[i].why);
+    }
+}
+
+/* One bit below and above what a set-up supports. */
+static void widths_end_where_they_say(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < ARRAY_LEN(setups); k++) {
+        const Setup *s = &setups[k];
+        RigOpts o;
+        char why[32];
+        if (s->max_bits == 32) continue;
+        for (int side = 0; side < 2; side++) {
+            const int bits = side ? s->max_bits + 1 : s->min_bits - 1;
+            o = options(nets[0], s, bits);
+            snprintf(why, sizeof why, "not %d", bits);
+            assert_refused(&o, why);
+        }
+    }
+}
+
+static void every_method_is_here(void **state)
+{
+    (void)state;
+    for (int i = 0; quant_methods[i]; i++) {
+        const QMethod *m = quant_methods[i];
+        bool wt = !m->role[Q_WEIGHT], fm = !m->role[Q_ACT];
+        for (size_t k = 0; k < ARRAY_LEN(setups); k++) {
+            wt = wt || str_eq(setups[k].wt, m->name);
+            fm = fm || str_eq(setups[k].fm, m->name);
+        }
+        if (!wt || !fm) fail_msg("method '%s' has no row in `setups` for its %s", m->name, wt ? "activations" : "weights");
+    }
+}
+
+/* The first of a family of nets, or any with QRUN_FULL. */
+static bool wanted(int i)
+{
+    if (full()) return true;
+    for (int k = 0; k < i; k++)
+        if (nets[k]->build == nets[i]->build) return false;
+    return true;
+}
+
+int main(void)
+{
+    struct CMUnitTest tests[128] = {
+        cmocka_unit_test(every_method_is_here),
+        cmocka_unit_test(illegal_pairs),
+        cmocka_unit_test(widths_end_where_they_say),
+    };
+    size_t n = 3;
+    for (int i = 0; nets[i] && n < ARRAY_LEN(tests); i++) {
+        union {
+            const NetDef *c;
+            void *p;
+        } u = {nets[i]};
+        if (wanted(i)) tests[n++] = (struct CMUnitTest){nets[i]->name, net_with_every_method, NULL, NULL, u.p};
+    }
+    par_set_threads(1); /* small maps: threads would only wait for each other */
+    return _cmocka_run_group_tests("matrix", tests, n, NULL, NULL);
+}
