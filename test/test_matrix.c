@@ -1,7 +1,8 @@
-/* test/test_matrix.c -- every registered net with every registered method at every bit width it supports: train a step, evaluate,
- * save, load, resume. What is refused stands in a table with its reason. By default one depth of each family of nets, and where nets
- * have millions of weights one width of each set-up, with files for the first two set-ups only; QRUN_FULL=1: every depth, files for
- * all. Prints one line a net. */
+/* test/test_matrix.c -- every registered net with every registered method at every bit width it
+ * supports: train a step, evaluate, save, load, resume. What is refused stands in a table with its
+ * reason. By default one depth of each family of nets, and where nets have millions of weights one
+ * width of each set-up, with files for the first two set-ups only; QRUN_FULL=1: every depth, files
+ * for all. Prints one line a net. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -60,7 +61,7 @@ static const struct {
     {"none",   "fixed8", "none", "",         32, 8,  32, 0, "method 'fixed8' has no activation quantizer"},
     {"fixed8", "none",   "none", "",         4,  32, 32, 0, "fixed8 has 8 bits, not 4"},
     {"apto",   "none",   "none", "",         4,  32, 32, 0, "did you mean 'apot'?"},
-    {"none",   "lsq",    "none", "",         32, 4,  32, 0, "fm_quant: unknown quantization method 'lsq'"},
+    {"none",   "zzz",    "none", "",         32, 4,  32, 0, "fm_quant: unknown quantization method 'zzz'"},
 };
 // clang-format on
 
@@ -70,15 +71,23 @@ static RigOpts options(const NetDef *net, const Setup *s, int bits)
 {
     RigOpts o;
     rig_defaults(&o);
-    o.net = (NetOpts){.model = net->name, .names = "", .num_classes = 10, .in_c = net->in_c, .in_h = net->in_h, .in_w = net->in_w};
+    o.net = (NetOpts){.model = net->name,
+                      .names = "",
+                      .num_classes = 10,
+                      .in_c = net->in_c,
+                      .in_h = net->in_h,
+                      .in_w = net->in_w};
     while (o.net.in_h > 32) o.net.in_h /= 2, o.net.in_w /= 2;
-    if (net->in_h == o.net.in_h) o.net.in_h /= 2, o.net.in_w /= 2; /* 224 -> 28, 32 -> 16, 28 -> 14 */
+    if (net->in_h == o.net.in_h)
+        o.net.in_h /= 2, o.net.in_w /= 2; /* 224 -> 28, 32 -> 16, 28 -> 14 */
     o.quant.extra_methods = NULL;
     o.quant.wt_quant = s->wt, o.quant.fm_quant = s->fm, o.quant.quant_variant = s->variant;
     o.quant.wt_bit = bits, o.quant.fm_bit = str_eq(s->wt, "fixed8") ? 5 : bits;
     o.quant.power = s->power, o.quant.additive = s->additive;
     o.optim.lr = 1e-3;
-    o.optim.group[0] = (GroupRule){"alpha", 1e-7, -1}; /* coarse levels at the start: channels without variance, huge gradients */
+    o.optim.group[0] =
+        (GroupRule){"alpha", 1e-7,
+                    -1}; /* coarse levels at the start: channels without variance, huge gradients */
     o.optim.ngroups = str_eq(s->fm, "apot") ? 1 : 0;
     return o;
 }
@@ -86,11 +95,13 @@ static RigOpts options(const NetDef *net, const Setup *s, int bits)
 static size_t weights(const ParamStore *ps)
 {
     size_t n = 0;
-    for (int i = 0; i < ps->n; i++) n += ps->p[i]->kind == PK_WEIGHT ? tensor_len(&ps->p[i]->value) : 0;
+    for (int i = 0; i < ps->n; i++)
+        n += ps->p[i]->kind == PK_WEIGHT ? tensor_len(&ps->p[i]->value) : 0;
     return n;
 }
 
-/* The parameters as a file holds them, into a new net; its evaluation must be that of the one saved. */
+/* The parameters as a file holds them, into a new net; its evaluation must be that of the one
+ * saved. */
 static void check_load(const char *what, Rig *r, const char *dir, double want)
 {
     char *path = checkpoint_path(dir, CKPT_LAST);
@@ -103,7 +114,8 @@ static void check_load(const char *what, Rig *r, const char *dir, double want)
     tensors_free(&f);
     free(path);
     got = rig_eval(r, 0, &e);
-    if (got != want) fail_msg("%s: loss %.9g after loading, %.9g before saving %s", what, got, want, e.msg);
+    if (got != want)
+        fail_msg("%s: loss %.9g after loading, %.9g before saving %s", what, got, want, e.msg);
 }
 
 static Rig open_rig(const char *what, const RigOpts *o)
@@ -122,7 +134,8 @@ static void assert_moved(const char *what, const Rig *r, const Rig *fresh)
         const Param *p = a->p[i];
         if (p->kind != PK_WEIGHT) continue;
         if (!p->trained) fail_msg("%s: %s is not trained", what, p->name);
-        if (!memcmp(p->value.data, b->p[i]->value.data, tensor_bytes(&p->value))) fail_msg("%s: %s has not moved", what, p->name);
+        if (!memcmp(p->value.data, b->p[i]->value.data, tensor_bytes(&p->value)))
+            fail_msg("%s: %s has not moved", what, p->name);
     }
 }
 
@@ -199,8 +212,9 @@ static void net_with_every_method(void **state)
             with_files += files;
         }
     }
-    printf("# %-20s %9zu weights: trained and evaluated with %d set-ups, saved, loaded and resumed with %d, %.1f s\n", net->name,
-           n, done, with_files, exec_now() - start);
+    printf("# %-20s %9zu weights: trained and evaluated with %d set-ups, saved, loaded and resumed "
+           "with %d, %.1f s\n",
+           net->name, n, done, with_files, exec_now() - start);
 }
 
 /* ---- refusals ---- */
@@ -220,9 +234,11 @@ static void illegal_pairs(void **state)
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(refused); i++) {
         RigOpts o = options(nets[0], &setups[0], 32);
-        o.quant.wt_quant = refused[i].wt, o.quant.fm_quant = refused[i].fm, o.quant.ot_quant = refused[i].ot;
+        o.quant.wt_quant = refused[i].wt, o.quant.fm_quant = refused[i].fm,
+        o.quant.ot_quant = refused[i].ot;
         o.quant.quant_variant = refused[i].variant;
-        o.quant.wt_bit = refused[i].wt_bit, o.quant.fm_bit = refused[i].fm_bit, o.quant.ot_bit = refused[i].ot_bit;
+        o.quant.wt_bit = refused[i].wt_bit, o.quant.fm_bit = refused[i].fm_bit,
+        o.quant.ot_bit = refused[i].ot_bit;
         o.quant.first_bit = refused[i].first_bit;
         assert_refused(&o, refused[i].why);
     }
@@ -256,7 +272,9 @@ static void every_method_is_here(void **state)
             wt = wt || str_eq(setups[k].wt, m->name);
             fm = fm || str_eq(setups[k].fm, m->name);
         }
-        if (!wt || !fm) fail_msg("method '%s' has no row in `setups` for its %s", m->name, wt ? "activations" : "weights");
+        if (!wt || !fm)
+            fail_msg("method '%s' has no row in `setups` for its %s", m->name,
+                     wt ? "activations" : "weights");
     }
 }
 
@@ -282,7 +300,8 @@ int main(void)
             const NetDef *c;
             void *p;
         } u = {nets[i]};
-        if (wanted(i)) tests[n++] = (struct CMUnitTest){nets[i]->name, net_with_every_method, NULL, NULL, u.p};
+        if (wanted(i))
+            tests[n++] = (struct CMUnitTest){nets[i]->name, net_with_every_method, NULL, NULL, u.p};
     }
     par_set_threads(1); /* small maps: threads would only wait for each other */
     return _cmocka_run_group_tests("matrix", tests, n, NULL, NULL);

@@ -1,5 +1,6 @@
-/* test/test_probe.c -- the engine carries methods it does not know: gradients by finite differences, what each probe promises, and
- * kill-and-resume in mid-epoch to the same bytes. See test/probe/probe.h. */
+/* test/test_probe.c -- the engine carries methods it does not know: gradients by finite
+ * differences, what each probe promises, and kill-and-resume in mid-epoch to the same bytes. See
+ * test/probe/probe.h. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -119,19 +120,22 @@ static double largest(const float *v, size_t n)
     return big;
 }
 
-/* Gradients of parameters and values of float buffers: the largest difference, relative to the tensor's largest value. */
+/* Gradients of parameters and values of float buffers: the largest difference, relative to the
+ * tensor's largest value. */
 static void assert_close_stores(const Rig *a, const Rig *b, double tolerance)
 {
     for (int i = 0; i < model_store(a->m)->n; i++) {
         const Param *p = model_store(a->m)->p[i], *q = find(b, p->name);
-        const float *u = p->kind == PK_BUFFER ? p->value.data : p->grad.data, *v = p->kind == PK_BUFFER ? q->value.data : q->grad.data;
+        const float *u = p->kind == PK_BUFFER ? p->value.data : p->grad.data,
+                    *v = p->kind == PK_BUFFER ? q->value.data : q->grad.data;
         const size_t n = tensor_len(&p->value);
         double diff = 0, big;
         if (p->value.dtype != DT_F32) continue;
         big = largest(u, n);
         for (size_t k = 0; k < n; k++) diff = fmax(diff, fabs((double)u[k] - (double)v[k]));
         if (!(diff <= 1e-6 + tolerance * big))
-            fail_msg("%s %s: differs by %g, largest value %g", p->kind == PK_BUFFER ? "buffer" : "gradient of", p->name, diff, big);
+            fail_msg("%s %s: differs by %g, largest value %g",
+                     p->kind == PK_BUFFER ? "buffer" : "gradient of", p->name, diff, big);
     }
 }
 
@@ -141,7 +145,8 @@ static void assert_differences(RigOpts o, int per_param, int at_least)
     const char *wrong;
     int compared;
     Rig r;
-    o.net.model = "mnist_resnet10"; /* fewer layers and more values for each batch statistic: less curvature */
+    o.net.model = "mnist_resnet10"; /* fewer layers and more values for each batch statistic: less
+                                       curvature */
     o.net.in_c = 1, o.net.in_h = o.net.in_w = 12;
     o.batch = 8;
     r = open_rig(&o);
@@ -164,10 +169,12 @@ static void fold_equals_plain(void **state)
         f = open_rig(&of), p = open_rig(&op);
         for (int s = 0; s < 2; s++) { /* the second with statistics and momentum of the first */
             lf = gradients(&f), lp = gradients(&p);
-            if (fabs(lf - lp) > 1e-4) fail_msg("fuse %d, step %d: training loss %.7f, plain net %.7f", fuse, s, lf, lp);
+            if (fabs(lf - lp) > 1e-4)
+                fail_msg("fuse %d, step %d: training loss %.7f, plain net %.7f", fuse, s, lf, lp);
             assert_close_stores(&p, &f, 2e-3);
             lf = eval(&f, 0), lp = eval(&p, 0);
-            if (fabs(lf - lp) > 1e-4) fail_msg("fuse %d, step %d: evaluation %.7f, plain net %.7f", fuse, s, lf, lp);
+            if (fabs(lf - lp) > 1e-4)
+                fail_msg("fuse %d, step %d: evaluation %.7f, plain net %.7f", fuse, s, lf, lp);
         }
         rig_close(&f);
         rig_close(&p);
@@ -188,7 +195,8 @@ static void fold_swallows_the_norm(void **state)
     rig_close(&r);
 }
 
-/* A `.lower` that hands over to the default: its norm is applied once, in every phase, fused or not. */
+/* A `.lower` that hands over to the default: its norm is applied once, in every phase, fused or
+ * not. */
 static void lower_may_take_the_default(void **state)
 {
     (void)state;
@@ -255,11 +263,14 @@ static void variants_share_weights(void **state)
         at = (size_t)((float *)p->grad.data - ps->grads);
         if (str_ends(p->name, "clip.1") && largest(one[0] + at, tensor_len(&p->value)) != 0)
             fail_msg("%s has a gradient from variant 0", p->name);
-        if ((str_ends(p->name, "clip.0") || v0) && largest(one[1] + at, tensor_len(&p->value)) > 1e-9)
-            if (!strstr(p->name, "downsample")) fail_msg("%s has a gradient from variant 1", p->name);
+        if ((str_ends(p->name, "clip.0") || v0) &&
+            largest(one[1] + at, tensor_len(&p->value)) > 1e-9)
+            if (!strstr(p->name, "downsample"))
+                fail_msg("%s has a gradient from variant 1", p->name);
     }
     {
-        const size_t at = (size_t)((float *)shared->grad.data - ps->grads), n = tensor_len(&shared->value);
+        const size_t at = (size_t)((float *)shared->grad.data - ps->grads),
+                     n = tensor_len(&shared->value);
         assert_true(largest(one[0] + at, n) > 0 && largest(one[1] + at, n) > 0);
         assert_memory_equal(both, ps->grads, ps->n_grads * sizeof *both);
     }
@@ -274,7 +285,7 @@ static void variants_have_norms(void **state)
 {
     RigOpts o = variants();
     Rig r = open_rig(&o);
-    const Param *n0 = find(&r, "bn1.0.running_mean"), *n1 = find(&r, "bn1.1.running_mean");
+    const Param *n0 = find(&r, "bn1.bn.0.running_mean"), *n1 = find(&r, "bn1.bn.1.running_mean");
     (void)state;
     r.variants = 1;
     step(&r);
@@ -299,7 +310,8 @@ static void counting_in_training_only(void **state)
 {
     RigOpts o = counting();
     Rig r = open_rig(&o);
-    const Param *max = find(&r, "layer2.0.conv1.running_max"), *n = find(&r, "layer2.0.conv1.batches");
+    const Param *max = find(&r, "layer2.0.conv1.running_max"),
+                *n = find(&r, "layer2.0.conv1.batches");
     float before;
     double a, b;
     (void)state;
@@ -312,8 +324,8 @@ static void counting_in_training_only(void **state)
     assert_true(before > 0);
     a = eval(&r, 0), b = eval(&r, 0);
     if (a != b || param_scalar(max) != before || *(int64_t *)n->value.data != 2)
-        fail_msg("evaluation moved a buffer: loss %.9g, then %.9g; maximum %g, then %g", a, b, (double)before,
-                 (double)param_scalar(max));
+        fail_msg("evaluation moved a buffer: loss %.9g, then %.9g; maximum %g, then %g", a, b,
+                 (double)before, (double)param_scalar(max));
     rig_close(&r);
 }
 
@@ -332,7 +344,8 @@ static void counting_backward_uses_saved(void **state)
     Err e = {0};
     Rng g = rng_stream(3, RNG_TEST, 0, 0);
     (void)state;
-    if (qinst_init(&q, &probe_counting, Q_ACT, 4, 0, &o.quant, &ps, NULL, 0, 3, dim, "a.", &e)) fail_msg("%s", e.msg);
+    if (qinst_init(&q, &probe_counting, Q_ACT, 4, 0, &o.quant, &ps, NULL, 0, 3, dim, "a.", &e))
+        fail_msg("%s", e.msg);
     store_init(&ps, 1);
     for (int i = 0; i < N; i++) x[i] = (float)rng_normal(&g), dy[i] = (float)rng_normal(&g);
     qinst_need(&q, &tx, PH_TRAIN, &save, &scratch);
@@ -358,15 +371,18 @@ static void latent_differences(void **state)
     assert_differences(latent(), 3, 100);
 }
 
-/* The whole rule, written out for one tensor: plain SGD on the latent copy, decay from the weight in use. */
+/* The whole rule, written out for one tensor: plain SGD on the latent copy, decay from the weight
+ * in use. */
 static void latent_follows_its_rule(void **state)
 {
     RigOpts o = latent();
     Rig r = open_rig(&o);
     Param *w = find(&r, "layer1.0.conv1.weight"), *l = find(&r, "layer1.0.conv1.latent");
     const size_t n = tensor_len(&w->value);
-    float *used = xcalloc(n, sizeof *used), *hidden = xcalloc(n, sizeof *used), *v = xcalloc(n, sizeof *used);
-    const float lr = (float)o.optim.lr, mu = (float)o.optim.momentum, wd = (float)o.optim.weight_decay;
+    float *used = xcalloc(n, sizeof *used), *hidden = xcalloc(n, sizeof *used),
+          *v = xcalloc(n, sizeof *used);
+    const float lr = (float)o.optim.lr, mu = (float)o.optim.momentum,
+                wd = (float)o.optim.weight_decay;
     size_t kept = 0;
     (void)state;
     memcpy(used, w->value.data, n * sizeof *used);
@@ -387,9 +403,11 @@ static void latent_follows_its_rule(void **state)
             const bool minus = (far ? hidden[i] : used[i]) < 0;
             kept += s > 0 && minus != (hidden[i] < 0);
             used[i] = minus ? -scale : scale;
-            if (used[i] != ((const float *)w->value.data)[i] || hidden[i] != ((const float *)l->value.data)[i])
+            if (used[i] != ((const float *)w->value.data)[i] ||
+                hidden[i] != ((const float *)l->value.data)[i])
                 fail_msg("step %d, weight %zu: %.9g (latent %.9g), expected %.9g (%.9g)", s, i,
-                         (double)((const float *)w->value.data)[i], (double)((const float *)l->value.data)[i], (double)used[i],
+                         (double)((const float *)w->value.data)[i],
+                         (double)((const float *)l->value.data)[i], (double)used[i],
                          (double)hidden[i]);
         }
     }
@@ -418,12 +436,14 @@ static void policy_switches_off(void **state)
         step(&r);
         assert_int_equal(qplan_bits(qp, conv, Q_WEIGHT, 0), s < 3 ? 4 : 32);
         if (s == 2) at_end_of_epoch = param_scalar(clip);
-        if (s > 2) assert_true(param_scalar(clip) == at_end_of_epoch); /* no decay, no momentum either */
+        if (s > 2)
+            assert_true(param_scalar(clip) == at_end_of_epoch); /* no decay, no momentum either */
     }
     rig_close(&r);
 }
 
-/* What a rule changes in a quantizer's private data reaches weights that evaluation has computed before. */
+/* What a rule changes in a quantizer's private data reaches weights that evaluation has computed
+ * before. */
 static void policy_reaches_hoisted_weights(void **state)
 {
     RigOpts o = policy();
@@ -437,7 +457,8 @@ static void policy_reaches_hoisted_weights(void **state)
     assert_true(model_set(a.m, "layer1.", "levels", 1, &e) == 12);
     assert_true(model_set(b.m, "layer1.", "levels", 1, &e) == 12);
     after = eval(&a, 0), fresh = eval(&b, 0);
-    if (after != fresh || after == before) fail_msg("loss %.9g, then %.9g; in a new net %.9g", before, after, fresh);
+    if (after != fresh || after == before)
+        fail_msg("loss %.9g, then %.9g; in a new net %.9g", before, after, fresh);
     assert_int_equal(model_set(a.m, "layer1.", "levles", 1, &e), -1);
     assert_non_null(strstr(e.msg, "levles"));
     rig_close(&a);
@@ -457,7 +478,8 @@ static RigOpts fold8(void)
 }
 
 static const Case cases[] = {
-    {"fold", fold8}, {"variants", variants}, {"counting", counting}, {"latent", latent}, {"policy", policy},
+    {"fold", fold8},    {"variants", variants}, {"counting", counting},
+    {"latent", latent}, {"policy", policy},
 };
 
 static void resume_one(const Case *c, const char *root)
@@ -470,7 +492,8 @@ static void resume_one(const Case *c, const char *root)
     Err e = {0};
     for (int s = 0; s < STEPS; s++) step(&whole);
     for (size_t k = 0; k < ARRAY_LEN(kills); k++) {
-        char *name = xasprintf("%s/%s-%d", root, c->name, kills[k]), *folder = fs_join(name, "checkpoints");
+        char *name = xasprintf("%s/%s-%d", root, c->name, kills[k]),
+             *folder = fs_join(name, "checkpoints");
         const char *d;
         Rig r = open_rig(&o);
         if (fs_mkdirs(folder, &e)) fail_msg("%s", e.msg);

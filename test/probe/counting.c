@@ -2,9 +2,11 @@
  *
  *   s' = |x|max at the first batch, later (1 - r) s + r |x|max (training only);  clip = s' / 2
  *   y = clip round(u L) / L,  u = x / clip in [-1, 1]
- *   dx = dy inside; outside the gradient reaches the clip and through it the largest value of the batch
+ *   dx = dy inside; outside the gradient reaches the clip and through it the largest value of the
+ * batch
  *
- * Backward uses the clip that forward saved: between the two another program may have moved the buffer. */
+ * Backward uses the clip that forward saved: between the two another program may have moved the
+ * buffer. */
 #include "test/probe/probe.h"
 
 #include <math.h>
@@ -25,9 +27,11 @@ enum { P_MAX, P_COUNT };
 static int init(QInst *q, ParamStore *ps, Err *e)
 {
     if (q->bits < 2 || q->bits > 8)
-        return err_set(e, ERR_CONFIG, "%s: probe_counting has 2 to 8 bits, not %d", q->name, q->bits);
+        return err_set(e, ERR_CONFIG, "%s: probe_counting has 2 to 8 bits, not %d", q->name,
+                       q->bits);
     q->p[q->np++] = store_scalar(ps, PK_BUFFER, 0, "%srunning_max", q->name);
-    q->p[q->np++] = store_add(ps, PK_BUFFER, DT_S64, (Init){INIT_CONST, 0, 0}, 0, NULL, "%sbatches", q->name);
+    q->p[q->np++] =
+        store_add(ps, PK_BUFFER, DT_S64, (Init){INIT_CONST, 0, 0}, 0, NULL, "%sbatches", q->name);
     return 0;
 }
 
@@ -67,7 +71,8 @@ static void forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
         memmove(ys, xs, tensor_bytes(x));
         return;
     }
-    PARALLEL_FOR(i, tensor_len(x)) {
+    PARALLEL_FOR(i, tensor_len(x))
+    {
         const float u = fminf(fmaxf(xs[i] / clip, -1), 1);
         ys[i] = clip * (smooth ? u : rintf(u * levels) / levels);
     }

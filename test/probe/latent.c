@@ -1,8 +1,9 @@
 /* test/probe/latent.c -- one-bit weights with a latent copy.
  *
- * The parameter is the weight in use, `latent` what the optimizer moves; weight decay reads the weight in use. After each step
- *   s = mean |latent|;  sign = that of latent where |latent| >= BAND s, else the sign in use;  weight = sign s
- * Before the first step the net uses its initial (or loaded) weights, which the latent copy then starts from. */
+ * The parameter is the weight in use, `latent` what the optimizer moves; weight decay reads the
+ * weight in use. After each step s = mean |latent|;  sign = that of latent where |latent| >= BAND
+ * s, else the sign in use;  weight = sign s Before the first step the net uses its initial (or
+ * loaded) weights, which the latent copy then starts from. */
 #include "test/probe/probe.h"
 
 #include <math.h>
@@ -14,9 +15,12 @@ enum { P_LATENT, P_STEPS };
 
 static int init(QInst *q, ParamStore *ps, Err *e)
 {
-    if (q->bits != 1) return err_set(e, ERR_CONFIG, "%s: probe_latent has 1 bit, not %d", q->name, q->bits);
-    q->p[P_LATENT] = store_add(ps, PK_BUFFER, DT_F32, (Init){INIT_CONST, 0, 0}, q->ndim, q->shape, "%slatent", q->name);
-    q->p[P_STEPS] = store_add(ps, PK_BUFFER, DT_S64, (Init){INIT_CONST, 0, 0}, 0, NULL, "%ssteps", q->name);
+    if (q->bits != 1)
+        return err_set(e, ERR_CONFIG, "%s: probe_latent has 1 bit, not %d", q->name, q->bits);
+    q->p[P_LATENT] = store_add(ps, PK_BUFFER, DT_F32, (Init){INIT_CONST, 0, 0}, q->ndim, q->shape,
+                               "%slatent", q->name);
+    q->p[P_STEPS] =
+        store_add(ps, PK_BUFFER, DT_S64, (Init){INIT_CONST, 0, 0}, 0, NULL, "%ssteps", q->name);
     q->np = 2;
     q->owner->step_on = &q->p[P_LATENT]->value;
     return 0;

@@ -1,4 +1,5 @@
-/* test/probe/rig.c -- see probe.h. Images and labels are a pure function of the step, as a loader's are. */
+/* test/probe/rig.c -- see probe.h. Images and labels are a pure function of the step, as a loader's
+ * are. */
 #include "test/probe/probe.h"
 
 #include <math.h>
@@ -9,12 +10,14 @@
 #include "quant/qplan.h"
 #include "run/checkpoint.h"
 
-const QMethod *const probe_methods[] = {&probe_fold, &probe_variants, &probe_counting, &probe_latent, NULL};
+const QMethod *const probe_methods[] = {&probe_fold, &probe_variants, &probe_counting,
+                                        &probe_latent, NULL};
 
 void rig_defaults(RigOpts *o)
 {
     *o = (RigOpts){
-        .net = {.model = "resnet20", .names = "", .num_classes = 10, .in_c = 3, .in_h = 8, .in_w = 8},
+        .net =
+            {.model = "resnet20", .names = "", .num_classes = 10, .in_c = 3, .in_h = 8, .in_w = 8},
         .optim = {.optimizer = "sgd",
                   .lr = 0.05,
                   .momentum = 0.9,
@@ -96,7 +99,8 @@ double rig_eval(Rig *r, int variant, Err *e)
     const int n = r->o->batch - 1;
     double loss;
     draw(r, -1, n);
-    if (model_eval(r->m, variant, r->x, r->label, n, r->o->batch, &loss, NULL, e)) return (double)NAN;
+    if (model_eval(r->m, variant, r->x, r->label, n, r->o->batch, &loss, NULL, e))
+        return (double)NAN;
     return loss / n;
 }
 
@@ -119,7 +123,8 @@ double rig_step(Rig *r, Err *e)
 static Checkpoint checkpoint(Rig *r, TrainState *st, InputShape *in)
 {
     state_init(st);
-    *in = (InputShape){.c = r->o->net.in_c, .h = r->o->net.in_h, .w = r->o->net.in_w, .std = {1, 1, 1}};
+    *in = (InputShape){
+        .c = r->o->net.in_c, .h = r->o->net.in_h, .w = r->o->net.in_w, .std = {1, 1, 1}};
     st->step = r->step;
     st->epoch = epoch_of(r);
     st->batch = in_epoch(r);
@@ -141,7 +146,8 @@ int rig_resume(Rig *r, const char *dir, Err *e)
     Checkpoint c = checkpoint(r, &st, &in);
     if (checkpoint_peek(dir, &st, e) != 1) return -1;
     /* an epoch that has not begun yet gets its rules from rig_step */
-    for (int64_t epoch = 0; r->o->policy && (epoch < st.epoch || (epoch == st.epoch && st.batch > 0)); epoch++)
+    for (int64_t epoch = 0;
+         r->o->policy && (epoch < st.epoch || (epoch == st.epoch && st.batch > 0)); epoch++)
         if (r->o->policy(r->m, (int)epoch, e)) return -1;
     if (checkpoint_resume(dir, &c, e) != 1) return -1;
     r->step = st.step;
@@ -150,7 +156,8 @@ int rig_resume(Rig *r, const char *dir, Err *e)
 
 /* ---- comparing ---- */
 
-static const char *tensors_differ(const Tensor *a, const Tensor *b, const char *what, const char *name, char *buf, size_t n)
+static const char *tensors_differ(const Tensor *a, const Tensor *b, const char *what,
+                                  const char *name, char *buf, size_t n)
 {
     const unsigned char *u = a->data, *v = b->data;
     size_t bytes = tensor_bytes(a), at = 0, wrong = 0;
@@ -158,8 +165,9 @@ static const char *tensors_differ(const Tensor *a, const Tensor *b, const char *
     for (size_t i = bytes; i-- > 0;)
         if (u[i] != v[i]) at = i, wrong++;
     if (a->dtype == DT_F32)
-        snprintf(buf, n, "%s %s: %zu of %zu bytes differ, first at [%zu]: %.9g and %.9g", what, name, wrong, bytes, at / 4,
-                 (double)((const float *)a->data)[at / 4], (double)((const float *)b->data)[at / 4]);
+        snprintf(buf, n, "%s %s: %zu of %zu bytes differ, first at [%zu]: %.9g and %.9g", what,
+                 name, wrong, bytes, at / 4, (double)((const float *)a->data)[at / 4],
+                 (double)((const float *)b->data)[at / 4]);
     else
         snprintf(buf, n, "%s %s: %zu of %zu bytes differ", what, name, wrong, bytes);
     return buf;
@@ -170,13 +178,16 @@ const char *rig_difference(const Rig *a, const Rig *b, char *buf, size_t n)
     const ParamStore *s = model_store(a->m), *t = model_store(b->m);
     const char *d = NULL;
     if (s->n != t->n || a->step != b->step || a->optim.t != b->optim.t) {
-        snprintf(buf, n, "%d and %d parameters, step %d and %d", s->n, t->n, (int)a->step, (int)b->step);
+        snprintf(buf, n, "%d and %d parameters, step %d and %d", s->n, t->n, (int)a->step,
+                 (int)b->step);
         return buf;
     }
     for (int i = 0; i < s->n && !d; i++) {
         const Param *p = s->p[i], *q = t->p[i];
-        d = tensors_differ(&p->value, &q->value, p->kind == PK_BUFFER ? "buffer" : "parameter", p->name, buf, n);
-        for (int k = 0; k < p->nslots && !d; k++) d = tensors_differ(&p->slot[k], &q->slot[k], "state of", p->name, buf, n);
+        d = tensors_differ(&p->value, &q->value, p->kind == PK_BUFFER ? "buffer" : "parameter",
+                           p->name, buf, n);
+        for (int k = 0; k < p->nslots && !d; k++)
+            d = tensors_differ(&p->slot[k], &q->slot[k], "state of", p->name, buf, n);
     }
     return d;
 }
@@ -200,7 +211,8 @@ static void buffers(ParamStore *ps, char *to, const char *from)
 static size_t buffer_bytes(const ParamStore *ps)
 {
     size_t n = 0;
-    for (int i = 0; i < ps->n; i++) n += ps->p[i]->kind == PK_BUFFER ? tensor_bytes(&ps->p[i]->value) : 0;
+    for (int i = 0; i < ps->n; i++)
+        n += ps->p[i]->kind == PK_BUFFER ? tensor_bytes(&ps->p[i]->value) : 0;
     return n;
 }
 
@@ -221,20 +233,24 @@ static double loss_at(Rig *r, Param *p, size_t k, float v, const char *before)
 
 typedef enum Verdict { FD_WRONG, FD_KINK, FD_RIGHT } Verdict;
 
-/* Is `want` the derivative at entry k? A kink (relu, clip) nearby spoils a central difference: a smaller step is tried then, and in
- * the end it is enough for `want` to lie between the slopes of the two sides. */
-static Verdict difference(Rig *r, Param *p, size_t k, double want, double here, double tolerance, const char *before, double *central)
+/* Is `want` the derivative at entry k? A kink (relu, clip) nearby spoils a central difference: a
+ * smaller step is tried then, and in the end it is enough for `want` to lie between the slopes of
+ * the two sides. */
+static Verdict difference(Rig *r, Param *p, size_t k, double want, double here, double tolerance,
+                          const char *before, double *central)
 {
     const float old = ((const float *)p->value.data)[k];
     Verdict v = FD_WRONG;
     for (float h = 1e-3f; h > 5e-5f && v != FD_RIGHT; h /= 4) {
-        const double up = loss_at(r, p, k, old + h, before), down = loss_at(r, p, k, old - h, before);
+        const double up = loss_at(r, p, k, old + h, before),
+                     down = loss_at(r, p, k, old - h, before);
         const double above = (up - here) / (double)h, below = (here - down) / (double)h;
         const double noise = fabs(here) * 0x1p-23 / (double)h; /* the loss is a float */
         *central = (above + below) / 2;
         if (fabs(*central - want) <= tolerance + noise)
             v = FD_RIGHT;
-        else if (want >= fmin(above, below) - tolerance - noise && want <= fmax(above, below) + tolerance + noise)
+        else if (want >= fmin(above, below) - tolerance - noise &&
+                 want <= fmax(above, below) + tolerance + noise)
             v = FD_KINK;
     }
     return v;
@@ -271,16 +287,18 @@ const char *rig_finite_differences(Rig *r, int per_param, int *compared, char *b
         for (size_t k = 0; k < len; k++) big = fmax(big, fabs((double)d[k]));
         for (int t = 0; t < per_param && !wrong; t++, ++*compared) {
             const size_t k = rng_below(&g, (uint32_t)len);
-            const Verdict v = difference(r, p, k, (double)d[k], here, 1e-3 + 0.02 * big, before, &central);
+            const Verdict v =
+                difference(r, p, k, (double)d[k], here, 1e-3 + 0.02 * big, before, &central);
             kinks += v == FD_KINK;
             if (v != FD_WRONG) continue;
-            snprintf(buf, n, "%s[%zu]: gradient %g, finite difference %g (largest gradient %g)", p->name, k, (double)d[k], central,
-                     big);
+            snprintf(buf, n, "%s[%zu]: gradient %g, finite difference %g (largest gradient %g)",
+                     p->name, k, (double)d[k], central, big);
             wrong = buf;
         }
     }
     if (!wrong && kinks * 10 > *compared) {
-        snprintf(buf, n, "%d of %d gradients only lie between the slopes of two sides", kinks, *compared);
+        snprintf(buf, n, "%d of %d gradients only lie between the slopes of two sides", kinks,
+                 *compared);
         wrong = buf;
     }
     free(before);
