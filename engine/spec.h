@@ -69,7 +69,8 @@ enum { /* Unit.marks */
     UM_LAST = 2,     /* the classifier */
     UM_SKIP = 4,     /* the convolution of a shortcut */
     UM_OWN_CLIP = 8, /* does not share the clip level of its class */
-    UM_NO_QUANT = 16 /* never quantized, whatever the policy */
+    UM_NO_QUANT = 16, /* never quantized, whatever the policy */
+    UM_SIGNED = 32    /* its input may be negative (behind a linear bottleneck) */
 };
 
 typedef struct Unit {

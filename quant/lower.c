@@ -90,9 +90,10 @@ static QInst *chainable(const Lower *lw, int r)
     QInst *q;
     const Unit *u = &lw->spec->u[r];
     if (u->kind != U_CONV && u->kind != U_LINEAR) return NULL;
-    if (lw->qp->u[r].method) return NULL; /* lowers itself: it wants the plain input */
+    if (lw->qp->u[r].method && !(lw->qp->u[r].method->traits & QT_CHAINED))
+        return NULL; /* lowers itself: it wants the plain input */
     q = qplan_get(lw->qp, r, Q_ACT, lw->variant);
-    return q && q->fn->row ? q : NULL;
+    return q && q->fn->row && !q->fn->forward && !q->fn->backward ? q : NULL;
 }
 
 /* Starting at `unit` (a norm, sum or activation whose input is lowered), takes as much of norm, sum, activation, quantizers as

@@ -42,9 +42,17 @@ static Choice choose(const QPlan *qp, const Unit *u, QRole role, int variant, co
     const QMethod *m = method[role];
     const bool edge = (u->marks & (UM_FIRST | UM_LAST)) != 0;
     const int asked = u->marks & UM_FIRST ? o->first_bit : u->marks & UM_LAST ? o->last_bit : 0;
-    int bits = qp->bits[variant] ? qp->bits[variant] : role == Q_WEIGHT ? o->wt_bit : role == Q_ACT ? o->fm_bit : o->ot_bit;
+    int bits = role == Q_ACT && qp->act_bits[variant] ? qp->act_bits[variant]
+               : qp->bits[variant]                    ? qp->bits[variant]
+               : role == Q_WEIGHT                     ? o->wt_bit
+               : role == Q_ACT                        ? o->fm_bit
+                                                      : o->ot_bit;
     Choice none = {NULL, 32};
     if (!m || (u->marks & UM_NO_QUANT)) return none;
+    if (m->unit_bits) {
+        bits = asked && role == Q_WEIGHT ? asked : m->unit_bits(o, role, u->marks, bits);
+        return (Choice){m, bits};
+    }
     if (edge) {
         const bool own_rule = m->default_edge_bits && (!asked || asked == m->default_edge_bits);
         if (asked == 32) return none;
@@ -90,31 +98,42 @@ static int add_instances(QPlan *qp, int unit, QRole role, const QMethod *const m
     return 0;
 }
 
+static void declare_affine(QPlan *qp, const Unit *u, NormParams *p, const char *name)
+{
+    p->scale = store_add(qp->store, PK_NORM, DT_F32, (Init){INIT_CONST, u->u.norm.weight_init, 0}, 1, &u->c, "%s.weight", name);
+    p->shift = store_add(qp->store, PK_NORM, DT_F32, (Init){INIT_CONST, 0, 0}, 1, &u->c, "%s.bias", name);
+}
+
+static void declare_stats(QPlan *qp, const Unit *u, NormParams *p, const char *name)
+{
+    ParamStore *ps = qp->store;
+    p->mean = store_add(ps, PK_BUFFER, DT_F32, (Init){INIT_CONST, 0, 0}, 1, &u->c, "%s.running_mean", name);
+    p->var = store_add(ps, PK_BUFFER, DT_F32, (Init){INIT_CONST, 1, 0}, 1, &u->c, "%s.running_var", name);
+    p->count = store_add(ps, PK_BUFFER, DT_S64, (Init){INIT_CONST, 0, 0}, 0, NULL, "%s.num_batches_tracked", name);
+}
+
+/* With a bits_list there is a norm for each entry, NAME.bn.0, NAME.bn.1, ...: checkpoints hold all of them even where only the first
+ * is used. Variants beyond the list take the first. */
 static void declare_norm(QPlan *qp, int unit)
 {
     const Unit *u = &qp->spec->u[unit];
-    const NormAttr *a = &u->u.norm;
-    ParamStore *ps = qp->store;
-    const bool many = qp->opts->switch_norm && qp->nvariants > 1;
-    for (int v = 0; v < qp->nvariants; v++) {
-        NormParams *p = &qp->u[unit].norm[v];
-        char name[256];
-        if (v && !many) {
-            *p = qp->u[unit].norm[0];
-            continue;
-        }
-        if (many)
-            snprintf(name, sizeof name, "%s.%d", u->name, v);
-        else
-            snprintf(name, sizeof name, "%s", u->name);
-        if (a->affine) {
-            p->scale = store_add(ps, PK_NORM, DT_F32, (Init){INIT_CONST, a->weight_init, 0}, 1, &u->c, "%s.weight", name);
-            p->shift = store_add(ps, PK_NORM, DT_F32, (Init){INIT_CONST, 0, 0}, 1, &u->c, "%s.bias", name);
-        }
-        p->mean = store_add(ps, PK_BUFFER, DT_F32, (Init){INIT_CONST, 0, 0}, 1, &u->c, "%s.running_mean", name);
-        p->var = store_add(ps, PK_BUFFER, DT_F32, (Init){INIT_CONST, 1, 0}, 1, &u->c, "%s.running_var", name);
-        p->count = store_add(ps, PK_BUFFER, DT_S64, (Init){INIT_CONST, 0, 0}, 0, NULL, "%s.num_batches_tracked", name);
+    const QOpts *o = qp->opts;
+    NormParams *norm = qp->u[unit].norm, shared = {0};
+    if (!o->nbits_list) {
+        if (u->u.norm.affine) declare_affine(qp, u, norm, u->name);
+        declare_stats(qp, u, norm, u->name);
+    } else if (o->stats_sharing && u->u.norm.affine) {
+        declare_affine(qp, u, &shared, u->name);
     }
+    for (int v = 0; v < o->nbits_list; v++) {
+        char name[256];
+        snprintf(name, sizeof name, "%s.bn.%d", u->name, v);
+        norm[v] = shared;
+        if (u->u.norm.affine && !shared.scale) declare_affine(qp, u, &norm[v], name);
+        declare_stats(qp, u, &norm[v], name);
+    }
+    for (int v = 1; v < qp->nvariants; v++)
+        if (v >= o->nbits_list || !o->switch_norm) norm[v] = norm[0];
 }
 
 static int declare(QPlan *qp, int unit, const QMethod *const method[Q_NROLES], Err *e)
@@ -163,9 +182,13 @@ int qplan_build(QPlan *qp, const Spec *spec, const QOpts *opts, ParamStore *stor
     static const char *const key[Q_NROLES] = {[Q_WEIGHT] = "wt_quant", [Q_ACT] = "fm_quant", [Q_OUT] = "ot_quant"};
     const QMethod *method[Q_NROLES] = {NULL};
     int *order, r = 0;
-    *qp = (QPlan){.spec = spec, .opts = opts, .store = store, .nvariants = opts->nbits_list ? opts->nbits_list : 1};
+    *qp = (QPlan){.spec = spec, .opts = opts, .store = store, .nvariants = (opts->nbits_list ? opts->nbits_list : 1) + opts->nextra};
     ASSERT(qp->nvariants <= QPLAN_MAX_VARIANTS, "%d variants", qp->nvariants);
     for (int v = 0; v < opts->nbits_list; v++) qp->bits[v] = opts->bits_list[v];
+    for (int i = 0; i < opts->nextra; i++) {
+        qp->bits[qp->nvariants - opts->nextra + i] = opts->extra_bits[i];
+        qp->act_bits[qp->nvariants - opts->nextra + i] = opts->extra_act_bits[i];
+    }
     for (int i = 0; i < Q_NROLES; i++) {
         if (is_float(name[i])) continue;
         method[i] = find_method(opts, name[i], key[i], e);

@@ -22,7 +22,8 @@ typedef struct QPlan {
     const Spec *spec;
     const QOpts *opts;
     ParamStore *store;
-    int nvariants, bits[QPLAN_MAX_VARIANTS]; /* bits: of bits_list; 0 = wt_bit and fm_bit */
+    int nvariants, bits[QPLAN_MAX_VARIANTS]; /* bits: of bits_list, then extra_bits; 0 = wt_bit and fm_bit */
+    int act_bits[QPLAN_MAX_VARIANTS];        /* of activations; 0 = as bits */
     QUnit *u;                                /* spec->n */
     Arena arena;
 } QPlan;

@@ -28,6 +28,12 @@ void qopts_default(QOpts *o)
                  .additive = true,
                  .wt_normalize = true,
                  .fuse = true,
+                 .switch_norm = true,
+                 .weight_quant_scheme = "modified",
+                 .act_quant_scheme = "original",
+                 .clamp = true,
+                 .rescale = true,
+                 .rescale_type = "constant",
                  .method_opts = ""};
 }
 

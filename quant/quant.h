@@ -25,7 +25,18 @@ typedef struct QOpts {
     double act_clip_init, wt_clip_init;         /* 0 = the method's */
     bool fuse;                                  /* fused chains; false: one op at a time */
     int bits_list[8], nbits_list;               /* variants (AdaBits); 0 = one */
-    bool switch_norm;                           /* a norm of its own for each variant */
+    bool switch_norm;                           /* a norm of its own for each variant; false: all use the first */
+    bool stats_sharing;                         /* the norms of all variants share weight and bias (not the statistics) */
+    int extra_bits[4], extra_act_bits[4], nextra; /* more variants, to evaluate only: norm and clip level of the first. act 0: as bits */
+    const char *weight_quant_scheme, *act_quant_scheme; /* AdaBits: original, modified, centered */
+    bool clamp;                                 /* AdaBits: at 32 bits weights are tanh(w) / max |tanh(w)| */
+    bool rescale, rescale_conv;                 /* AdaBits: weights of the linear layer, of convolutions, to a fixed deviation */
+    const char *rescale_type;                   /* AdaBits: constant (from the shape) or stddev (of the latent weight) */
+    bool weight_only;                           /* AdaBits: activations stay float */
+    bool switch_alpha;                          /* AdaBits: a clip level for each entry of bits_list */
+    bool pact_fp;                               /* AdaBits: clip activations that are not quantized too */
+    bool double_side;                           /* AdaBits: inputs marked UM_SIGNED are quantized on both sides of 0 */
+    int edge_min_bits;                          /* AdaBits: least weight bits of first and last layer; 0 = the largest of bits_list */
     const char *method_opts;                    /* free text for experimental methods: "key=value,..." */
     const struct QMethod *const *extra_methods; /* looked up before quant_methods: tests, trials. NULL, or ended by NULL */
 } QOpts;
@@ -97,13 +108,17 @@ typedef struct QMethod {
     unsigned traits;
     int default_edge_bits;                                       /* first and last layer when first_bit/last_bit is 0; 0 = like the rest */
     const char *edge_method;                                     /* method of their weights ("fixed8"), NULL = this one */
+    /* Bits of a unit where the run asks for `bits`: the method's rule for first and last layers, instead of the two fields above;
+     * an instance is then made everywhere (32: it only declares, see traits). NULL: no rule of its own. */
+    int (*unit_bits)(const QOpts *o, QRole role, unsigned marks, int bits);
     /* Instead of the default chain for a conv or linear unit: see quant/lower.h. NULL = default. */
     int (*lower)(struct Lower *lw, int unit, Err *e);
 } QMethod;
 
 enum { /* QMethod.traits */
     QT_ZERO_FIXED = 1,       /* maps 0 to 0: padding commutes with it */
-    QT_DECLARES_AT_32 = 2    /* instances are made at 32 bits too: init declares what checkpoints hold, and leaves q->enabled false */
+    QT_DECLARES_AT_32 = 2,   /* instances are made at 32 bits too: init declares what checkpoints hold, and leaves q->enabled false */
+    QT_CHAINED = 4           /* `.lower` takes its input by lower_act, so that the chain before it may quantize it */
 };
 
 extern const QMethod *const quant_methods[]; /* ended by NULL */

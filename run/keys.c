@@ -99,6 +99,8 @@ WORDS(decoder, "auto", "libjpeg", "stb")
 WORDS(bad_image, "fail", "skip")
 WORDS(precision, "f32", "bf16")
 WORDS(compat, "corrected", "original")
+WORDS(scheme, "original", "modified", "centered")
+WORDS(rescale, "constant", "stddev")
 
 static const Choices choice_nets = {"nets", at_nets};
 static const Choices choice_datasets = {"datasets", at_datasets};
@@ -286,7 +288,7 @@ const char *key_type_text(const Key *k)
     case KK_GROUPS:
         return "a list of maps";
     case KK_VALUE:
-        return one[k->type];
+        return k->flags & KF_SECONDS ? "a time such as 90, 55m or 2h" : one[k->type];
     default:
         return "anything";
     }

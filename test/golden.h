@@ -51,6 +51,9 @@ double fill_unit(uint64_t i, uint64_t t); /* u in [0, 1) */
 float fill_value(uint64_t i, uint64_t t); /* 2u - 1 */
 float fill_noise(uint64_t i, uint64_t t, double amplitude);
 
+/* A list of at most `max` whole numbers; how many. A path that is absent: 0. */
+int case_ints(Case *c, const char *path, int *to, int max);
+
 /* Quantizer options by name from `params`, and the bit width; a parameter that is neither an option
  * nor known to describe only skips the case. */
 void case_quant_opts(Case *c, QOpts *o, int *bits);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "engine/ops.h"
+#include "engine/spec.h"
 #include "quant/chain.h"
 #include "quant/stat.h"
 
@@ -18,6 +19,8 @@
 static const char *const descriptive[] = {
     "levels_B", "alpha",   "effective_power", "is_weight", "bit",       "kind",      "scale",
     "stride",   "padding", "kernel",          "groups",    "act_alpha", "wgt_alpha", "weight_alpha",
+    "bits",     "layer",   "mode",            "shape",     "scheme",    "rows",      "backward",
+    "bits_sequence", "conv", "fc", "bitw_min", "bita_min",
 };
 
 static bool is_descriptive(const char *name)
@@ -35,6 +38,18 @@ static const struct { const char *name; OptKind kind; size_t at; } options[] = {
     { "power",      OPT_BOOL, offsetof(QOpts, power) },
     { "additive",   OPT_BOOL, offsetof(QOpts, additive) },
     { "grad_scale", OPT_NUM,  offsetof(QOpts, grad_scale) },
+    { "weight_quant_scheme", OPT_TEXT, offsetof(QOpts, weight_quant_scheme) },
+    { "act_quant_scheme",    OPT_TEXT, offsetof(QOpts, act_quant_scheme) },
+    { "rescale_type",        OPT_TEXT, offsetof(QOpts, rescale_type) },
+    { "clamp",               OPT_BOOL, offsetof(QOpts, clamp) },
+    { "rescale",             OPT_BOOL, offsetof(QOpts, rescale) },
+    { "rescale_conv",        OPT_BOOL, offsetof(QOpts, rescale_conv) },
+    { "weight_only",         OPT_BOOL, offsetof(QOpts, weight_only) },
+    { "switch_alpha",        OPT_BOOL, offsetof(QOpts, switch_alpha) },
+    { "switchbn",            OPT_BOOL, offsetof(QOpts, switch_norm) },
+    { "stats_sharing",       OPT_BOOL, offsetof(QOpts, stats_sharing) },
+    { "pact_fp",             OPT_BOOL, offsetof(QOpts, pact_fp) },
+    { "double_side",         OPT_BOOL, offsetof(QOpts, double_side) },
 };
 // clang-format on
 
@@ -53,13 +68,32 @@ static bool set_option(Case *c, QOpts *o, const char *name)
     return false;
 }
 
+int case_ints(Case *c, const char *path, int *to, int max)
+{
+    const Yaml *v = yaml_path(c->y, path);
+    if (!v || yaml_null(v)) return 0;
+    for (int i = 0; v->kind == Y_LIST && i < v->n && i < max; i++) {
+        long long n;
+        if (!yaml_int(v->v[i], &n)) break;
+        to[i] = (int)n;
+        if (i + 1 == v->n) return v->n;
+    }
+    case_fail(c, "%s is not a list of up to %d whole numbers", path, max);
+    return 0;
+}
+
 void case_quant_opts(Case *c, QOpts *o, int *bits)
 {
     const Yaml *params = yaml_get(c->y, "params");
+    const Yaml *v;
     const char *method = case_str(c, "method", "");
     qopts_default(o);
     o->wt_quant = o->fm_quant = method;
-    *bits = (int)case_int(c, "params.bit", 32);
+    *bits = 32;
+    if (params && yaml_get(params, "bit")) *bits = (int)case_int(c, "params.bit", 32);
+    v = params ? yaml_get(params, "bits") : NULL;
+    if (v && v->kind == Y_SCALAR) *bits = (int)case_int(c, "params.bits", 32);
+    o->nbits_list = case_ints(c, "params.bits_list", o->bits_list, ARRAY_LEN(o->bits_list));
     o->wt_bit = o->fm_bit = *bits;
     if (!params || params->kind != Y_MAP) return;
     /* Cores of the original's functions: a level set is named where one was used. */
@@ -69,7 +103,7 @@ void case_quant_opts(Case *c, QOpts *o, int *bits)
         const char *name = params->k[i]->s;
         if (str_eq(name, "normalise"))
             o->wt_normalize = !str_starts(case_str(c, "params.normalise", ""), "none");
-        else if (!set_option(c, o, name) && !is_descriptive(name))
+        else if (!set_option(c, o, name) && !is_descriptive(name) && !str_eq(name, "bits_list"))
             case_skip(c, "parameter '%s' is not known to the runner", name);
     }
 }
@@ -238,6 +272,50 @@ static void one_call(Case *c, QInst *q, ParamStore *ps, const Tensor *x_disk, in
     check_named(c, "grads", k, ps, true, &x);
 }
 
+/* Row k of x quantized with entry k of `bits`: an activation with its clip level at 1. */
+static void quantize_rows(Case *c, const QMethod *m)
+{
+    int bits[16], n = case_ints(c, "params.bits", bits, ARRAY_LEN(bits));
+    Tensor x, want;
+    float *got;
+    size_t row;
+    if (n < 1 || !case_array(c, yaml_path(c->y, "inputs.x"), "x", &x) ||
+        !case_array(c, yaml_path(c->y, "outputs.y"), "y", &want))
+        return;
+    row = tensor_len(&want) / (size_t)n;
+    if (tensor_len(&want) != row * (size_t)n ||
+        (tensor_len(&x) != row && tensor_len(&x) != tensor_len(&want))) {
+        case_fail(c, "y has %zu values, x %zu", tensor_len(&want), tensor_len(&x));
+        return;
+    }
+    got = arena_alloc(&c->arena, tensor_bytes(&want) + 1);
+    for (int k = 0; k < n; k++) {
+        const int len = (int)row;
+        const float *from = tensor_len(&x) == row ? x.data : (float *)x.data + (size_t)k * row;
+        ParamStore ps = {0};
+        Tensor in, out = tensor_make(DT_F32, 1, &len, got + (size_t)k * row);
+        QOpts o;
+        QInst q;
+        QCtx ctx = {.phase = PH_TRAIN};
+        Err e = {0};
+        qopts_default(&o);
+        o.act_quant_scheme = case_str(c, "params.scheme", "");
+        in = out;
+        in.data = arena_alloc(&c->arena, row * sizeof *from + 1);
+        memcpy(in.data, from, row * sizeof *from);
+        if (qinst_init(&q, m, Q_ACT, bits[k], 0, &o, &ps, NULL, 0, 1, &len, "", &e)) {
+            case_fail(c, "%s", e.msg);
+            store_free(&ps);
+            return;
+        }
+        param_set_scalar(q.p[0], 1);
+        qinst_forward(&q, &in, &out, &ctx);
+        qinst_free(&q);
+        store_free(&ps);
+    }
+    case_compare(c, "y", got, want.data, tensor_len(&want));
+}
+
 void golden_quantizer(Case *c)
 {
     const QRole role = str_eq(case_str(c, "op", ""), "weight") ? Q_WEIGHT : Q_ACT;
@@ -249,6 +327,7 @@ void golden_quantizer(Case *c)
     Tensor x;
     Param *owner = NULL;
     int bits;
+    unsigned marks = 0;
     Err e = {0};
     const Yaml *v = of_call(c, "inputs", "x", 1);
     if (!m) {
@@ -259,11 +338,17 @@ void golden_quantizer(Case *c)
         case_skip(c, "no input x");
         return;
     }
+    if (yaml_path(c->y, "params.rows")) {
+        quantize_rows(c, m);
+        return;
+    }
     case_quant_opts(c, &o, &bits);
     if (case_done(c) || !case_array(c, v, "x", &x)) return;
     if (role == Q_WEIGHT)
         owner = store_add(&ps, PK_WEIGHT, DT_F32, (Init){INIT_NONE, 0, 0}, x.ndim, x.dim, "weight");
-    if (qinst_init(&q, m, role, bits, 0, &o, &ps, owner, 0,
+    if (o.double_side) marks |= UM_SIGNED;
+    if (m->unit_bits) bits = m->unit_bits(&o, role, marks, bits);
+    if (qinst_init(&q, m, role, bits, 0, &o, &ps, owner, marks,
                    role == Q_ACT && x.ndim == 4 ? 3 : x.ndim,
                    role == Q_ACT && x.ndim == 4 ? x.dim + 1 : x.dim, "", &e)) {
         case_fail(c, "%s", e.msg);
