@@ -281,8 +281,8 @@ static void report(const Case *c, Totals *t)
         printf("FAIL %s/%s: nothing was compared\n", folder, c->name);
         t->failed++;
     } else {
-        printf("pass %s/%s: %d compared, %zu values, largest error %.3g of the tolerance\n", folder,
-               c->name, c->arrays, c->values, c->worst);
+        printf("pass %s/%s: %d compared, %zu values, largest error %.3g of the tolerance%s\n", folder,
+               c->name, c->arrays, c->values, c->worst, c->note.s ? c->note.s : "");
         t->passed++;
     }
 }
@@ -307,6 +307,7 @@ static int run_folder(const char *dir, Totals *t)
         report(&c, t);
         fflush(stdout);
         str_free(&c.why);
+        str_free(&c.note);
         arena_free(&c.arena);
         free(list[i]);
     }

@@ -17,7 +17,8 @@ typedef struct Case {
     double worst; /* largest error in units of the tolerance */
     bool failed, skipped;
     int reasons;
-    Str why; /* the first of them, separated by "; " */
+    Str why;  /* the first of them, separated by "; " */
+    Str note; /* printed with the case, passed or not */
 } Case;
 
 /* Both may be called several times; a failure outweighs a skip. */
