@@ -79,11 +79,13 @@ void *xaligned(size_t n)
 void mem_grow(void *p, size_t *cap, size_t need, size_t size)
 {
     size_t n = *cap ? *cap : 16;
-    void **pp = p;
+    void *block; /* copied: *p is a pointer to the caller's type, not to void */
     if (need <= *cap) return;
+    ASSERT(need <= SIZE_MAX / 2 / size, "%zu elements of %zu bytes", need, size);
     while (n < need) n *= 2;
-    ASSERT(n <= SIZE_MAX / size, "%zu elements of %zu bytes", n, size);
-    *pp = xrealloc(*pp, n * size);
+    memcpy(&block, p, sizeof block);
+    block = xrealloc(block, n * size);
+    memcpy(p, &block, sizeof block);
     *cap = n;
 }
 

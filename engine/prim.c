@@ -35,6 +35,7 @@ Prim *prim_open(Err *e)
     dnnl_set_primitive_cache_capacity(4096);
     if (failed(dnnl_engine_create(&p->engine, dnnl_cpu, 0), "engine", e) ||
         failed(dnnl_stream_create(&p->stream, p->engine, dnnl_stream_default_flags), "stream", e)) {
+        if (p->engine) dnnl_engine_destroy(p->engine);
         free(p);
         return NULL;
     }

@@ -100,7 +100,7 @@ void store_alloc_grads(ParamStore *ps)
 
 void store_zero_grads(ParamStore *ps)
 {
-    memset(ps->grads, 0, ps->n_grads * sizeof(float));
+    if (ps->n_grads) memset(ps->grads, 0, ps->n_grads * sizeof(float));
 }
 
 void param_touch(Param *p)

@@ -174,7 +174,7 @@ int npy_read(const char *path, Arena *a, Tensor *t, Err *e)
     descr = npy_field(head, "'descr'");
     order = npy_field(head, "'fortran_order'");
     shape = npy_field(head, "'shape'");
-    if (!descr || !order || !shape || !str_starts(order, "False") || npy_shape(shape, t) < 0) {
+    if (!descr || *descr != '\'' || !order || !shape || !str_starts(order, "False") || npy_shape(shape, t) < 0) {
         err_set(e, ERR_DATA, "%s: npy header not understood: %s", path, head);
         goto out;
     }
