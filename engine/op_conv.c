@@ -38,12 +38,14 @@ static int prepare(Graph *g, Node *n, Prim *p, Err *e)
     return 0;
 }
 
-/* The weights in the format of direction d. */
+/* The weights in the format of direction d. Outside training the version counts writes to parameters: weights that the
+ * graph computes from its input are packed each time. */
 static void *packed(const Node *n, const Exec *x, ConvDir d)
 {
     ConvState *st = n->state;
+    const Value *w = &x->g->v[n->in[1]];
     if (!st->packed[d]) return exec_in(x, n, 1);
-    if (st->version[d] != x->weights_version) {
+    if (st->version[d] != x->weights_version || !(x->g->train || w->param || w->hoisted)) {
         prim_conv_pack(st->dir[d], exec_in(x, n, 1), st->packed[d]);
         st->version[d] = x->weights_version;
     }

@@ -62,6 +62,7 @@ static void backward(Node *n, Exec *x)
     float *dz = exec_gin(x, n, 0);
     const double eps = (double)a->smoothing;
     int m = counted(label, a->n), classes = a->classes;
+    if (!dz) return; /* nothing is trained */
     PARALLEL_FOR(i, a->n) {
         const float *u = z + i * classes;
         float *d = dz + i * classes;

@@ -39,11 +39,11 @@ static int prepare_train(Graph *g, Node *n, Prim *p, Err *e)
 {
     const NormNode *a = n->attr;
     PrimNorm *m = prim_norm_new(p, a->n, a->c, a->h, a->w, a->st.eps, n->run_bwd, e);
-    (void)g;
     if (!m) return -1;
     n->state = m;
     n->save_bytes = 4 * (size_t)a->c * sizeof(float);
     n->scratch_bytes = prim_norm_scratch(m) + 2 * (size_t)a->c * sizeof(float) + 2 * MEM_ALIGN;
+    if (n->run_bwd && !n->gin_wanted[0]) n->scratch_bytes += MEM_ALIGN + tensor_bytes(&g->v[n->in[0]].t);
     n->bwd_in = 1;
     return 0;
 }
@@ -66,6 +66,7 @@ static void backward_train(Node *n, Exec *x)
     size_t c = (size_t)a->c, at = (prim_norm_scratch(n->state) + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
     float *ds = (float *)(void *)((char *)exec_scratch_bwd(x, n) + at), *db = ds + c;
     float *dx = exec_gin(x, n, 0), *gs = a->scale ? exec_gin(x, n, 1) : NULL, *gb = a->shift ? exec_gin(x, n, n->nin - 1) : NULL;
+    if (!dx) dx = db + (c + 15) / 16 * 16; /* a norm of the image: the library writes it all the same */
     prim_norm_bwd(n->state, exec_in(x, n, 0), saved(x, n, 2), saved(x, n, 3), saved(x, n, 0), saved(x, n, 1),
                   exec_gout(x, n, 0), dx, ds, db, exec_scratch_bwd(x, n));
     if (gs) memcpy(gs, ds, c * sizeof *gs);
