@@ -48,7 +48,8 @@ void exec_bind(Exec *x, int value, const void *data)
 
 void *exec_save(const Exec *x, const Node *n)
 {
-    return n->save_bytes ? x->arena + n->save_off : NULL;
+    if (!n->save_bytes) return NULL;
+    return (n->hoisted ? x->fixed : x->arena) + n->save_off;
 }
 
 void *exec_scratch(const Exec *x, const Node *n)
@@ -122,6 +123,7 @@ void exec_forward(Exec *x, uint64_t store_version)
     }
     for (int i = 0; i < g->nn; i++)
         if (!g->n[i].hoisted) run_forward(x, &g->n[i]);
+    if (x->fault) x->store_version = 0; /* a hoisted node tells it again next time */
 }
 
 static void add_to_param(Param *p, const float *g)
@@ -141,7 +143,7 @@ void exec_backward(Exec *x)
         Node *n = &g->n[i];
         double t = x->timing ? exec_now() : 0;
         if (!n->run_bwd) continue;
-        if (n->op->flags & OP_GRAD_ALIAS) { /* only a parameter has something to receive */
+        if (n->alias) { /* only a parameter has something to receive */
             const float *part[GRAD_MAX_PARTS];
             int np = exec_gout_parts(x, n, 0, part);
             for (int k = 0; k < n->nin; k++)

@@ -90,6 +90,9 @@ void graph_verify(const Graph *g)
     }
 }
 
+/* More contributions than this are summed before they are handed on: sums of sums would else collect one from every block. */
+#define ALIAS_MAX_PARTS 2
+
 /* The contributions to the gradient of v: one per reading edge whose node runs backward; an alias hands on its own list. */
 static void collect_parts(Graph *g, int v)
 {
@@ -98,7 +101,7 @@ static void collect_parts(Graph *g, int v)
         Node *n = &g->n[i];
         for (int k = 0; k < n->nin; k++) {
             if (n->in[k] != v || !n->gin_wanted[k]) continue;
-            if (n->op->flags & OP_GRAD_ALIAS) {
+            if (n->alias) {
                 const Value *o = &g->v[n->out[0]]; /* later in order: collected already */
                 for (int j = 0; j < o->nparts; j++) {
                     ASSERT(val->nparts < GRAD_MAX_PARTS, "%s: too many readers", val->name);
@@ -124,23 +127,26 @@ static void gradients(Graph *g)
         Node *n = &g->n[i];
         bool any = (n->op->flags & OP_OWN_PARAMS) != 0;
         for (int k = 0; k < n->nin; k++) any = any || g->v[n->in[k]].needs_grad;
-        if (!n->op->backward && !(n->op->flags & OP_GRAD_ALIAS)) any = false;
+        if (!n->op->backward) any = false;
         for (int k = 0; k < n->nout; k++) g->v[n->out[k]].needs_grad = any;
     }
     for (int i = g->nn - 1; i >= 0; i--) { /* backward: what a loss depends on */
         Node *n = &g->n[i];
         bool out = (n->op->flags & OP_LOSS) != 0;
         for (int k = 0; k < n->nout; k++) out = out || (reached[n->out[k]] && g->v[n->out[k]].needs_grad);
-        n->run_bwd = out && (n->op->backward || (n->op->flags & OP_GRAD_ALIAS));
+        n->run_bwd = out && n->op->backward;
         for (int k = 0; k < n->nin; k++) {
             n->gin_wanted[k] = n->run_bwd && g->v[n->in[k]].needs_grad;
             if (n->gin_wanted[k]) reached[n->in[k]] = true;
         }
     }
     for (int i = 0; i < g->nv; i++) g->v[i].needs_grad = g->v[i].needs_grad && reached[i];
-    for (int i = g->nn - 1; i >= 0; i--)
-        for (int k = 0; k < g->n[i].nout; k++)
-            if (g->v[g->n[i].out[k]].needs_grad) collect_parts(g, g->n[i].out[k]);
+    for (int i = g->nn - 1; i >= 0; i--) {
+        Node *n = &g->n[i];
+        for (int k = 0; k < n->nout; k++)
+            if (g->v[n->out[k]].needs_grad) collect_parts(g, n->out[k]);
+        n->alias = (n->op->flags & OP_GRAD_ALIAS) && g->v[n->out[0]].nparts <= ALIAS_MAX_PARTS;
+    }
     for (int i = 0; i < g->nv; i++) {
         Value *v = &g->v[i];
         if (!v->param || !v->needs_grad) continue;

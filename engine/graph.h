@@ -21,7 +21,8 @@ enum { /* OpDef.flags */
     OP_OWN_PARAMS = 1,  /* adds into gradients of parameters that are not graph values: backward runs even if no input wants one */
     OP_LOSS = 2,        /* starts the backward pass */
     OP_GRAD_PARTS = 4,  /* backward reads exec_gout_parts: no summing pass is needed */
-    OP_GRAD_ALIAS = 8,  /* gradient of every input = gradient of out[0], as it is (add, flatten of 1x1 maps): no backward runs */
+    OP_GRAD_ALIAS = 8,  /* gradient of every input = gradient of out[0], as it is (add): backward runs only where it has more
+                           contributions than are handed on (Node.alias) */
     OP_HOISTABLE = 16   /* output depends on inputs and own parameters only: computed once per parameter version outside training */
 };
 
@@ -65,6 +66,7 @@ struct Node {
     double flops;               /* forward, for profiles */
     /* set by graph_finish and the plan */
     bool hoisted, run_bwd;
+    bool alias;                 /* the contributions to out[0] are those of the inputs: no backward, no buffers */
     bool gin_wanted[NODE_MAX_IN];
     size_t save_off, scratch_off, scratch_bwd_off, gin_off[NODE_MAX_IN];
     double t_fwd, t_bwd;        /* seconds of the last run when timing is on */

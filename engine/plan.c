@@ -166,15 +166,16 @@ void plan_make(Plan *pl, Graph *g, bool share)
         bool bwd = g->train && n->run_bwd;
         for (int k = 0; k < NODE_MAX_IN; k++) gin_item[i][k] = -1;
         if (n->hoisted) {
-            n->save_bytes = 0;
-            n->scratch_off = pl->fixed_bytes; /* runs rarely: its scratch is kept */
+            n->save_off = pl->fixed_bytes; /* runs rarely: what it works with is kept */
+            pl->fixed_bytes += round_up(n->save_bytes);
+            n->scratch_off = pl->fixed_bytes;
             pl->fixed_bytes += round_up(n->scratch_bytes);
             continue;
         }
         add(&s, n->save_bytes, i, bwd ? end - i : i, &n->save_off);
         add(&s, n->scratch_bytes, i, i, &n->scratch_off);
         if (bwd) add(&s, n->scratch_bytes, end - i, end - i, &n->scratch_bwd_off);
-        if (!bwd || (n->op->flags & OP_GRAD_ALIAS)) continue;
+        if (!bwd || n->alias) continue;
         for (int k = 0; k < n->nin; k++)
             if (n->gin_wanted[k])
                 gin_item[i][k] = add(&s, tensor_bytes(&g->v[n->in[k]].t), end - i, end - i, &n->gin_off[k]);
@@ -183,13 +184,13 @@ void plan_make(Plan *pl, Graph *g, bool share)
     for (int i = 0; g->train && i < g->nv; i++) {
         Value *v = &g->v[i];
         int use = v->producer >= 0 ? end - v->producer : -1;
-        unsigned flags = v->producer >= 0 ? g->n[v->producer].op->flags : 0;
+        bool as_they_are = v->producer >= 0 && (g->n[v->producer].alias || (g->n[v->producer].op->flags & OP_GRAD_PARTS));
         if (!v->needs_grad || v->producer < 0) continue;
         for (int k = 0; k < v->nparts; k++) {
             Item *it = &s.it[gin_item[v->part[k].node][v->part[k].in]];
             if (it->last < use) it->last = use;
         }
-        if (v->nparts > 1 && !(flags & (OP_GRAD_PARTS | OP_GRAD_ALIAS))) add(&s, tensor_bytes(&v->t), use, use, &v->gsum_off);
+        if (v->nparts > 1 && !as_they_are) add(&s, tensor_bytes(&v->t), use, use, &v->gsum_off);
     }
     for (int i = 0; share && i < g->nn; i++) {
         Node *n = &g->n[i];
