@@ -505,8 +505,8 @@ static int quant_prepare(Graph *g, Node *n, Prim *p, Err *e)
     (void)p, (void)e;
     qinst_need(q, &g->v[n->in[0]].t, g->train ? PH_TRAIN : PH_EVAL, &n->save_bytes, &n->scratch_bytes);
     n->bwd_in = n->run_bwd ? 1 : 0;
-    n->inplace = !g->train && q->fn->row && !n->hoisted;
-    n->grad_inplace = q->fn->row != NULL;
+    n->inplace = !g->train && !q->fn->forward && !n->hoisted;
+    n->grad_inplace = !q->fn->backward;
     for (int i = 0; n->run_bwd && i < q->np; i++)
         if (q->p[i]->kind != PK_BUFFER) q->p[i]->trained = true;
     return 0;
