@@ -31,6 +31,7 @@ struct Model {
     float smoothing;
     uint64_t seed;
     float *pad_x;        /* a partial evaluation batch, padded */
+    size_t pad_len;      /* floats it has room for */
 };
 
 Model *model_new(const NetOpts *no, const QOpts *qo, double label_smoothing, uint64_t seed, Err *e)
@@ -191,9 +192,14 @@ int model_eval(Model *m, int variant, const float *x, const int32_t *label, int 
     if (!p) return -1;
     ASSERT(n <= batch, "%d images for a batch of %d", n, batch);
     if (n < batch) {
-        free(m->pad_x);
-        m->pad_x = xaligned(image * (size_t)batch * sizeof *m->pad_x);
-        memcpy(m->pad_x, x, image * (size_t)n * sizeof *x);
+        const size_t used = image * (size_t)n, all = image * (size_t)batch;
+        if (m->pad_len < all) {
+            free(m->pad_x);
+            m->pad_x = xaligned(all * sizeof *m->pad_x);
+            m->pad_len = all;
+        }
+        memcpy(m->pad_x, x, used * sizeof *x);
+        memset(m->pad_x + used, 0, (all - used) * sizeof *x);
         x = m->pad_x;
     }
     exec_bind(&p->x, p->lw.input, x);
