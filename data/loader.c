@@ -259,6 +259,11 @@ int loader_seek(Loader *l, uint64_t epoch, int64_t batch, Err *e)
                        "was begun with",
                        l->d->where, (long long)batch, (long long)l->batches);
     pthread_mutex_lock(&l->lock);
+    if (!l->paused && l->epoch == epoch && l->next == batch && l->holding < 0 &&
+        l->failed.kind == ERR_NONE) { /* it stands there: what is made already stays */
+        pthread_mutex_unlock(&l->lock);
+        return 0;
+    }
     l->paused = true;
     while (l->busy) pthread_cond_wait(&l->done, &l->lock);
     for (int i = 0; i < RING; i++) {

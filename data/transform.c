@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SCALED_LIMIT (1 << 26) /* pixels of an image scaled by its shorter side */
+
 /* A rectangle h x w at (x, y) of `im`, mirrored or not; it may reach over the border. */
 typedef struct View {
     const Image *im;
@@ -112,8 +114,10 @@ static Rng stream(const Run *r, RngPurpose p)
 static int step_resize_short(Run *r, const Step *s, Err *e)
 {
     int oh, ow;
-    (void)e;
     resize_short_size(r->v.h, r->v.w, (int)rint(r->t->shape.h * s->a), &oh, &ow);
+    if ((int64_t)oh * ow > SCALED_LIMIT)
+        return err_set(e, ERR_DATA, "%d x %d pixels, too narrow to be scaled to %d x %d", r->v.w,
+                       r->v.h, ow, oh);
     view_resize(r, oh > 0 ? oh : 1, ow > 0 ? ow : 1);
     return 0;
 }
