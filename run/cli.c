@@ -1,9 +1,13 @@
 /* run/cli.c -- the command line: options, the table of commands, and how the process ends. */
+#include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "io/fs.h"
 #include "run/commands.h"
@@ -11,27 +15,24 @@
 #include "run/signals.h"
 
 const Command commands[] = {
-    {"run", "FILE [KEY=VALUE]...", "do what FILE says; the same as `qrun FILE`", command_run,
-     false},
-    {"train", "FILE [KEY=VALUE]...", "train (an error if FILE says test_only)", command_train,
-     false},
-    {"test", "FILE [KEY=VALUE]...", "evaluate: the same as test_only=true", command_test, false},
+    {"run", "FILE [KEY=VALUE]...", "do what FILE says; the same as `qrun FILE`", command_run, 0},
+    {"train", "FILE [KEY=VALUE]...", "train (an error if FILE says test_only)", command_train, 0},
+    {"test", "FILE [KEY=VALUE]...", "evaluate: the same as test_only=true", command_test, 0},
     {"check", "FILE [KEY=VALUE]...",
-     "configuration, data, checkpoint, memory, disk, time; trains nothing", command_check, false},
+     "configuration, data, checkpoint, memory, disk, time; trains nothing", command_check, 0},
     {"show", "FILE [KEY=VALUE]...", "every option: its value, and where it came from", command_show,
-     false},
+     0},
     {"summary", "FILE [KEY=VALUE]... [--json]",
-     "layers, shapes, parameters, MACs, bits, bit operations, memory", command_summary, false},
+     "layers, shapes, parameters, MACs, bits, bit operations, memory", command_summary, CMD_JSON},
     {"profile", "FILE [KEY=VALUE]...", "time of each op against the machine's measured peaks",
-     command_profile, false},
+     command_profile, 0},
     {"list", "nets|quant|datasets|transforms|optimizers|schedules|modes", "what an option may name",
-     command_list, false},
-    {"path", "best|last RUN", "print the checkpoint of a run folder, for $(...)", command_path,
-     false},
+     command_list, 0},
+    {"path", "best|last RUN", "print the checkpoint of a run folder, for $(...)", command_path, 0},
     {"help", "[keys|COMMAND|PATTERN]", "this text, all options of a FILE, or those that match",
-     command_help, false},
-    {"docs", "keys", "docs/keys.md", command_docs, true},
-    {NULL, NULL, NULL, NULL, false},
+     command_help, 0},
+    {"docs", "keys", "docs/keys.md", command_docs, CMD_HIDDEN},
+    {NULL, NULL, NULL, NULL, 0},
 };
 
 enum { OPT_VERSION = 256, OPT_COLOR, OPT_PROGRESS, OPT_LEVEL, OPT_FORMAT, OPT_JSON, OPT_MAX_TIME };
@@ -94,7 +95,7 @@ void help_main(Str *out)
              "Train, quantize or evaluate a convolutional network as the YAML file FILE says.\n"
              "\nCommands:\n");
     for (const Command *c = commands; c->name; c++)
-        if (!c->hidden) str_printf(out, "  %-10s%s\n", c->name, c->doc);
+        if (!(c->flags & CMD_HIDDEN)) str_printf(out, "  %-10s%s\n", c->name, c->doc);
     str_puts(out, "\nOptions:\n");
     help_options(out);
     str_puts(out, "\nExamples:\n"
@@ -219,7 +220,8 @@ static int parse(Cli *c, Asked *a, Err *e)
         if (code == ':') return usage_fault(e, "option '%s' needs a value", typed);
         if (code == '?') {
             char letter[3] = {'-', (char)optopt, 0};
-            if (optopt >= 256) return usage_fault(e, "option '%s' takes no value", typed);
+            if (optopt && str_starts(typed, "--"))
+                return usage_fault(e, "option '%s' takes no value", typed);
             return optopt ? usage_fault(e, "unknown option '%s'", letter)
                           : unknown_option(typed, e);
         }
@@ -245,7 +247,7 @@ static int unknown_word(const char *word, Err *e)
     const char *names[ARRAY_LEN(commands)], *near;
     size_t n = 0;
     for (const Command *c = commands; c->name; c++)
-        if (!c->hidden) names[n++] = c->name;
+        if (!(c->flags & CMD_HIDDEN)) names[n++] = c->name;
     names[n++] = "smoke";
     near = str_nearest(word, names, n);
     return usage_fault(e, "'%s' is neither a command nor a configuration file%s%s%s", word,
@@ -270,6 +272,8 @@ static int dispatch(Cli *c, const Asked *a, Err *e)
         return 0;
     }
     if (!c->nargs) return usage_fault(e, "no configuration file and no command given");
+    if (c->json && !(cmd && cmd->flags & CMD_JSON))
+        return usage_fault(e, "--json is for a command that prints JSON: summary");
     if (cmd) {
         c->args++;
         c->nargs--;
@@ -280,12 +284,33 @@ static int dispatch(Cli *c, const Asked *a, Err *e)
     return command_run(c, e);
 }
 
+/* Without this the first file that is opened would become stdout or stderr of a process that was
+ * started with them closed, and what is printed would go into it. */
+static void open_standard_files(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd) return;
+}
+
+/* A result that could not be written is a failure, unless its reader went away. */
+static int flush_results(Err *e)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO};
+    int bad;
+    errno = 0;
+    bad = fflush(stdout) != 0 || ferror(stdout);
+    if (!bad || (poll(&out, 1, 0) > 0 && (out.revents & POLLERR))) return 0;
+    return err_set(e, ERR_RUN, "stdout: cannot be written%s%s", errno ? ": " : "",
+                   errno ? strerror(errno) : "");
+}
+
 int run_main(int argc, char **argv)
 {
     Cli c = {.argc = argc, .argv = argv, .log = {.level = LOG_INFO}};
     Asked a = {0};
     Err e = {0};
     int status = 0;
+    open_standard_files();
     signal(SIGPIPE, SIG_IGN); /* a closed stdout or stderr is no reason to lose a training */
     c.run.started = log_clock();
     if (parse(&c, &a, &e)) {
@@ -294,6 +319,7 @@ int run_main(int argc, char **argv)
     } else {
         log_open(&c.log);
         status = dispatch(&c, &a, &e);
+        if (!status) status = flush_results(&e);
     }
     if (status) {
         if (e.kind == ERR_NONE) e.kind = ERR_RUN;
@@ -303,7 +329,6 @@ int run_main(int argc, char **argv)
         status = c.run.status;
     }
     log_close();
-    fflush(stdout);
     if (c.run.signal) signals_die(c.run.signal);
     return status;
 }

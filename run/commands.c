@@ -10,6 +10,7 @@
 #include "engine/prim.h"
 #include "io/fs.h"
 #include "run/checkpoint.h"
+#include "run/keys.h"
 
 void print_out(Str *s)
 {
@@ -172,10 +173,13 @@ int command_list(Cli *c, Err *e)
         str_free(&all);
         return 0;
     }
-    near = c->nargs ? str_nearest(c->args[0], names, ARRAY_LEN(names)) : NULL;
-    usage_fault(e, "list: %s%s%s; expected one of %s%s%s%s", c->nargs ? "'" : "nothing named",
-                c->nargs ? c->args[0] : "", c->nargs ? "'" : "", all.s,
-                near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    near = c->nargs == 1 ? str_nearest(c->args[0], names, ARRAY_LEN(names)) : NULL;
+    if (c->nargs > 1)
+        usage_fault(e, "list: one word at most; expected one of %s", all.s);
+    else
+        usage_fault(e, "list: %s%s%s; expected one of %s%s%s%s", c->nargs ? "'" : "nothing named",
+                    c->nargs ? c->args[0] : "", c->nargs ? "'" : "", all.s,
+                    near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
     str_free(&all);
     return -1;
 }
@@ -202,6 +206,14 @@ int command_path(Cli *c, Err *e)
 
 /* ---- help ---- */
 
+static int help_no_key(const char *pattern, Err *e)
+{
+    const char *like = key_suggest(pattern);
+    return usage_fault(e, "help: no key matches '%s'%s%s%s", pattern,
+                       like ? "; did you mean '" : "; `qrun help keys` lists all", like ? like : "",
+                       like ? "'?" : "");
+}
+
 int command_help(Cli *c, Err *e)
 {
     const Command *cmd = c->nargs ? command_find(c->args[0]) : NULL;
@@ -211,14 +223,8 @@ int command_help(Cli *c, Err *e)
         help_main(&out);
     else if (cmd)
         help_command(cmd, &out);
-    else
-        config_help(str_eq(c->args[0], "keys") ? NULL : c->args[0], &out);
-    if (str_starts(out.s,
-                   "no key matches")) { /* config_help's one line: a fault here, not an answer */
-        usage_fault(e, "help: %.*s", (int)(out.len - 1), out.s);
-        str_free(&out);
-        return -1;
-    }
+    else if (!config_help(str_eq(c->args[0], "keys") ? NULL : c->args[0], &out))
+        return help_no_key(c->args[0], e);
     print_out(&out);
     return 0;
 }

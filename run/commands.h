@@ -17,10 +17,12 @@ typedef struct Cli {
     Run run;              /* filled in by commands that train or test */
 } Cli;
 
+enum { CMD_HIDDEN = 1 /* for the build, not for people */, CMD_JSON = 2 /* takes --json */ };
+
 typedef struct Command {
     const char *name, *args, *doc;
     int (*run)(Cli *c, Err *e); /* 0, or -1 with `e` */
-    bool hidden;                /* for the build, not for people */
+    int flags;                  /* CMD_... */
 } Command;
 
 extern const Command commands[]; /* ended by a NULL name */

@@ -66,7 +66,7 @@ void config_resolved(const Config *c, Str *out); /* resolved.yml: loads to the s
  * (verbosity, threads' absence, num_epochs made larger ...); for refusing to resume. 0 the same, 1
  * different (names in out), -1 error. */
 int config_differs(const Config *c, const char *resolved_file, Str *out, Err *e);
-void config_help(const char *pattern, Str *out); /* NULL: all keys */
+size_t config_help(const char *pattern, Str *out); /* NULL: all keys; returns how many matched */
 void config_docs(Str *out);                      /* docs/keys.md */
 /* Logs rules applied, and at -v keys without effect and repeated keys. */
 void config_note_ignored(const Config *c);

@@ -155,7 +155,6 @@ static void put_kind(const Key *k, Str *out)
     else
         str_puts(out, key_type_text(k));
     if (range.len) str_printf(out, ", %s", range.s);
-    if (k->flags & KF_SECONDS) str_puts(out, " (seconds, or 55m, 2h)");
     str_free(&range);
 }
 
@@ -182,7 +181,7 @@ static bool contains(const char *hay, const char *needle)
     return hay && strcasestr(hay, needle);
 }
 
-void config_help(const char *pattern, Str *out)
+size_t config_help(const char *pattern, Str *out)
 {
     size_t n = 0;
     bool exact = pattern && key_find(pattern);
@@ -202,12 +201,7 @@ void config_help(const char *pattern, Str *out)
         if (n++ && pattern) str_puts(out, "\n");
         help_key(k, out);
     }
-    if (n == 0) {
-        const char *like = key_suggest(pattern);
-        str_printf(out, "no key matches '%s'%s%s%s\n", pattern,
-                   like ? "; did you mean '" : "; `qrun help keys` lists all", like ? like : "",
-                   like ? "'?" : "");
-    }
+    return n;
 }
 
 /* Markdown table cells must not hold bars. */

@@ -288,7 +288,7 @@ const char *key_type_text(const Key *k)
     case KK_GROUPS:
         return "a list of maps";
     case KK_VALUE:
-        return k->flags & KF_SECONDS ? "a time such as 90, 55m or 2h" : one[k->type];
+        return k->flags & KF_SECONDS ? "a time" : one[k->type];
     default:
         return "anything";
     }
@@ -298,7 +298,7 @@ void key_range_text(const Key *k, Str *out)
 {
     if (k->min == 0 && k->max == 0) return;
     if (isinf(k->max))
-        str_printf(out, "at least %g", k->min);
+        str_printf(out, "at least %g%s", k->min, k->flags & KF_SECONDS ? " (90, 55m, 2h)" : "");
     else
         str_printf(out, "%.10g..%.10g", k->min, k->max);
 }

@@ -357,7 +357,7 @@ static void test_faults(void **state)
          "F:3:10: error: unknown key 'expect.top_min'; did you mean 'expect.top1_min'?"},
         {"expect: 30\n", NULL, "F:3:9: error: expect: expected a map such as {top1_min: 30}"},
         {"max_time: 5d\n", NULL,
-         "F:3:11: error: max_time: '5d' is not a number; expected a number of at least 0"},
+         "F:3:11: error: max_time: '5d' is not a time; expected a time of at least 0 (90, 55m, 2h)"},
         {"floating_model: True\n", NULL,
          "F:3:17: error: floating_model: 'True' is not available in this version (float training "
          "with clipping levels); expected false"},
@@ -721,9 +721,8 @@ static void test_texts(void **state)
     assert_non_null(strstr(s.s, "wt_bit\n"));
     assert_non_null(strstr(s.s, "fm_bit\n"));
     s.len = 0;
-    config_help("weight_decai", &s);
-    assert_string_equal(s.s, "no key matches 'weight_decai'; did you mean 'weight_decay'?\n");
-    s.len = 0;
+    assert_int_equal(config_help("weight_decai", &s), 0);
+    assert_int_equal(s.len, 0);
     config_help(NULL, &s);
     assert_non_null(strstr(s.s, "== Network =="));
     s.len = 0;
