@@ -9,11 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "io/fs.h"
 #include "run/checkpoint.h"
 #include "run/commands.h"
 #include "run/progress.h"
+#include "run/runfolder.h"
 #include "run/session.h"
 
 #define STEPS 3
@@ -117,6 +119,22 @@ static int check_disk(Check *k, Err *e)
     return r;
 }
 
+/* Can the run write there, and does it hold no run of another configuration? */
+static int check_folder(Check *k, Err *e)
+{
+    const RunFolder folder = {.dir = (char *)(uintptr_t)k->s.cfg->run.log_dir, .lock = -1};
+    char *dir = existing_parent(folder.dir);
+    int r = 0;
+    if (fs_exists(dir) != 2)
+        r = err_set(e, ERR_RUN, "log_dir %s: %s is a file, not a folder", folder.dir, dir);
+    else if (access(dir, W_OK | X_OK))
+        r = err_set(e, ERR_RUN, "log_dir %s: %s: %s", folder.dir, dir, strerror(errno));
+    else if (!k->s.cfg->run.test_only)
+        r = runfolder_check_config(&folder, k->s.cfg, e);
+    free(dir);
+    return r;
+}
+
 /* Seconds of one update: the least of three after one that builds the programs. */
 static int time_update(Check *k, double *seconds, Err *e)
 {
@@ -148,13 +166,9 @@ static int check_time(Check *k, Err *e)
     char text[32];
     if (o->test_only) return 0;
     if (time_update(k, &step, e)) return -1;
-    p = (Progress){.batches = loader_batches(k->s.loader[SPLIT_TRAIN]),
-                   .epochs = o->num_epochs,
-                   .step_s = step,
-                   .eval_batches = loader_batches(k->s.loader[SPLIT_VAL]),
-                   .evals_left = (o->num_epochs + o->eval_every_epochs - 1) / o->eval_every_epochs};
-    p.total_steps = p.batches * p.epochs;
-    if (o->max_steps > 0 && o->max_steps < p.total_steps) p.total_steps = o->max_steps;
+    progress_plan(&p, o, 0, loader_batches(k->s.loader[SPLIT_TRAIN]),
+                  loader_batches(k->s.loader[SPLIT_VAL]));
+    p.step_s = step;
     say(k, "time",
         "%.1f ms an update, %.0f img/s; %" PRId64 " updates and %" PRId64 " evaluations: about %s",
         step * 1e3, o->batch_size / step, p.total_steps, p.evals_left,
@@ -173,8 +187,8 @@ int command_check(Cli *c, Err *e)
     k.s.cfg = &cfg;
     say(&k, "config", "%s, mode %s, log_dir %s", cfg.run.config_name, mode_select(&cfg)->name,
         cfg.run.log_dir);
-    r = check_net(&k, e) || check_weights(&k, e) || check_data(&k, e) || check_disk(&k, e) ||
-                check_time(&k, e)
+    r = check_net(&k, e) || check_weights(&k, e) || check_data(&k, e) || check_folder(&k, e) ||
+                check_disk(&k, e) || check_time(&k, e)
             ? -1
             : 0;
     if (!r) say(&k, "ok", "nothing stands in the way");

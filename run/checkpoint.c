@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,6 +112,16 @@ static int get_int(const TensorFile *f, const char *path, const char *key, int64
     return 0;
 }
 
+/* Positions are far from where sums of them would overflow. */
+static bool plausible(const TrainState *s, int64_t updates)
+{
+    const int64_t most = (int64_t)1 << 53;
+    return s->epoch >= 0 && s->epoch < INT32_MAX && s->batch >= 0 && s->batch < INT32_MAX &&
+           s->step >= 0 && s->step < most && updates >= 0 && updates < most && s->val_step >= -1 &&
+           s->val_step <= s->step && s->best_step >= -1 && s->best_step <= s->step &&
+           s->best_epoch >= 0 && s->best_epoch < INT32_MAX;
+}
+
 static int get_state(const TensorFile *f, const char *path, TrainState *state, int64_t *updates,
                      Err *e)
 {
@@ -134,8 +145,8 @@ static int get_state(const TensorFile *f, const char *path, TrainState *state, i
         memcpy(s + meters[i].offset, &v, sizeof v);
     }
     if (get_int(f, path, "qrun.updates", updates, e)) return -1;
-    if (st.epoch < 0 || st.batch < 0 || st.step < 0 || *updates < 0)
-        return err_set(e, ERR_DATA, "%s: negative position", path);
+    if (!plausible(&st, *updates))
+        return err_set(e, ERR_DATA, "%s: an impossible position in the run", path);
     *state = st;
     return 0;
 }
@@ -148,7 +159,11 @@ static bool get_three(const TensorFile *f, const char *key, double v[3])
 
 bool checkpoint_input(const TensorFile *f, double mean[3], double std[3])
 {
-    return get_three(f, "qrun.input_mean", mean) && get_three(f, "qrun.input_std", std);
+    if (!get_three(f, "qrun.input_mean", mean) || !get_three(f, "qrun.input_std", std))
+        return false;
+    for (int i = 0; i < 3; i++)
+        if (!isfinite(mean[i]) || !isfinite(std[i]) || std[i] <= 0) return false;
+    return true;
 }
 
 void input_constants(InputShape *s, const double mean[3], const double std[3])
@@ -295,8 +310,10 @@ static int first_good(const char *run_dir, int (*load)(const char *, void *, Err
         free(path);
         if (!there) continue;
         if (!r) {
-            if (found && tell)
-                log_msg(LOG_WARN, "%s; going on from %s instead", first.msg, file_names[order[i]]);
+            if (i > 0 && tell)
+                log_msg(LOG_WARN, "%s; going on from %s instead",
+                        found ? first.msg : "checkpoints/last.safetensors is missing",
+                        file_names[order[i]]);
             *used = order[i];
             return 1;
         }
@@ -322,9 +339,29 @@ int checkpoint_peek(const char *run_dir, TrainState *s, Err *e)
     return first_good(run_dir, peek_cb, s, false, &used, e);
 }
 
-int checkpoint_resume(const char *run_dir, Checkpoint *c, Err *e)
+int checkpoint_repair_best(const char *run_dir, const TrainState *s, Err *e)
 {
     char *last = checkpoint_path(run_dir, CKPT_LAST), *best = checkpoint_path(run_dir, CKPT_BEST);
+    Err damage;
+    TrainState b;
+    int r = 0;
+    if (s->best_step >= 0) {
+        const bool readable = peek_file(best, &b, &damage) == 0;
+        if (s->best_step == s->step && !(readable && b.step == s->best_step))
+            r = fs_link_or_copy(last, best, e);
+        else if (!readable)
+            log_msg(LOG_WARN,
+                    "%s is missing or damaged; it comes back with the next better evaluation",
+                    best);
+    }
+    free(last);
+    free(best);
+    return r;
+}
+
+int checkpoint_resume(const char *run_dir, Checkpoint *c, Err *e)
+{
+    char *last = checkpoint_path(run_dir, CKPT_LAST);
     CkptFile used;
     int r = first_good(run_dir, load_cb, c, true, &used, e);
     if (r == 1 && used != CKPT_LAST) {
@@ -332,18 +369,7 @@ int checkpoint_resume(const char *run_dir, Checkpoint *c, Err *e)
         if (put_in_place(good, last, e)) r = -1;
         free(good);
     }
-    if (r == 1 && c->state->best_step >= 0) {
-        Err ignored;
-        TrainState b;
-        if (c->state->best_step == c->state->step) {
-            if (fs_link_or_copy(last, best, e)) r = -1;
-        } else if (peek_file(best, &b, &ignored)) {
-            log_msg(LOG_WARN,
-                    "%s is missing or damaged; it comes back with the next better evaluation",
-                    best);
-        }
-    }
     free(last);
-    free(best);
+    if (r == 1 && checkpoint_repair_best(run_dir, c->state, e)) r = -1;
     return r;
 }

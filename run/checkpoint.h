@@ -50,6 +50,10 @@ int checkpoint_save(const char *run_dir, const Checkpoint *c, Err *e);
  * `best` is taken. Repairs a `best` that a kill kept from being linked. */
 int checkpoint_resume(const char *run_dir, Checkpoint *c, Err *e);
 
+/* Links `best` to `last` when a kill came between the two at state `s`; warns when `best` is lost.
+ */
+int checkpoint_repair_best(const char *run_dir, const TrainState *s, Err *e);
+
 /* The position alone, for deciding whether there is anything left to do: as checkpoint_resume. */
 int checkpoint_peek(const char *run_dir, TrainState *s, Err *e);
 

@@ -2,6 +2,7 @@
 #include "run/manifest.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,6 +163,8 @@ void manifest_begin(Manifest *m, const Config *c, const char *mode, int argc, ch
     json_object_set_new(m->root, "command", command);
     json_object_set_new(m->root, "seed", json_integer((json_int_t)c->run.random_seed));
     json_object_set_new(m->root, "config", file_record(resolved));
+    json_object_del(m->root, "result"); /* of a run that was shorter */
+    json_object_del(m->root, "best");
     if (init) json_object_set_new(m->root, "init", file_record(init));
     m->start = json_object();
     m->clock = log_clock();
@@ -210,6 +213,7 @@ double manifest_seconds(const Manifest *m)
 
 static json_t *figures(const Meter *meter, const TopK *t, int64_t step)
 {
+    const double loss = meter_loss(meter);
     json_t *o = json_object();
     char key[16];
     for (int i = 0; i < t->n; i++) {
@@ -218,7 +222,7 @@ static json_t *figures(const Meter *meter, const TopK *t, int64_t step)
     }
     json_object_set_new(o, "right", json_integer((json_int_t)meter->right[0]));
     json_object_set_new(o, "images", json_integer((json_int_t)meter->n));
-    json_object_set_new(o, "loss", json_real(meter_loss(meter)));
+    json_object_set_new(o, "loss", isfinite(loss) ? json_real(loss) : json_null());
     json_object_set_new(o, "step", json_integer((json_int_t)step));
     return o;
 }

@@ -9,6 +9,24 @@
 #define LIVE_EVERY  0.1
 #define PLAIN_EVERY 30.0
 
+bool progress_evaluates(const RunOpts *o, int64_t epoch)
+{
+    return (epoch + 1) % o->eval_every_epochs == 0 || epoch + 1 == o->num_epochs;
+}
+
+void progress_plan(Progress *p, const RunOpts *o, int64_t epoch, int64_t batches,
+                   int64_t eval_batches)
+{
+    *p = (Progress){.epochs = o->num_epochs,
+                    .batches = batches,
+                    .total_steps = batches * o->num_epochs,
+                    .eval_batches = eval_batches,
+                    .last_shown = log_clock()};
+    if (o->max_steps > 0 && o->max_steps < p->total_steps) p->total_steps = o->max_steps;
+    for (; epoch * batches < p->total_steps; epoch++)
+        p->evals_left += progress_evaluates(o, epoch) || (epoch + 1) * batches >= p->total_steps;
+}
+
 void progress_step(Progress *p, double seconds)
 {
     enum { MEMORY = 50 }; /* steps that the smoothed duration looks back on */

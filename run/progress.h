@@ -7,6 +7,7 @@
 #ifndef RUN_PROGRESS_H
 #define RUN_PROGRESS_H
 
+#include "run/config.h"
 #include "run/metrics.h"
 
 typedef struct Progress {
@@ -18,6 +19,13 @@ typedef struct Progress {
     int64_t seen;  /* steps of this process */
     double last_shown;
 } Progress;
+
+/* What is to be done from `epoch` on: totals, and the evaluations still to come. */
+void progress_plan(Progress *p, const RunOpts *o, int64_t epoch, int64_t batches,
+                   int64_t eval_batches);
+
+/* An evaluation follows `epoch` (from 0). */
+bool progress_evaluates(const RunOpts *o, int64_t epoch);
 
 /* One step took `seconds` (the first of a process, which builds its programs, is not counted). */
 void progress_step(Progress *p, double seconds);

@@ -48,6 +48,10 @@ int runfolder_check_config(const RunFolder *f, const Config *c, Err *e)
     int r = 0;
     if (fs_exists(path)) {
         r = config_differs(c, path, &keys, e);
+        if (r < 0)
+            err_add(e, ERR_CONFIG,
+                    "the run's own record of its configuration is damaged; without "
+                    "that file it goes on unchecked");
         if (r == 1)
             err_set(e, ERR_CONFIG,
                     "log_dir %s holds a run of another configuration; what differs: %s\n"

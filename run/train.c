@@ -12,7 +12,9 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "io/fs.h"
 #include "run/checkpoint.h"
 #include "run/clips.h"
 #include "run/evaluate.h"
@@ -51,11 +53,6 @@ typedef struct Trainer {
 static bool at_max_steps(const RunOpts *o, const TrainState *st)
 {
     return o->max_steps > 0 && st->step >= o->max_steps;
-}
-
-static bool eval_epoch(const RunOpts *o, int64_t epoch)
-{
-    return (epoch + 1) % o->eval_every_epochs == 0 || epoch + 1 == o->num_epochs;
 }
 
 /* The last update of an epoch (or of the run) has been made, its evaluation not yet. */
@@ -255,7 +252,7 @@ static int end_epoch(Trainer *t, Err *e)
     TrainState *st = &t->st;
     const bool last = at_max_steps(t->o, st) || st->epoch + 1 >= t->o->num_epochs,
                whole = st->batch == t->batches;
-    const bool evaluated = last || eval_epoch(t->o, st->epoch);
+    const bool evaluated = last || progress_evaluates(t->o, st->epoch);
     MetricsRow row;
     bool keep;
     if (evaluated && due(t)) {
@@ -324,18 +321,45 @@ static int finish(Trainer *t, Err *e)
     return r;
 }
 
+/* One argument as a shell takes it, quoted where it must be: topk=[1,5] is a pattern there. */
+static void put_shell_word(const char *s, Str *out)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "@%+=:,./_-";
+    if (*s && !s[strspn(s, plain)]) {
+        str_puts(out, s);
+        return;
+    }
+    str_puts(out, "'");
+    for (; *s; s++) *s == '\'' ? str_puts(out, "'\\''") : str_putn(out, s, 1);
+    str_puts(out, "'");
+}
+
 static int stopped(Trainer *t, Err *e)
 {
     Str command = {0};
     t->run->signal = signals_stop();
     t->run->status = t->run->signal ? 128 + t->run->signal : EX_TEMPFAIL;
-    for (int i = 0; i < t->run->argc; i++)
-        str_printf(&command, "%s%s", i ? " " : "", t->run->argv[i]);
+    for (int i = 0; i < t->run->argc; i++) {
+        if (i) str_puts(&command, " ");
+        put_shell_word(t->run->argv[i], &command);
+    }
     log_msg(LOG_WARN, "%s: saved at epoch %" PRId64 ", update %" PRId64 "; to go on, type: %s",
             t->run->signal ? "stopped by a signal" : "max_time is over", t->st.epoch + 1,
             t->st.step, command.s);
     str_free(&command);
     return manifest_save(t->manifest, "stopped", t->run->status, e);
+}
+
+/* Killed between its last checkpoint and its record: what follows the one makes the other. */
+static int recover_record(Trainer *t, Err *e)
+{
+    char *metrics = runfolder_path(&t->folder, "metrics.jsonl"),
+         *svg = runfolder_path(&t->folder, "curves.svg");
+    int r = t->o->plots && fs_exists(metrics) ? curves_write(metrics, svg, e) : 0;
+    free(metrics);
+    free(svg);
+    return r ? -1 : finish(t, e);
 }
 
 /* A run that has nothing left to do says so and prints its line again. */
@@ -351,7 +375,8 @@ static int already_finished(Trainer *t, Err *e)
             "%s: this run is finished; give another log_dir, or a larger num_epochs, to train more",
             t->folder.dir);
     line = manifest_line(t->manifest);
-    if (!line) return finish(t, e); /* killed between its last checkpoint and its record */
+    if (checkpoint_repair_best(t->folder.dir, &t->st, e)) return -1;
+    if (!line) return recover_record(t, e);
     run_print_result(line);
     r = run_check_expectation(t->run->cfg, meter_percent(&t->st.val, 0), e);
     return r;
@@ -386,16 +411,8 @@ static int prepare_data(Trainer *t, Err *e)
                        "%s: the checkpoint stands at batch %" PRId64 " of an epoch of %" PRId64
                        ": the data set is not the one the run was started with",
                        t->folder.dir, t->st.batch, t->batches);
-    t->progress = (Progress){.epochs = t->o->num_epochs,
-                             .batches = t->batches,
-                             .total_steps = t->batches * t->o->num_epochs,
-                             .eval_batches = loader_batches(t->s.loader[SPLIT_VAL]),
-                             .last_shown = log_clock()};
-    if (t->o->max_steps > 0 && t->o->max_steps < t->progress.total_steps)
-        t->progress.total_steps = t->o->max_steps;
-    for (int64_t ep = t->st.epoch; ep * t->batches < t->progress.total_steps; ep++)
-        t->progress.evals_left +=
-            eval_epoch(t->o, ep) || (ep + 1) * t->batches >= t->progress.total_steps;
+    progress_plan(&t->progress, t->o, t->st.epoch, t->batches,
+                  loader_batches(t->s.loader[SPLIT_VAL]));
     return 0;
 }
 

@@ -105,6 +105,14 @@ finish() {
     both "$qrun" -x smoke
     is "$status" 2
     has "$err" "unknown option '-x'"
+    both "$qrun" --help=all
+    is "$status" 2
+    has "$err" "'--help=all' takes no value"
+    both "$qrun" show smoke --json
+    is "$status" 2
+    has "$err" "--json"
+    both "$qrun" list nets quant
+    is "$status" 2
     both "$qrun" list netz
     is "$status" 2
     has "$err" "did you mean 'nets'?"
@@ -162,6 +170,37 @@ out.txt"
     both "$qrun" docs keys
     is "$status" 0
     has "$out" "batch_size"
+}
+
+@test "check finds what the run would find in its folder" {
+    both "$qrun" $tiny
+    is "$status" 0
+    both "$qrun" check $tiny lr=0.3
+    is "$status" 2
+    has "$err" "what differs: lr"
+    both "$qrun" check $tiny log_dir=run/run.json
+    is "$status" 1
+    has "$err" "is a file, not a folder"
+    echo "model: [" >run/resolved.yml
+    both "$qrun" $tiny
+    is "$status" 2
+    has "$err" "run/resolved.yml:2:1: error: not valid YAML"
+    has "$err" "record of its configuration is damaged"
+}
+
+@test "killed after its last checkpoint, before the rest: the next call completes the folder" {
+    both "$qrun" $tiny
+    is "$status" 0
+    line=${out% seconds=*}
+    rm run/curves.svg run/checkpoints/best.safetensors
+    rm run/run.json
+    both "$qrun" $tiny
+    is "$status" 0
+    is "${out% seconds=*}" "$line"
+    has "$err" "this run is finished"
+    cmp run/checkpoints/best.safetensors run/checkpoints/last.safetensors
+    [ -s run/curves.svg ]
+    grep -q '"result"' run/run.json
 }
 
 @test "profile adds up its kinds of op" {
@@ -373,4 +412,17 @@ out.txt"
 @test "a closed stdout is a quiet end of output" {
     "$qrun" help keys 2>err.txt | head -n 1
     is "$(cat err.txt)" ""
+}
+
+@test "standard files closed at the start: nothing that is printed goes into a file of the run" {
+    "$qrun" $tiny <&- >&- 2>&-
+    [ "$(wc -w <run/.lock)" = 1 ]
+}
+
+@test "stdout on a full disk: status 1, and said" {
+    [ -c /dev/full ] || skip "no /dev/full"
+    status=0
+    "$qrun" show smoke >/dev/full 2>err.txt || status=$?
+    is "$status" 1
+    has "$(cat err.txt)" "stdout: cannot be written"
 }
