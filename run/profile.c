@@ -104,11 +104,14 @@ static void table_text(const OpTime *t, int n, double total, int batch, Str *out
                    figure(rate(t[i].flops, t[i].fwd_s), a, sizeof a),
                    figure(rate(t[i].bytes, t[i].fwd_s), b, sizeof b), t[i].impl ? t[i].impl : "");
     kinds_text(t, n, sum, out);
-    str_printf(out,
-               "\none run %.2f ms (%.2f ms in ops), %.0f img/s; rates are of the forward pass\n"
-               "peaks of this machine with %d threads: %.1f GFLOP/s (the best convolution), %.1f "
-               "GB/s (triad)\n",
-               total * 1e3, sum * 1e3, batch / total, par_threads(), peak, gb_s);
+    str_printf(
+        out,
+        "\none run %.2f ms (%.2f ms in ops), %.0f img/s, without optimizer and data; rates are "
+        "of the forward\npass, GB/s counts inputs and outputs once (from a cache it may pass "
+        "the peak)\n"
+        "peaks of this machine with %d threads: %.1f GFLOP/s (the best convolution), %.1f "
+        "GB/s (triad)\n",
+        total * 1e3, sum * 1e3, batch / total, par_threads(), peak, gb_s);
 }
 
 static int profile(Session *s, Err *e)
