@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <malloc.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -334,6 +335,155 @@ static void finite_differences_unshared(void **state)
     for (size_t i = 0; i < ARRAY_LEN(builders); i++) check(builders[i], false);
 }
 
+/* ---- what threads, inputs and faults may not change ---- */
+
+typedef struct Small {
+    Graph g;
+    Plan plan;
+    Exec x;
+    char *arena;
+} Small;
+
+static void small_open(Small *s, Prim *prim)
+{
+    Err e = {0};
+    if (graph_finish(&s->g, prim, &e) < 0) fail_msg("%s", e.msg);
+    plan_make(&s->plan, &s->g, true);
+    s->arena = xaligned(s->plan.arena_bytes);
+    exec_init(&s->x, &s->g, &s->plan, s->arena);
+}
+
+static void small_close(Small *s)
+{
+    exec_free(&s->x);
+    plan_free(&s->plan);
+    graph_free(&s->g);
+    free(s->arena);
+}
+
+/* Our own ops (not oneDNN's): a norm of the image, chains with quantizers, sums, scalars, pooling, loss. */
+static void threads_do_not_matter(void **state)
+{
+    enum { N = 6, C = 10, S = 24 };
+    const int32_t label[N] = {1, 0, 9, 3, 4, 4};
+    const int before = par_threads(), threads[] = {1, 2, 3, 8};
+    QOpts q;
+    float *image = xaligned(N * C * S * S * sizeof *image), *first = NULL;
+    Rng r = rng_stream(8, RNG_TEST, 0, 0);
+    (void)state;
+    qopts_default(&q);
+    q.quant_variant = "mnist";
+    for (size_t i = 0; i < N * C * S * S; i++) image[i] = (float)rng_normal(&r);
+    for (size_t t = 0; t < ARRAY_LEN(threads); t++) {
+        Bench b = {.r = rng_stream(5, RNG_TEST, 1, 0)};
+        Small s = {0};
+        Err e = {0};
+        QInst act = {0};
+        int x, y, labels, n = N, out[1 + CHAIN_MAX_Q], shape[3] = {C, S, S};
+        NormStats s1 = stats(&b, "n1", C), s2 = stats(&b, "n2", C);
+        ChainSpec c = {.norm = CHAIN_BATCH, .st = s2, .scale = -1, .shift = -1, .residual = -1, .act = AK_RELU, .plain = true, .nq = 1};
+        par_set_threads(threads[t]);
+        b.prim = prim_open(&e);
+        graph_init(&s.g, true);
+        assert_int_equal(qinst_init(&act, quant_find("apot"), Q_ACT, 3, 0, &q, &b.ps, NULL, 0, 3, shape, "a.", &e), 0);
+        store_init(&b.ps, 1);
+        c.q[0] = &act;
+        x = graph_external(&s.g, tensor_nhwc(N, C, S, S), "image");
+        y = graph_norm_eval(&s.g, "n1", x, graph_param(&s.g, param(&b, "w", 0.3f, 1, 1, C, 0, 0, 0)), -1, &s1);
+        graph_chain(&s.g, "chain", y, &c, out);
+        y = graph_scale(&s.g, "scale", out[1], graph_param(&s.g, param(&b, "k", 0, 1.5f, 0, 0, 0, 0, 0)));
+        y = graph_add(&s.g, "sum", y, out[0]);
+        y = graph_pool(&s.g, "pool", y, (PoolAttr){.kind = POOL_GLOBAL_AVG}, 1, 1);
+        labels = graph_external(&s.g, tensor_make(DT_S32, 1, &n, NULL), "labels");
+        graph_cross_entropy(&s.g, "loss", y, labels, 0.1f);
+        store_alloc_grads(&b.ps);
+        small_open(&s, b.prim);
+        exec_bind(&s.x, x, image);
+        exec_bind(&s.x, labels, label);
+        exec_forward(&s.x, 0);
+        exec_backward(&s.x);
+        if (!first) first = memcpy(xmalloc(b.ps.n_grads * sizeof *first), b.ps.grads, b.ps.n_grads * sizeof *first);
+        for (size_t i = 0; i < b.ps.n_grads; i++)
+            if (memcmp(&first[i], &b.ps.grads[i], sizeof *first))
+                fail_msg("%d threads: gradient %zu is %.9g, with one thread %.9g", threads[t], i, (double)b.ps.grads[i], (double)first[i]);
+        small_close(&s);
+        qinst_free(&act);
+        store_free(&b.ps);
+        prim_close(b.prim);
+    }
+    par_set_threads(before);
+    free(first);
+    free(image);
+}
+
+/* The library's norm writes a gradient of its input even where nobody wants one. */
+static void norm_of_the_image(void **state)
+{
+    enum { N = 4, C = 5, S = 9 };
+    static float image[N * C * S * S];
+    const int32_t label[N] = {1, 0, 3, 4};
+    Bench b = {.r = rng_stream(5, RNG_TEST, 1, 0)};
+    Small s = {0};
+    Err e = {0};
+    NormStats st = stats(&b, "n", C);
+    int x, y, labels, n = N;
+    float sum = 0;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(image); i++) image[i] = (float)rng_normal(&b.r);
+    b.prim = prim_open(&e);
+    graph_init(&s.g, true);
+    x = graph_external(&s.g, tensor_nhwc(N, C, S, S), "image");
+    y = graph_norm_train(&s.g, "n", x, graph_param(&s.g, param(&b, "w", 0.3f, 1, 1, C, 0, 0, 0)),
+                         graph_param(&s.g, param(&b, "b", 0.3f, 0, 1, C, 0, 0, 0)), &st);
+    y = graph_pool(&s.g, "pool", y, (PoolAttr){.kind = POOL_GLOBAL_AVG}, 1, 1);
+    labels = graph_external(&s.g, tensor_make(DT_S32, 1, &n, NULL), "labels");
+    graph_cross_entropy(&s.g, "loss", y, labels, 0);
+    store_alloc_grads(&b.ps);
+    small_open(&s, b.prim);
+    exec_bind(&s.x, x, image);
+    exec_bind(&s.x, labels, label);
+    exec_forward(&s.x, 0);
+    exec_backward(&s.x);
+    for (int i = 0; i < C; i++) sum += ((const float *)store_find(&b.ps, "b")->grad.data)[i];
+    assert_true(fabsf(sum) < 1e-6f); /* softmax: the shifts' gradients cancel */
+    small_close(&s);
+    store_free(&b.ps);
+    prim_close(b.prim);
+}
+
+/* Weights that are no parameters: a packed copy of the last batch's would be wrong. */
+static void computed_weights_are_packed_anew(void **state)
+{
+    enum { N = 2, C = 16, S = 8 };
+    static float x[N * C * S * S], w[2][C * C * 9];
+    Bench b = {.r = rng_stream(5, RNG_TEST, 1, 0)};
+    Small s = {0};
+    Err e = {0};
+    int ix, iw, y, wd[4] = {C, C, 3, 3};
+    float first, second;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(x); i++) x[i] = (float)rng_normal(&b.r);
+    for (size_t i = 0; i < ARRAY_LEN(w[0]); i++) w[0][i] = (float)rng_normal(&b.r), w[1][i] = -2 * w[0][i];
+    b.prim = prim_open(&e);
+    graph_init(&s.g, false);
+    ix = graph_external(&s.g, tensor_nhwc(N, C, S, S), "image");
+    iw = graph_external(&s.g, tensor_make(DT_F32, 4, wd, NULL), "weights");
+    y = graph_conv(&s.g, "conv", ix, iw, -1, (ConvShape){.k = 3, .stride = 1, .pad = 1, .dilation = 1, .groups = 1});
+    s.g.v[y].keep = true;
+    small_open(&s, b.prim);
+    exec_bind(&s.x, ix, x);
+    exec_bind(&s.x, iw, w[0]);
+    exec_forward(&s.x, 7);
+    first = *(const float *)s.x.data[y];
+    exec_bind(&s.x, iw, w[1]);
+    exec_forward(&s.x, 7);
+    second = *(const float *)s.x.data[y];
+    if (fabsf(second + 2 * first) > 1e-4f * fabsf(first)) fail_msg("%g, then %g", (double)first, (double)second);
+    small_close(&s);
+    store_free(&b.ps);
+    prim_close(b.prim);
+}
+
 /* ---- whole nets ---- */
 
 enum { BATCH = 8 };
@@ -422,6 +572,102 @@ static void stem_has_no_input_gradient(void **state)
     model_free(m);
 }
 
+/* The images of a partial batch get the logits they have in a full one. */
+static void partial_batches(void **state)
+{
+    static float x[BATCH * 3 * 32 * 32];
+    const int32_t label[BATCH] = {0, 1, 2, 3, 4, 5, 6, 7};
+    float full[BATCH * 10];
+    const float *z;
+    double loss;
+    Err e = {0};
+    Model *m = resnet20("apot", true);
+    Rng r = rng_stream(9, RNG_TEST, 0, 0);
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(x); i++) x[i] = (float)rng_normal(&r);
+    assert_int_equal(model_eval(m, 0, x, label, BATCH, BATCH, &loss, &z, &e), 0);
+    memcpy(full, z, sizeof full);
+    for (int n = BATCH - 1; n > 0; n--) {
+        float *part = xaligned((size_t)n * 3 * 32 * 32 * sizeof *part); /* not one float beyond n */
+        memcpy(part, x, (size_t)n * 3 * 32 * 32 * sizeof *part);
+        assert_int_equal(model_eval(m, 0, part, label, n, BATCH, &loss, &z, &e), 0);
+        assert_memory_equal(z, full, (size_t)n * 10 * sizeof *z);
+        free(part);
+    }
+    model_free(m);
+}
+
+/* NaN and infinity in the image or in a weight: no crash, and never a finite loss; a fault is told as often as it is met. */
+static void divergence_is_seen(void **state)
+{
+    static const char *const methods[] = {"none", "apot"};
+    static float x[BATCH * 3 * 32 * 32];
+    const int32_t label[BATCH] = {0, 1, 2, 3, 4, 5, 6, 7};
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        const float bad = i & 1 ? INFINITY : NAN;
+        const bool weight = i & 2;
+        Model *m = resnet20(methods[i >> 2], true);
+        Param *w = store_find(model_store(m), "layer2.0.conv1.weight");
+        const float *z;
+        double loss = 0;
+        Err e = {0};
+        assert_non_null(w);
+        memset(x, 0, sizeof x);
+        x[ARRAY_LEN(x) / 2] = weight ? 1 : bad;
+        if (weight) ((float *)w->value.data)[5] = bad, param_touch(w);
+        for (int again = 0; again < 2; again++) {
+            const bool clipped = i == 5; /* infinity in the image: a quantizer clips it, as it should */
+            const int rc = model_eval(m, 0, x, label, BATCH, BATCH, &loss, &z, &e);
+            if (rc == 0 && isfinite(loss) && !clipped) fail_msg("case %d: the loss is %g", i, loss);
+            if (rc && !strstr(e.msg, "layer2.0.conv1")) fail_msg("case %d: '%s'", i, e.msg);
+        }
+        assert_int_equal(model_train(m, 0, x, label, BATCH, 0, &loss, &z, &e), -1);
+        assert_int_equal(e.kind, ERR_DIVERGED);
+        assert_true(strlen(e.msg) > 20);
+        model_free(m);
+    }
+}
+
+/* Nothing is left behind by a model that cannot be made (the sanitizers look), and the fault is told. */
+static void model_not_made(void **state)
+{
+    static const struct {
+        const char *model, *method, *variant, *want;
+        int bits;
+    } cases[] = {
+        {"resnet21", "apot", "cifar", "resnet2", 4},   {"resnet20", "apott", "cifar", "apot", 4},
+        {"resnet20", "apot", "sifar", "cifar", 4},     {"resnet20", "apot", "cifar", "bits", 7},
+        {"resnet20", "fixed8", "cifar", "fixed8", 8},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        NetOpts no = {.model = cases[i].model, .names = "", .num_classes = 10, .in_c = 3, .in_h = 32, .in_w = 32};
+        QOpts q;
+        Err e = {0};
+        qopts_default(&q);
+        q.wt_quant = q.fm_quant = cases[i].method;
+        q.wt_bit = q.fm_bit = cases[i].bits;
+        q.quant_variant = cases[i].variant;
+        assert_null(model_new(&no, &q, 0, 3, &e));
+        if (e.kind != ERR_CONFIG || !strstr(e.msg, cases[i].want)) fail_msg("case %zu: '%s'", i, e.msg);
+    }
+}
+
+/* Steps allocate nothing that stays. */
+static void steps_do_not_grow(void **state)
+{
+    Model *m = resnet20("apot", true);
+    size_t before;
+    (void)state;
+    one_step(m, NULL);
+    one_step(m, NULL);
+    before = mallinfo2().uordblks;
+    for (int i = 0; i < 5; i++) one_step(m, NULL);
+    assert_int_equal(mallinfo2().uordblks, before);
+    model_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -435,6 +681,13 @@ int main(void)
         cmocka_unit_test(fused_equals_unfused),
         cmocka_unit_test(same_bytes_twice),
         cmocka_unit_test(stem_has_no_input_gradient),
+        cmocka_unit_test(threads_do_not_matter),
+        cmocka_unit_test(norm_of_the_image),
+        cmocka_unit_test(computed_weights_are_packed_anew),
+        cmocka_unit_test(partial_batches),
+        cmocka_unit_test(divergence_is_seen),
+        cmocka_unit_test(model_not_made),
+        cmocka_unit_test(steps_do_not_grow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
