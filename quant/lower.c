@@ -96,6 +96,15 @@ static QInst *chainable(const Lower *lw, int r)
     return q && q->fn->row && !q->fn->forward && !q->fn->backward ? q : NULL;
 }
 
+static void chain_norm(Lower *lw, int unit, ChainSpec *c)
+{
+    const NormParams *np = &lw->qp->u[unit].norm[lw->variant];
+    c->norm = lower_trains(lw) && lw->spec->u[unit].u.norm.kind == NK_BATCH ? CHAIN_BATCH : CHAIN_RUNNING;
+    c->st = lower_norm_stats(lw, unit);
+    c->scale = param_value(lw, np->scale);
+    c->shift = param_value(lw, np->shift);
+}
+
 /* Starting at `unit` (a norm, sum or activation whose input is lowered), takes as much of norm, sum, activation, quantizers as
  * follows, and emits one node. Outside training too the norm is applied to the convolution's output, as the originals do: that
  * pass is there anyway, and folding it into the weights would only move roundings, and with them quantization levels. */
@@ -108,11 +117,7 @@ static void lower_chain(Lower *lw, int unit)
     bool plain = false;
 
     if (s->u[unit].kind == U_NORM) {
-        NormParams *np = &lw->qp->u[unit].norm[lw->variant];
-        c.norm = lower_trains(lw) ? CHAIN_BATCH : CHAIN_RUNNING;
-        c.st = lower_norm_stats(lw, unit);
-        c.scale = param_value(lw, np->scale);
-        c.shift = param_value(lw, np->shift);
+        chain_norm(lw, unit, &c);
         x = in_value(lw, unit, 0);
         next = sole_reader(lw, last, U_ADD);
         if (next >= 0) {
@@ -166,17 +171,19 @@ static bool in_chain(const Lower *lw, int unit)
 
 /* ---- one unit ---- */
 
+/* A norm of its own is a chain of one: the same statistics to the last bit, fused or not. */
 static int lower_norm(Lower *lw, int unit, Err *e)
 {
     const Unit *u = &lw->spec->u[unit];
-    NormParams *np = &lw->qp->u[unit].norm[lw->variant];
-    NormStats st = lower_norm_stats(lw, unit);
-    int x = in_value(lw, unit, 0), scale = param_value(lw, np->scale), shift = param_value(lw, np->shift);
+    int out[1 + CHAIN_MAX_Q];
+    ChainSpec c = {.residual = -1, .act = AK_NONE, .plain = true};
     if (u->u.norm.kind != NK_BATCH && u->u.norm.kind != NK_FROZEN)
         return err_set(e, ERR_CONFIG, "%s: this kind of norm is not available", u->name);
-    lower_set(lw, unit,
-              lower_trains(lw) && u->u.norm.kind == NK_BATCH ? graph_norm_train(lw->g, u->name, x, scale, shift, &st)
-                                                             : graph_norm_eval(lw->g, u->name, x, scale, shift, &st));
+    if (u->c > CHAIN_MAX_CHANNELS)
+        return err_set(e, ERR_CONFIG, "%s: a norm over %d channels; at most %d", u->name, u->c, CHAIN_MAX_CHANNELS);
+    chain_norm(lw, unit, &c);
+    graph_chain(lw->g, u->name, in_value(lw, unit, 0), &c, out);
+    lower_set(lw, unit, out[0]);
     return 0;
 }
 
@@ -236,18 +243,20 @@ static int lower_unit(Lower *lw, int unit, Err *e)
     return 0;
 }
 
-int lower_graph(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int batch, float smoothing, Err *e)
+void lower_begin(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int batch)
 {
     const Spec *s = qp->spec;
-    const Unit *in = &s->u[0];
-    *lw = (Lower){.g = g, .spec = s, .qp = qp, .phase = phase, .variant = variant, .batch = batch, .smoothing = smoothing,
+    *lw = (Lower){.g = g, .spec = s, .qp = qp, .phase = phase, .variant = variant, .batch = batch, .input = -1,
                   .labels = -1, .loss = -1};
     lw->value = xcalloc((size_t)s->n, sizeof *lw->value);
     lw->quantized = xcalloc((size_t)s->n, sizeof *lw->quantized);
     for (int i = 0; i < s->n; i++) lw->value[i] = lw->quantized[i] = -1;
-    ASSERT(in->kind == U_INPUT, "the first unit of a Spec is its input");
-    lw->input = graph_external(g, tensor_nhwc(batch, in->c, in->h, in->w), "image");
-    for (int i = 0; i < s->n; i++) {
+    ASSERT(s->u[0].kind == U_INPUT, "the first unit of a Spec is its input");
+}
+
+int lower_units(Lower *lw, Err *e)
+{
+    for (int i = 0; i < lw->spec->n; i++) {
         if (lw->value[i] >= 0) continue;
         if (in_chain(lw, i)) {
             lower_chain(lw, i);
@@ -255,8 +264,18 @@ int lower_graph(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int ba
             return -1;
         }
     }
-    lw->logits = lw->value[s->out];
-    g->v[lw->logits].keep = true;
+    lw->logits = lw->value[lw->spec->out];
+    lw->g->v[lw->logits].keep = true;
+    return 0;
+}
+
+int lower_graph(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int batch, float smoothing, Err *e)
+{
+    const Unit *in = &qp->spec->u[0];
+    lower_begin(lw, g, qp, phase, variant, batch);
+    lw->smoothing = smoothing;
+    lw->input = graph_external(g, tensor_nhwc(batch, in->c, in->h, in->w), "image");
+    if (lower_units(lw, e) < 0) return -1;
     if (lower_trains(lw)) {
         lw->labels = graph_external(g, tensor_make(DT_S32, 1, &batch, NULL), "labels");
         lw->loss = graph_cross_entropy(g, "loss", lw->logits, lw->labels, smoothing);

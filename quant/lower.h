@@ -21,6 +21,10 @@ typedef struct Lower {
     int input, labels, logits, loss; /* labels, loss: -1 outside training */
 } Lower;
 
+/* The two halves of lower_graph, for graphs with an input or an end of their own: lower_begin fills lw but for `input`, which the
+ * caller sets to a value of g; lower_units then gives every unit its value. */
+void lower_begin(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int batch);
+int lower_units(Lower *lw, Err *e);
 /* Fills g. Value indices of input, labels, logits, loss are left in lw. */
 int lower_graph(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int batch, float smoothing, Err *e);
 void lower_free(Lower *lw);
