@@ -7,7 +7,8 @@
 
 #include "engine/mem.h"
 
-/* The whole file, with a NUL behind it; the caller frees. At most `limit` bytes (0: no limit). Errors: ERR_DATA. */
+/* The whole file, with a NUL behind it; the caller frees. At most `limit` bytes (0: no limit).
+ * Errors: ERR_DATA. */
 char *fs_read(const char *path, size_t limit, size_t *len, Err *e);
 
 /* Read-only memory map; errors: ERR_DATA. An empty file gives data "" and len 0. */
@@ -19,25 +20,28 @@ typedef struct FileMap {
 int fs_map(FileMap *m, const char *path, Err *e);
 void fs_unmap(FileMap *m);
 
-/* Atomic replacement: write to PATH.tmp.PID in the same folder, flush, fsync, rename, fsync the folder. Until fs_commit
- * returns, PATH is what it was. */
+/* Atomic replacement: write to PATH.tmp.PID in the same folder, flush, fsync, rename, fsync the
+ * folder. Until fs_commit returns, PATH is what it was. */
 typedef struct AtomicFile {
     FILE *f;
     char *path, *tmp;
 } AtomicFile;
 int fs_begin(AtomicFile *a, const char *path, Err *e);
-int fs_commit(AtomicFile *a, Err *e);   /* also reports earlier write errors (disk full); on error the temporary file is gone */
+/* Also reports earlier write errors (disk full); on error the temporary file is gone. */
+int fs_commit(AtomicFile *a, Err *e);
 void fs_abandon(AtomicFile *a);
 int fs_write(const char *path, const void *data, size_t n, Err *e); /* begin, write, commit */
 
 int fs_mkdirs(const char *path, Err *e); /* with parents */
 int fs_exists(const char *path);         /* 1 file, 2 folder, 0 neither */
-char *fs_join(const char *dir, const char *name); /* the caller frees; an absolute name stands alone */
-int fs_link_or_copy(const char *from, const char *to, Err *e); /* hard link, atomically replacing `to`; a copy where links fail */
-void fs_remove_temps(const char *dir);   /* NAME.tmp.PID left by dead processes */
+/* The caller frees; an absolute name stands alone. */
+char *fs_join(const char *dir, const char *name);
+/* Hard link, atomically replacing `to`; a copy where links fail. */
+int fs_link_or_copy(const char *from, const char *to, Err *e);
+void fs_remove_temps(const char *dir); /* NAME.tmp.PID left by dead processes */
 
-/* An advisory lock on DIR/.lock, held until released or the process ends. 1: taken; 0: another process has it (its pid in
- * *pid); -1: error. */
+/* An advisory lock on DIR/.lock, held until released or the process ends. 1: taken; 0: another
+ * process has it (its pid in *pid); -1: error. */
 int fs_lock(const char *dir, int *fd, long *pid, Err *e);
 void fs_unlock(int fd);
 

@@ -78,27 +78,12 @@ static int check_data(Check *k, Err *e)
     return 0;
 }
 
-/* What exists of the folder the run will make: its nearest parent. The caller frees. */
-static char *existing_parent(const char *dir)
-{
-    char *p = xstrdup(dir);
-    while (!fs_exists(p)) {
-        char *slash = strrchr(p, '/');
-        if (!slash || slash == p) {
-            free(p);
-            return xstrdup(slash ? "/" : ".");
-        }
-        *slash = 0;
-    }
-    return p;
-}
-
 static int check_disk(Check *k, Err *e)
 {
     enum { COPIES = 4 }; /* last, previous, best, and the one being written */
     const ParamStore *ps = model_store(k->s.model);
     struct statvfs v;
-    char *dir = existing_parent(k->s.cfg->run.log_dir);
+    char *dir = runfolder_existing(k->s.cfg->run.log_dir);
     double need = 0, have;
     int r = 0;
     for (int i = 0; i < ps->n; i++)
@@ -123,7 +108,7 @@ static int check_disk(Check *k, Err *e)
 static int check_folder(Check *k, Err *e)
 {
     const RunFolder folder = {.dir = (char *)(uintptr_t)k->s.cfg->run.log_dir, .lock = -1};
-    char *dir = existing_parent(folder.dir);
+    char *dir = runfolder_existing(folder.dir);
     int r = 0;
     if (fs_exists(dir) != 2)
         r = err_set(e, ERR_RUN, "log_dir %s: %s is a file, not a folder", folder.dir, dir);

@@ -131,7 +131,8 @@ static Program *program(Model *m, Phase phase, int variant, int batch, Err *e)
     p = xcalloc(1, sizeof *p);
     p->phase = phase, p->variant = variant, p->batch = batch;
     graph_init(&p->g, phase == PH_TRAIN);
-    if (lower_graph(&p->lw, &p->g, &m->qp, phase, variant, batch, m->smoothing, e) < 0 || graph_finish(&p->g, m->prim, e) < 0) {
+    if (lower_graph(&p->lw, &p->g, &m->qp, phase, variant, batch, m->smoothing, e) < 0 ||
+        graph_finish(&p->g, m->prim, e) < 0) {
         program_free(p);
         return NULL;
     }
@@ -272,7 +273,8 @@ int model_set(Model *m, const char *pattern, const char *attr, double value, Err
     SetArg a = {pattern, attr, value, 0, false, e};
     qplan_each(&m->qp, set_one, &a);
     if (a.graph_changed) model_drop_programs(m);
-    for (Program *p = m->programs; p; p = p->next) p->x.store_version = 0; /* hoisted nodes may have read what was set */
+    /* hoisted nodes may have read what was set */
+    for (Program *p = m->programs; p; p = p->next) p->x.store_version = 0;
     return a.done;
 }
 

@@ -9,7 +9,8 @@
 typedef struct Model Model;
 struct QPlan;
 
-/* Builds the Spec, assigns quantizers, declares and initialises parameters. classes, c, h, w are taken from `no`. */
+/* Builds the Spec, assigns quantizers, declares and initialises parameters. classes, c, h, w are
+ * taken from `no`. */
 Model *model_new(const NetOpts *no, const QOpts *qo, double label_smoothing, uint64_t seed, Err *e);
 void model_free(Model *m);
 
@@ -17,34 +18,39 @@ const Spec *model_spec(const Model *m);
 ParamStore *model_store(Model *m);
 struct QPlan *model_qplan(Model *m);
 
-/* Builds (or finds) the program for (phase, variant, batch); it is also done on first use by the calls below. */
+/* Builds (or finds) the program for (phase, variant, batch); it is also done on first use by the
+ * calls below. */
 int model_prepare(Model *m, Phase phase, int variant, int batch, Err *e);
 
-/* Forward and backward of one batch; gradients are ADDED into the store (zero them first). label -1: not counted.
- * Mean loss over the counted samples; logits stay valid until the next call ([batch, classes], may be NULL).
- * A non-finite loss: -1 with ERR_DIVERGED naming the first node with a non-finite output. `step` seeds dropout. */
-int model_train(Model *m, int variant, const float *x, const int32_t *label, int batch, int64_t step, double *loss,
-                const float **logits, Err *e);
-/* Forward only, with running statistics. n images of x (NHWC) and labels; the model pads partial batches itself: `batch` is the program's
- * size, n <= batch. Sum (not mean) of the plain cross-entropy over n. */
-int model_eval(Model *m, int variant, const float *x, const int32_t *label, int n, int batch, double *loss_sum,
-               const float **logits, Err *e);
-void model_after_step(Model *m);   /* after the optimizer: every quantizer's after_step */
+/* Forward and backward of one batch; gradients are ADDED into the store (zero them first). label
+ * -1: not counted. Mean loss over the counted samples; logits stay valid until the next call
+ * ([batch, classes], may be NULL). A non-finite loss: -1 with ERR_DIVERGED naming the first node
+ * with a non-finite output. `step` seeds dropout. */
+int model_train(Model *m, int variant, const float *x, const int32_t *label, int batch,
+                int64_t step, double *loss, const float **logits, Err *e);
+/* Forward only, with running statistics. n images of x (NHWC) and labels; the model pads partial
+ * batches itself: `batch` is the program's size, n <= batch. Sum (not mean) of the plain
+ * cross-entropy over n. */
+int model_eval(Model *m, int variant, const float *x, const int32_t *label, int n, int batch,
+               double *loss_sum, const float **logits, Err *e);
+void model_after_step(Model *m); /* after the optimizer: every quantizer's after_step */
 
-/* Policy: `enable`, or a method's own attribute, on every instance whose name contains `pattern`. Number of instances set, or -1 with `e`.
- * Programs are dropped when the graph changes. */
+/* Policy: `enable`, or a method's own attribute, on every instance whose name contains `pattern`.
+ * Number of instances set, or -1 with `e`. Programs are dropped when the graph changes. */
 int model_set(Model *m, const char *pattern, const char *attr, double value, Err *e);
 void model_drop_programs(Model *m);
 
-size_t model_arena_bytes(const Model *m);             /* planned activations, the largest program */
-void model_print(Model *m, Phase ph, int batch, Str *out);   /* the graph: nodes, shapes, implementations, bytes, lifetimes */
+size_t model_arena_bytes(const Model *m); /* planned activations, the largest program */
+/* The graph: nodes, shapes, implementations, bytes, lifetimes. */
+void model_print(Model *m, Phase ph, int batch, Str *out);
 
 /* Time per op of a program, measured over `steps` runs on random data (qrun profile). */
 typedef struct OpTime {
     const char *name, *op, *impl;
-    double fwd_s, bwd_s;          /* per run, minimum */
-    double flops, bytes;          /* of the forward pass */
+    double fwd_s, bwd_s; /* per run, minimum */
+    double flops, bytes; /* of the forward pass */
 } OpTime;
-int model_profile(Model *m, Phase ph, int batch, int steps, OpTime **t, int *n, double *total_s, Err *e);
+int model_profile(Model *m, Phase ph, int batch, int steps, OpTime **t, int *n, double *total_s,
+                  Err *e);
 
 #endif

@@ -1,7 +1,9 @@
 /* run/runfolder.c -- see runfolder.h. */
 #include "run/runfolder.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "io/fs.h"
@@ -14,14 +16,48 @@ char *runfolder_path(const RunFolder *f, const char *name)
     return fs_join(f->dir, name);
 }
 
+/* PATH without its last name, in place; false when it has only one. */
+static bool cut_name(char *path)
+{
+    char *slash = strrchr(path, '/');
+    if (!slash || slash == path) return false;
+    *slash = 0;
+    return true;
+}
+
+char *runfolder_existing(const char *dir)
+{
+    char *p = xstrdup(dir);
+    while (!fs_exists(p)) {
+        if (cut_name(p)) continue;
+        free(p);
+        return xstrdup(dir[0] == '/' ? "/" : ".");
+    }
+    return p;
+}
+
+/* The folders from `dir` upwards that are longer than `kept`, as far as they are empty. */
+static void remove_made(const char *dir, size_t kept)
+{
+    char *p = xstrdup(dir);
+    while (strlen(p) > kept && (rmdir(p) == 0 || errno == ENOENT) && cut_name(p)) continue;
+    free(p);
+}
+
 int runfolder_open(RunFolder *f, const char *dir, Err *e)
 {
-    char *checkpoints;
+    char *checkpoints, *there;
     long pid = 0;
     int r;
-    *f = (RunFolder){.lock = -1, .created = !fs_exists(dir)};
+    *f = (RunFolder){.lock = -1, .unused = !fs_exists(dir)};
     if (fs_exists(dir) == 1) return err_set(e, ERR_RUN, "log_dir %s: is a file, not a folder", dir);
-    if (fs_mkdirs(dir, e)) return -1;
+    there = runfolder_existing(dir);
+    f->kept = str_eq(there, ".") ? 0 : strlen(there);
+    free(there);
+    if (fs_mkdirs(dir, e)) {
+        remove_made(dir, f->kept);
+        return -1;
+    }
     f->dir = xstrdup(dir);
     r = fs_lock(dir, &f->lock, &pid, e);
     if (r != 1) f->lock = -1;
@@ -30,7 +66,7 @@ int runfolder_open(RunFolder *f, const char *dir, Err *e)
                 "log_dir %s: process %ld is working in it; wait for it, or give another log_dir",
                 dir, pid);
     if (r != 1) {
-        f->created = false;
+        f->unused = false;
         runfolder_close(f);
         return -1;
     }
@@ -69,7 +105,7 @@ int runfolder_begin(RunFolder *f, const Config *c, Err *e)
     char *checkpoints = runfolder_path(f, "checkpoints");
     Str text = {0};
     int r = 0;
-    f->created = false;
+    f->unused = false;
     config_resolved(c, &text);
     if (!c->run.test_only) r = fs_mkdirs(checkpoints, e);
     if (!r) r = fs_write(resolved, text.s, text.len, e);
@@ -84,10 +120,10 @@ int runfolder_begin(RunFolder *f, const Config *c, Err *e)
 void runfolder_close(RunFolder *f)
 {
     if (!f->dir) return;
-    if (f->created) {
+    if (f->unused) {
         char *lock = runfolder_path(f, ".lock");
         unlink(lock);
-        rmdir(f->dir); /* only succeeds on an empty folder */
+        remove_made(f->dir, f->kept);
         free(lock);
     }
     if (f->lock >= 0) fs_unlock(f->lock);

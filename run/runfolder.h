@@ -12,8 +12,12 @@
 typedef struct RunFolder {
     char *dir;
     int lock;     /* descriptor, -1: not held */
-    bool created; /* by this process, and nothing has been put into it yet */
+    size_t kept;  /* length of the part of dir that was there before */
+    bool unused;  /* nothing has been put into it yet */
 } RunFolder;
+
+/* What exists of a folder's path: itself or its nearest parent. The caller frees. */
+char *runfolder_existing(const char *dir);
 
 /* Makes the folder if need be and takes its lock. Another process has it: ERR_RUN naming its pid.
  * Removes temporary files of dead processes. */
@@ -25,7 +29,7 @@ int runfolder_check_config(const RunFolder *f, const Config *c, Err *e);
 /* From here on the folder is in use: writes resolved.yml, starts log.txt. */
 int runfolder_begin(RunFolder *f, const Config *c, Err *e);
 
-/* Releases the lock; a folder that this process made and did not use is removed again. */
+/* Releases the lock; folders that this process made and did not use are removed again. */
 void runfolder_close(RunFolder *f);
 
 char *runfolder_path(const RunFolder *f, const char *name); /* the caller frees */

@@ -311,11 +311,11 @@ out.txt"
     has "$(cat run/run.json)" '"status": "failed"'
 }
 
-@test "missing data: status 3, and what to type" {
-    both "$qrun" $tiny dataset=cifar10 dataset_dir=nowhere
+@test "missing data: status 3, and what to type; no folder stays behind" {
+    both "$qrun" $tiny dataset=cifar10 dataset_dir=nowhere log_dir=new/er/run
     is "$status" 3
     has "$err" "nowhere"
-    [ ! -e run ]
+    [ ! -e new ]
 }
 
 @test "damaged checkpoints: the one before is taken; none left is status 3 naming the file" {
