@@ -46,6 +46,8 @@ const NetStyle *style_find(const NetStyle *styles, int n, const NetDef *net, Net
 /* Builders, rows of registry.c. */
 int net_resnet_cifar(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
 int net_resnet(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
+int net_mobilenet_v1(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
+int net_mobilenet_v2(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
 int net_resnet_mnist(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
 
 #endif

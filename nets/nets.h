@@ -22,6 +22,7 @@ typedef struct NetOpts {
     int depth;                 /* for nets named without one ("resnet"); 0 = from the name */
     int num_classes;
     int in_c, in_h, in_w;      /* from the data set and image_size */
+    const struct NetDef *const *extra; /* looked up before `nets`: tests, trials. NULL, or ended by NULL */
 } NetOpts;
 
 struct NetDef;

@@ -14,7 +14,8 @@
 #define CIFAR(d)                                                                                   \
     NET("resnet" #d "_cifar", "ResNet-" #d " for 32x32 images", d, NAMES_APOT, net_resnet_cifar,   \
         3, 32, {"res" #d, NAMES_APOT}, {"resnet" #d, NAMES_APOT}, {"resnet_" #d, NAMES_FAT},       \
-        {"resnet_cifar", NAMES_APOT})
+        {"resnet_cifar", NAMES_APOT}, {"q_resnet_cifar", NAMES_ADABITS},                           \
+        {"models.q_resnet_cifar", NAMES_ADABITS})
 
 #define IMAGENET(d)                                                                                \
     NET("resnet" #d, "ResNet-" #d " for ImageNet", d, NAMES_TORCHVISION, net_resnet, 3, 224,       \
@@ -23,12 +24,15 @@
 #define MNIST(d)                                                                                   \
     NET("mnist_resnet" #d, "ResNet-" #d " of a quarter of the width, for MNIST", d, NAMES_APOT,    \
         net_resnet_mnist, 1, 28, {"mnist_res" #d, NAMES_APOT}, {"mnist_resnet", NAMES_APOT})
+#define MOBILENET(v)                                                                               \
+    NET("mobilenet_v" #v, "MobileNet V" #v " for ImageNet", 0, NAMES_ADABITS, net_mobilenet_v##v, \
+        3, 224, {"q_mobilenet_v" #v, NAMES_ADABITS}, {"models.q_mobilenet_v" #v, NAMES_ADABITS})
 // clang-format on
 
 const NetDef *const nets[] = {
     CIFAR(20),    CIFAR(32),    CIFAR(44),     CIFAR(56),     CIFAR(110), IMAGENET(18),
     IMAGENET(34), IMAGENET(50), IMAGENET(101), IMAGENET(152), MNIST(10),  MNIST(14),
-    MNIST(18),    MNIST(34),    MNIST(50),     MNIST(101),    MNIST(152), NULL,
+    MNIST(18),    MNIST(34),    MNIST(50),     MNIST(101),    MNIST(152), MOBILENET(1), MOBILENET(2), NULL,
 };
 
 static const struct {
@@ -107,6 +111,10 @@ static const NetDef *choose(const NetOpts *o, NetNames *names, Err *e)
     const NetDef *found = NULL;
     Str have = {0};
     int n = 0;
+    for (int i = 0; o->extra && o->extra[i]; i++) {
+        *names = o->extra[i]->names;
+        if (str_eq(o->extra[i]->name, o->model)) return o->extra[i];
+    }
     for (int i = 0; nets[i]; i++) {
         NetNames family;
         if (!answers(nets[i], o->model, &family)) continue;

@@ -235,6 +235,7 @@ static const struct {
     void (*run)(Case *c);
 } runners[] = {
     {"weight", golden_quantizer}, {"activation", golden_quantizer}, {"layer", golden_layer},
+    {"block", golden_variants},
     {"net", golden_net},          {"schedule", golden_schedule},    {"format", golden_format},
     {"transform", transform},
 };

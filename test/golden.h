@@ -3,7 +3,7 @@
 #ifndef TEST_GOLDEN_H
 #define TEST_GOLDEN_H
 
-#include "engine/tensor.h"
+#include "engine/graph.h"
 #include "io/yaml.h"
 #include "quant/quant.h"
 
@@ -58,16 +58,37 @@ int case_ints(Case *c, const char *path, int *to, int max);
 /* Quantizer options by name from `params`, and the bit width; a parameter that is neither an option
  * nor known to describe only skips the case. */
 void case_quant_opts(Case *c, QOpts *o, int *bits);
+/* The method of the case: its name, or the row for the function of the original it was made with.
+ * NULL skips the case. */
+const QMethod *case_method(Case *c);
 /* The parameter called `name` in a yml: its whole name, or its last part. NULL: there is none. */
 Param *case_param(const ParamStore *ps, const char *name);
 /* Sets every parameter of `ps` that `map` names; with `all`, a name that is not one (and not in
  * `except`) fails the case. */
 void case_set_state(Case *c, ParamStore *ps, const Yaml *map, bool all, const char *except);
 
+/* Hands a value on and keeps copies of it and of its gradient. */
+typedef struct Tap {
+    float *value, *grad;
+    const float *upstream; /* the end of the graph: the gradient to start from */
+    size_t n;
+} Tap;
+
+/* A node that taps value x of g; with `upstream` it is the end of the graph. Returns its value. */
+int graph_tap(Case *c, Graph *g, const char *name, int x, Tap *t, const float *upstream);
+
+/* Element i of parameter p, the t-th floating tensor of a state dict. */
+float fill_param(const Param *p, uint64_t i, uint64_t t);
+
 /* One runner per op. */
 void golden_quantizer(Case *c); /* weight, activation */
 void golden_layer(Case *c);
+void golden_spectral(Case *c); /* FAT's transform alone */
+void golden_loss(Case *c);     /* label-smoothed cross-entropy alone */
 void golden_net(Case *c);
+void golden_variants(Case *c);    /* layers and blocks at several widths */
+void golden_variant_net(Case *c); /* nets at several widths */
+void golden_used_bias(Case *c, const QOpts *o, int bits); /* outputs.used_bias of a linear layer */
 void golden_schedule(Case *c);
 void golden_format(Case *c);
 void golden_show_params(Case *c);

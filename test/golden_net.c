@@ -22,6 +22,10 @@ static const struct { const char *method, *arch, *names, *variant; int classes, 
     { "apot", "mnist_resnet10", "apot",        "mnist",    10,   1, 28 },
     { "apot", "resnet18",       "torchvision", "imagenet", 1000, 3, 64 },
     { "apot", "resnet50",       "torchvision", "imagenet", 1000, 3, 64 },
+    { "fat",  "resnet_20",      "fat",         "cifar",    10,   3, 32 },
+    { "fat",  "resnet_56",      "fat",         "cifar",    10,   3, 32 },
+    { "fat",  "vgg_7_bn",       "fat",         "cifar",    10,   3, 32 },
+    { "fat",  "resnet_18",      "fat",         "imagenet", 1000, 3, 64 },
 };
 // clang-format on
 
@@ -50,7 +54,7 @@ static Model *open_net(Case *c, const char *arch, int bits)
     }
     qo.wt_quant = qo.fm_quant = method;
     qo.wt_bit = qo.fm_bit = bits;
-    qo.power = case_bool(c, "params.power", true);
+    qo.power = case_bool(c, "params.power", !str_eq(method, "fat"));
     m = model_new(&no, &qo, 0, 1, &e);
     if (!m) case_fail(c, "%s", e.msg);
     return m;
@@ -79,9 +83,11 @@ static double fan_in(const Tensor *w)
 
 /* The value of element i of parameter p, the t-th floating tensor of the state dict. Clip levels
  * are not filled. */
-static float filled(const Param *p, uint64_t i, uint64_t t)
+float fill_param(const Param *p, uint64_t i, uint64_t t)
 {
     const double u = fill_unit(i, t), s = 2 * u - 1;
+    if (str_ends(p->name, "transform.weight"))
+        return (float)((0.1 + 0.2 * s) / p->value.dim[0]);
     if (p->kind == PK_WEIGHT) return (float)(s * sqrt(3.0 / fan_in(&p->value)));
     if (p->kind == PK_NORM && str_ends(p->name, ".weight")) return (float)(1 + 0.1 * s);
     if (p->kind == PK_BUFFER && str_ends(p->name, ".running_var")) return (float)(1 + 0.5 * u);
@@ -95,11 +101,11 @@ static int fill_store(ParamStore *ps, double act_alpha, double wgt_alpha)
         Param *p = ps->p[k];
         float *v = p->value.data;
         if (p->value.dtype != DT_F32) continue;
-        if (p->kind == PK_CLIP) {
+        if (p->kind == PK_CLIP && p->value.ndim == 0) {
             const double a = str_ends(p->name, "act_alpha") ? act_alpha : wgt_alpha;
             if (a != 0) *v = (float)a;
         } else {
-            for (size_t i = 0; i < tensor_len(&p->value); i++) v[i] = filled(p, i, (uint64_t)t);
+            for (size_t i = 0; i < tensor_len(&p->value); i++) v[i] = fill_param(p, i, (uint64_t)t);
         }
         param_touch(p);
         t++;
@@ -261,6 +267,21 @@ static void explain_flips(Case *c, Model *m, const Images *im, const int32_t *la
     }
 }
 
+/* One forward pass in training mode. */
+static void train_logits(Case *c, Model *m, const Images *im, const int32_t *label)
+{
+    const Yaml *want = yaml_path(c->y, "outputs.logits_train");
+    const float *logits;
+    double loss;
+    Err e = {0};
+    if (!want) return;
+    if (model_train(m, 0, im->x, label, im->n, 0, &loss, &logits, &e))
+        case_fail(c, "%s", e.msg);
+    else
+        case_expect(c, "logits in training", want, logits,
+                    (size_t)im->n * (size_t)model_spec(m)->u[model_spec(m)->out].c);
+}
+
 static void logits_case(Case *c, Model *m)
 {
     Images im;
@@ -272,7 +293,6 @@ static void logits_case(Case *c, Model *m)
     Tensor w;
     Err e = {0};
     if (!want) want = yaml_path(c->y, "outputs.logits_eval");
-    if (running) set_running(c, model_store(m), running);
     if (!want || !image_shape(c, "params.input_fill.shape", &im) ||
         !case_array(c, want, "logits", &w)) {
         if (!want) case_skip(c, "no logits");
@@ -280,6 +300,9 @@ static void logits_case(Case *c, Model *m)
     }
     make_images(c, &im, (uint64_t)case_int(c, "params.input_fill.t", 0), false, 1);
     label = arena_alloc(&c->arena, (size_t)im.n * sizeof *label);
+    train_logits(c, m, &im, label);
+    if (running) set_running(c, model_store(m), running);
+    if (c->failed) return;
     if (model_eval(m, 0, im.x, label, im.n, im.n, &loss, &logits, &e)) {
         case_fail(c, "%s", e.msg);
         return;
@@ -435,6 +458,9 @@ static Param *by_underscores(const ParamStore *ps, const char *name)
         while (*p && (*p == *s || (*p == '.' && *s == '_'))) p++, s++;
         if (!*p && !*s) return ps->p[k];
     }
+    /* The classifier, whatever its name is: fc_bias. */
+    for (int k = ps->n - 1; str_starts(name, "fc_") && k >= 0; k--)
+        if (str_ends(ps->p[k]->name, name + 3)) return ps->p[k];
     return NULL;
 }
 
@@ -569,6 +595,10 @@ void golden_net(Case *c)
     const char *mode = case_str(c, "params.mode", "eval");
     const int fill = (int)case_int(c, "params.fill_tensors", 0);
     Model *m;
+    if (yaml_path(c->y, "params.bits_list")) {
+        golden_variant_net(c);
+        return;
+    }
     if (!arch || (!file && !fill)) {
         case_skip(c, "no arch with a checkpoint or a fill");
         return;

@@ -168,13 +168,18 @@ static void test_all_rows(void **state)
             skip += (u->marks & UM_SKIP) != 0;
             adds += u->kind == U_ADD;
             if (u->kind == U_ADD && u->in[0] < u->in[1] && s.u[u->in[1]].kind == U_NORM)
-                assert_true(s.u[s.u[u->in[1]].in[0]].marks & UM_SKIP); /* body, then shortcut */
+                assert_true(strstr(nets[i]->name, "mobilenet") || /* its blocks end with a norm */
+                            s.u[s.u[u->in[1]].in[0]].marks & UM_SKIP); /* body, then shortcut */
             if (u->kind == U_CONV) assert_true(u->norm >= 0);
         }
         assert_int_equal(first, 1);
         assert_int_equal(last, 1);
-        assert_true(skip == 2 || skip == 3 || skip == 4);
-        assert_true(adds >= 4);
+        if (strstr(nets[i]->name, "mobilenet")) {
+            assert_true(skip == 0 && (adds == 0 || adds == 10));
+        } else {
+            assert_true(skip == 2 || skip == 3 || skip == 4);
+            assert_true(adds >= 4);
+        }
         assert_int_equal(s.u[s.out].c, 10);
         spec_free(&s);
     }

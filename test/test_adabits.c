@@ -1,0 +1,202 @@
+/* test/test_adabits.c -- AdaBits: names, order, shapes and weight decay of the original nets' state
+ * dicts, faults. Formulas and traces are golden cases (test/golden/adabits). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "optim/optim.h"
+#include "quant/qplan.h"
+#include "run/model.h"
+
+static void options(QOpts *o, int nbits, const int *bits, bool switch_alpha)
+{
+    qopts_default(o);
+    o->wt_quant = o->fm_quant = "adabits";
+    o->nbits_list = nbits;
+    memcpy(o->bits_list, bits, (size_t)nbits * sizeof *bits);
+    o->switch_alpha = switch_alpha;
+}
+
+static Model *open_model(const char *model, int depth, int classes, int size, const QOpts *o)
+{
+    NetOpts no = {.model = model,
+                  .names = "",
+                  .depth = depth,
+                  .num_classes = classes,
+                  .in_c = 3,
+                  .in_h = size,
+                  .in_w = size};
+    Err e = {0};
+    Model *m = model_new(&no, o, 0, 1, &e);
+    if (!m) fail_msg("%s: %s", model, e.msg);
+    return m;
+}
+
+/* "16x3x3x3", "-" without dimensions. */
+static void shape_text(const Tensor *t, char *s, size_t n)
+{
+    size_t at = 0;
+    snprintf(s, n, "-");
+    for (int i = 0; i < t->ndim; i++)
+        at += (size_t)snprintf(s + at, n - at, "%s%d", i ? "x" : "", t->dim[i]);
+}
+
+/* Every row (row, t, name, shape, dtype, kind, role, fan_in, weight_decay) of a table. */
+static void expect_state(const char *file, Model *m)
+{
+    ParamStore *ps = model_store(m);
+    OptimOpts oo = {.optimizer = "sgd",
+                    .lr_scheduler = "constant",
+                    .num_epochs = 1,
+                    .lr = 0.1,
+                    .weight_decay = 1,
+                    .weight_decay_scheme = "no_depthwise_no_bn"};
+    Optim op = {0};
+    char path[256], line[512];
+    int n = 0;
+    Err e = {0};
+    FILE *f;
+    snprintf(path, sizeof path, "test/state_dicts/%s", file);
+    f = fopen(path, "r");
+    if (!f) fail_msg("%s: cannot open", path);
+    assert_int_equal(optim_init(&op, &oo, ps, &e), 0);
+    assert_non_null(fgets(line, sizeof line, f));
+    while (fgets(line, sizeof line, f)) {
+        char name[128], shape[64], decay[16], have[64];
+        const Param *p = n < ps->n ? ps->p[n] : NULL;
+        if (sscanf(line, "%*s %*s %127s %63s %*s %*s %*s %*s %15s", name, shape, decay) != 3)
+            fail_msg("%s: row %d cannot be read", path, n);
+        if (!p) fail_msg("%s: the net ends before %s", path, name);
+        shape_text(&p->value, have, sizeof have);
+        /* A scalar is written as - too. */
+        if (strcmp(p->name, name) != 0 || strcmp(have, shape) != 0)
+            fail_msg("%s: row %d: expected %s %s, the net has %s %s", path, n, name, shape, p->name,
+                     have);
+        if (p->kind != PK_BUFFER && (optim_decay(&op, p) > 0) != !strcmp(decay, "yes"))
+            fail_msg("%s: weight decay of %s: expected %s", path, name, decay);
+        n++;
+    }
+    fclose(f);
+    if (n != ps->n) fail_msg("%s: the net has %d tensors more", path, ps->n - n);
+    optim_free(&op);
+}
+
+static void test_state_dicts(void **state)
+{
+    const int low[] = {5, 4, 3}, high[] = {8, 6, 5, 4};
+    QOpts o;
+    Model *m;
+    (void)state;
+    options(&o, 3, low, true);
+    m = open_model("models.q_resnet_cifar", 20, 10, 32, &o);
+    expect_state("adabits_resnet20_cifar.tsv", m);
+    model_free(m);
+    options(&o, 4, high, false);
+    m = open_model("q_mobilenet_v1", 0, 1000, 64, &o);
+    expect_state("adabits_mobilenetv1.tsv", m);
+    model_free(m);
+    options(&o, 4, high, true);
+    m = open_model("q_mobilenet_v2", 0, 1000, 64, &o);
+    expect_state("adabits_mobilenetv2.tsv", m);
+    model_free(m);
+}
+
+/* Bits of first and last layer; activations of the image and with weight_only stay float. */
+static void test_bits(void **state)
+{
+    const int bits[] = {5, 3};
+    QOpts o;
+    Model *m;
+    QPlan *qp;
+    int first = -1, last = -1, inner = -1;
+    (void)state;
+    options(&o, 2, bits, true);
+    m = open_model("q_resnet_cifar", 20, 10, 32, &o);
+    qp = model_qplan(m);
+    for (int i = 0; i < qp->spec->n; i++) {
+        if (qp->spec->u[i].marks & UM_FIRST) first = i;
+        if (qp->spec->u[i].marks & UM_LAST) last = i;
+        if (!strcmp(qp->spec->u[i].name, "stage_1_layer_0.shortcut.0")) inner = i;
+    }
+    assert_int_equal(qplan_bits(qp, first, Q_WEIGHT, 1), 5);
+    assert_int_equal(qplan_bits(qp, first, Q_ACT, 1), 32);
+    assert_int_equal(qplan_bits(qp, last, Q_WEIGHT, 1), 5);
+    assert_int_equal(qplan_bits(qp, last, Q_ACT, 1), 3);
+    assert_int_equal(qplan_bits(qp, inner, Q_WEIGHT, 1), 3);
+    assert_int_equal(qplan_bits(qp, inner, Q_ACT, 1), 3);
+    model_free(m);
+    o.weight_only = true;
+    o.edge_min_bits = 8;
+    m = open_model("q_resnet_cifar", 20, 10, 32, &o);
+    qp = model_qplan(m);
+    assert_int_equal(qplan_bits(qp, first, Q_WEIGHT, 1), 8);
+    assert_int_equal(qplan_bits(qp, inner, Q_ACT, 1), 32);
+    model_free(m);
+}
+
+static void expect_fault(QOpts o, const char *text)
+{
+    NetOpts no = {.model = "q_resnet_cifar", .names = "", .depth = 20, .num_classes = 10,
+                  .in_c = 3, .in_h = 32, .in_w = 32};
+    Err e = {0};
+    Model *m = model_new(&no, &o, 0, 1, &e);
+    if (m) fail_msg("accepted; expected '%s'", text);
+    if (!strstr(e.msg, text)) fail_msg("'%s'; expected '%s'", e.msg, text);
+}
+
+/* Constant weights and a clip level of 0 stop the run with a line that names them. */
+static void expect_stop(const char *param, float value, const char *text)
+{
+    const int bits[] = {4};
+    static float x[2 * 32 * 32 * 3];
+    const int32_t label[2] = {0, 1};
+    QOpts o;
+    Model *m;
+    Param *p;
+    double loss;
+    Err e = {0};
+    options(&o, 1, bits, false);
+    o.rescale_conv = true;
+    m = open_model("q_resnet_cifar", 20, 10, 32, &o);
+    p = store_find(model_store(m), param);
+    assert_non_null(p);
+    for (size_t i = 0; i < tensor_len(&p->value); i++) ((float *)p->value.data)[i] = value;
+    param_touch(p);
+    assert_int_equal(model_train(m, 0, x, label, 2, 0, &loss, NULL, &e), -1);
+    if (!strstr(e.msg, text)) fail_msg("'%s'; expected '%s'", e.msg, text);
+    model_free(m);
+}
+
+static void test_faults(void **state)
+{
+    const int bits[] = {5, 17};
+    QOpts o;
+    (void)state;
+    options(&o, 2, bits, true);
+    expect_fault(o, "adabits has 1 to 16 bits or 32, not 17");
+    o.nbits_list = 1;
+    o.weight_quant_scheme = "centred";
+    expect_fault(o, "weight_quant_scheme: adabits has original, modified and centered");
+    o.weight_quant_scheme = "centered";
+    o.rescale_type = "std";
+    expect_fault(o, "rescale_type: adabits has constant and stddev, not 'std'");
+    expect_stop("stage_0_layer_0.body.0.weight", 0, "stage_0_layer_0.body.0.weight: all weights are 0");
+    expect_stop("stage_0_layer_0.body.0.weight", 0.5f, "all weights lie on one level");
+    expect_stop("stage_0_layer_0.body.3.alpha", 0, "stage_0_layer_0.body.3.alpha[0]: the clip level is 0");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_state_dicts),
+        cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_faults),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
