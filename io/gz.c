@@ -50,3 +50,8 @@ fail:
     free(buf);
     return NULL;
 }
+
+const char *gz_version(void)
+{
+    return zlibVersion();
+}

@@ -9,4 +9,7 @@
  * file. */
 char *gz_read(const char *path, size_t limit, size_t *len, Err *e);
 
+/* Of the zlib in use: "1.2.13". */
+const char *gz_version(void);
+
 #endif

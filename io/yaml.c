@@ -641,3 +641,8 @@ int yaml_double(const Yaml *y, double *v)
     *v = strtod(t, &end);
     return *end == 0 && isfinite(*v);
 }
+
+const char *yaml_version(void)
+{
+    return yaml_get_version_string();
+}

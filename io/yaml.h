@@ -44,4 +44,7 @@ int yaml_int(const Yaml *y, long long *v);
 int yaml_double(const Yaml *y, double *v);
 bool yaml_null(const Yaml *y); /* ~, null, empty */
 
+/* Of the libyaml in use: "0.2.5". */
+const char *yaml_version(void);
+
 #endif

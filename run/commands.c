@@ -9,6 +9,8 @@
 
 #include "engine/prim.h"
 #include "io/fs.h"
+#include "io/gz.h"
+#include "io/yaml.h"
 #include "run/checkpoint.h"
 #include "run/keys.h"
 
@@ -246,5 +248,6 @@ void version_text(bool verbose, Str *out)
                   "There is NO WARRANTY, to the extent permitted by law.\n");
     if (!verbose) return;
     str_printf(out, "oneDNN %s\n", prim_version(dnnl, sizeof dnnl));
-    str_printf(out, "jansson %s\ncompiler %s\n", JANSSON_VERSION, __VERSION__);
+    str_printf(out, "libyaml %s\nzlib %s\njansson %s\ncompiler %s\n", yaml_version(), gz_version(),
+               jansson_version_str(), __VERSION__);
 }

@@ -83,6 +83,8 @@ finish() {
     has "$out" "Apache-2.0"
     both "$qrun" --version -v
     has "$out" "oneDNN 2."
+    has "$out" "libyaml 0."
+    has "$out" "zlib 1."
 }
 
 @test "wrong usage: stderr, status 2, a suggestion, and where help is" {
