@@ -161,6 +161,31 @@ static void test_crops(void **state)
     crops_of("keyword_cifar", true);
 }
 
+/* A strip a pixel wide would be 1 G pixels once its shorter side is 256: refused, not attempted. */
+static void test_strip(void **state)
+{
+    DataOpts o = opts("fake", "");
+    InputShape s;
+    int classes;
+    Err e;
+    Image im = {0};
+    float *out;
+    (void)state;
+    assert_int_equal(data_input_shape(&o, &s, &classes, &e), 0);
+    out = xmalloc((size_t)s.h * (size_t)s.w * 3 * sizeof(*out));
+    im.px = xcalloc(16384, 3);
+    im.c = 3;
+    im.h = 1, im.w = 16384;
+    expect_error(transform_apply(recipe_find("imagenet1k_basic"), &o, SPLIT_VAL, &s, 0, 0, &im, out,
+                                 &e),
+                 &e, ERR_DATA, "16384 x 1", "narrow");
+    im.h = 40, im.w = 400; /* ten to one is only an odd picture */
+    assert_int_equal(
+        transform_apply(recipe_find("imagenet1k_basic"), &o, SPLIT_VAL, &s, 0, 0, &im, out, &e), 0);
+    free(im.px);
+    free(out);
+}
+
 /* Switching jitter and lighting on must not move the crop; both change colours only a little, and
  * repeatably. */
 static void test_streams(void **state)
@@ -556,6 +581,7 @@ int main(void)
         cmocka_unit_test(test_golden),        cmocka_unit_test(test_recipes),
         cmocka_unit_test(test_normalise),     cmocka_unit_test(test_crops),
         cmocka_unit_test(test_streams),       cmocka_unit_test(test_determinism),
+        cmocka_unit_test(test_strip),
         cmocka_unit_test(test_interrupt),     cmocka_unit_test(test_synthetic),
         cmocka_unit_test(test_fake),          cmocka_unit_test(test_real_cifar),
         cmocka_unit_test(test_real_mnist),    cmocka_unit_test(test_real_jpeg),
