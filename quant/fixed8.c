@@ -6,6 +6,7 @@
  *
  * Source: yhhhli/APoT_Quantization, quant_layer.py, first_conv and last_fc: operations in this
  * order in float, round half to even, nothing is clipped, so weights below -s get codes below -127.
+ * FAT's layers of this kind (fixed8_fat) also hold a matrix that nothing reads or trains.
  * Differs: s = 0 is a fault here; the original goes on with NaN. */
 #include "quant/quant.h"
 
@@ -26,6 +27,14 @@ static int init(QInst *q, ParamStore *ps, Err *e)
     if (q->bits != 8)
         return err_set(e, ERR_CONFIG, "%s: fixed8 has 8 bits, not %d", q->name, q->bits);
     return 0;
+}
+
+static int fat_init(QInst *q, ParamStore *ps, Err *e)
+{
+    const int square[2] = {q->shape[0], q->shape[0]};
+    store_add(ps, PK_CLIP, DT_F32, (Init){INIT_CONST, 1.0f / (float)square[0], 0}, 2, square,
+              "%stransform.weight", q->name);
+    return init(q, ps, e);
 }
 
 static void forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
@@ -53,10 +62,19 @@ static void forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
 }
 
 static const QFn weight = {.priv_size = sizeof(Fixed8), .init = init, .forward = forward};
+static const QFn fat_weight = {
+    .priv_size = sizeof(Fixed8), .init = fat_init, .forward = forward};
 
 const QMethod quant_fixed8 = {
     .name = "fixed8",
     .doc = "8-bit weights scaled by their largest value (first and last layers of APoT and FAT)",
     .role = {[Q_WEIGHT] = &weight},
+    .traits = QT_ZERO_FIXED,
+};
+
+const QMethod quant_fixed8_fat = {
+    .name = "fixed8_fat",
+    .doc = "fixed8 with the unused matrix of FAT's first and last layers",
+    .role = {[Q_WEIGHT] = &fat_weight},
     .traits = QT_ZERO_FIXED,
 };

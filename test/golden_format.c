@@ -37,15 +37,18 @@ static void level_table(Case *c)
         case_skip(c, "method '%s' is not in this program", case_str(c, "method", ""));
         return;
     }
-    if (case_bool(c, "params.additive", true) ? levels_apot(s, bits) : levels_pot(s, bits)) {
+    if (case_bool(c, "params.additive", !str_starts(c->name, "levels_power")) ? levels_apot(s, bits) : levels_pot(s, bits)) {
         case_fail(c, "no level set of %d bits", bits);
         return;
     }
     for (int i = 0; i + 1 < s->n; i++) up[i] = s->up[i];
     case_expect(c, "levels", yaml_path(c->y, "outputs.levels_sorted"), s->level, (size_t)s->n);
-    case_expect(c, "thresholds", yaml_path(c->y, "outputs.threshold"), s->mid, (size_t)s->n - 1);
-    case_expect(c, "tie directions", yaml_path(c->y, "outputs.threshold_maps_up"), up,
-                (size_t)s->n - 1);
+    if (yaml_path(c->y, "outputs.threshold")) {
+        case_expect(c, "thresholds", yaml_path(c->y, "outputs.threshold"), s->mid,
+                    (size_t)s->n - 1);
+        case_expect(c, "tie directions", yaml_path(c->y, "outputs.threshold_maps_up"), up,
+                    (size_t)s->n - 1);
+    }
     if (v && case_array(c, v, "levels in the original's order", &order) &&
         (int)tensor_len(&order) == s->n)
         check_ties(c, s, order.data);

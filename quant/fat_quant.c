@@ -1,0 +1,384 @@
+/* quant/fat_quant.c -- FAT: weights pass a learned spectral mask (fat.h) before an ordinary
+ * quantizer with a learned clip level.
+ *
+ * P: round(u L) / L, half to even, or with `power: true` the nearest power of two.
+ *
+ * Weights       wn = (w - mean) / std;  Y = spectral mask of wn, rows = output channels;  v = Y / a
+ *               y = a sign(v) P(min(|v|, 1)),  L = 2^(bits - 1) - 1
+ *               dY = dy, not masked; da = sum of dy (P - v) inside the clip, dy sign(v) outside;
+ *               then back through the mask; dw = dwn / std, mean and std being constants
+ * Activations   u = x / a;  y = a P(min(u, 1)),  L = 2^bits - 1
+ *               dx = dy where u <= 1, else 0
+ *   cifar       da = sum of dy (P - u) inside the clip, dy outside
+ *   imagenet    da = sum of dy outside the clip (as PACT)
+ *
+ * fat_uniform is what the original has beside it in MobileNet V2: only the mean is subtracted, no
+ * spectral mask. First and last layers are fixed8's.
+ *
+ * Source: see fat.c; fat_quantization.py of the folders cifar10 and imagenet.
+ * Differs from the code: constant weights and a clip level of 0 are faults instead of NaN; 1 bit
+ * for weights is refused (no level but 0). See docs/methods/fat.md. */
+#include "quant/quant.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/par.h"
+#include "quant/fat.h"
+#include "quant/grid.h"
+#include "quant/stat.h"
+
+typedef struct Variant {
+    const char *name;
+    float act_init, uniform_act_init;
+    bool pact; /* gradient of activations' clip levels from beyond the clip only */
+} Variant;
+
+static const Variant variants[] = {{"cifar", 5, 5, false}, {"imagenet", 8, 5, true}};
+
+#define WEIGHT_INIT 3.0f
+#define MAX_BITS    8
+
+typedef struct FatQuant {
+    Grid grid;
+    const Variant *variant;
+    Fat fat;         /* rows 0: without the mask */
+    bool warned;     /* about a negative clip level */
+    float mean, std; /* weights: as the last forward found them */
+    char fault[320];
+} FatQuant;
+
+enum { P_ALPHA, P_TRANSFORM };
+
+static const Variant *find_variant(const QInst *q, Err *e)
+{
+    const char *name = q->opts->quant_variant, *names[ARRAY_LEN(variants)], *near;
+    if (!name || !*name) return &variants[0];
+    for (size_t i = 0; i < ARRAY_LEN(variants); i++) {
+        if (str_eq(variants[i].name, name)) return &variants[i];
+        names[i] = variants[i].name;
+    }
+    near = str_nearest(name, names, ARRAY_LEN(names));
+    err_set(e, ERR_CONFIG, "quant_variant: %s has cifar and imagenet, not '%s'%s%s%s",
+            q->method->name, name, near ? "; did you mean '" : "", near ? near : "",
+            near ? "'?" : "");
+    return NULL;
+}
+
+/* The part common to both roles: variant, bits, levels. */
+static int init_grid(QInst *q, int min_bits, GridRange range, Err *e)
+{
+    FatQuant *f = q->priv;
+    const int bits = q->role == Q_WEIGHT ? q->bits - 1 : q->bits;
+    f->variant = find_variant(q, e);
+    if (!f->variant) return -1;
+    if (q->bits < min_bits || q->bits > MAX_BITS)
+        return err_set(e, ERR_CONFIG, "%s: %s has %d to %d bits or 32 for %s, not %d", q->name,
+                       q->method->name, min_bits, MAX_BITS,
+                       q->role == Q_WEIGHT ? "weights" : "activations", q->bits);
+    if (q->opts->power) {
+        LevelSet set;
+        int none = levels_pot(&set, bits);
+        ASSERT(!none, "%s: no level set of %d bits", q->name, bits);
+        grid_init_levels(&f->grid, &set, range);
+    } else {
+        grid_init_uniform(&f->grid, (1 << bits) - 1, range);
+    }
+    return 0;
+}
+
+/* Reads the clip level; false with q->fault set when it cannot be used. */
+static bool read_alpha(QInst *q)
+{
+    FatQuant *f = q->priv;
+    const float alpha = param_scalar(q->p[P_ALPHA]);
+    q->fault = NULL;
+    if (!grid_scale(&f->grid, alpha)) {
+        snprintf(f->fault, sizeof f->fault, "%s: the clip level is %g; FAT divides by it",
+                 q->p[P_ALPHA]->name, (double)alpha);
+        q->fault = f->fault;
+        return false;
+    }
+    if (alpha < 0 && !f->warned) {
+        log_msg(LOG_WARN, "%s: the clip level has become negative (%g)", q->p[P_ALPHA]->name,
+                (double)alpha);
+        f->warned = true;
+    }
+    return true;
+}
+
+static void add_alpha_grad(QInst *q, double grad)
+{
+    if (!q->fault) *(float *)q->p[P_ALPHA]->grad.data += (float)grad;
+}
+
+/* ---- activations ---- */
+
+static int init_act(QInst *q, float start, ParamStore *ps, Err *e)
+{
+    const double given = q->opts->act_clip_init;
+    if (q->bits == 32) {
+        q->enabled = false;
+        return 0;
+    }
+    q->p[q->np++] =
+        store_scalar(ps, PK_CLIP, given > 0 ? (float)given : start, "%sact_alpha", q->name);
+    return init_grid(q, 1, GRID_BELOW, e);
+}
+
+static int act_init(QInst *q, ParamStore *ps, Err *e)
+{
+    const Variant *v = find_variant(q, e);
+    return v ? init_act(q, v->act_init, ps, e) : -1;
+}
+
+static int uniform_act_init(QInst *q, ParamStore *ps, Err *e)
+{
+    const Variant *v = find_variant(q, e);
+    return v ? init_act(q, v->uniform_act_init, ps, e) : -1;
+}
+
+static void act_begin(QInst *q, const QCtx *c)
+{
+    (void)c;
+    read_alpha(q);
+}
+
+static void act_row(const QInst *q, const float *x, float *y, size_t n)
+{
+    const FatQuant *f = q->priv;
+    grid_row(&f->grid, x, y, n);
+}
+
+/* Sum of dy beyond the clip. */
+static double beyond(const Grid *g, const float *x, const float *dy, size_t n)
+{
+    const float lo = g->lo, hi = g->hi;
+    double sum = 0;
+    PAR_PRAGMA_(omp simd reduction(+ : sum))
+    for (size_t i = 0; i < n; i++) sum += x[i] >= lo && x[i] <= hi ? 0.0 : (double)dy[i];
+    return sum;
+}
+
+static void act_row_bwd(const QInst *q, const float *x, const float *dy, float *dx, size_t n,
+                        double *acc)
+{
+    const FatQuant *f = q->priv;
+    const double outside = f->variant->pact ? beyond(&f->grid, x, dy, n) : 0; /* dx may be dy */
+    const double all = grid_row_bwd(&f->grid, x, dy, dx, n, true);
+    acc[0] += f->variant->pact ? outside : all;
+}
+
+static void act_end(QInst *q, const double *acc)
+{
+    const FatQuant *f = q->priv;
+    add_alpha_grad(q, f->variant->pact ? acc[0] : acc[0] / (double)param_scalar(q->p[P_ALPHA]));
+}
+
+/* ---- weights ---- */
+
+static int init_weight(QInst *q, ParamStore *ps, Err *e)
+{
+    const double given = q->opts->wt_clip_init;
+    if (q->bits == 32) {
+        q->enabled = false;
+        return 0;
+    }
+    q->p[q->np++] = store_scalar(ps, PK_CLIP, given > 0 ? (float)given : WEIGHT_INIT,
+                                 "%sweight_quant.wgt_alpha", q->name);
+    return init_grid(q, 2, GRID_BOTH, e);
+}
+
+static int uniform_weight_init(QInst *q, ParamStore *ps, Err *e)
+{
+    return init_weight(q, ps, e);
+}
+
+static int weight_init(QInst *q, ParamStore *ps, Err *e)
+{
+    FatQuant *f = q->priv;
+    size_t n = 1;
+    int square[2];
+    if (init_weight(q, ps, e)) return -1;
+    if (!q->enabled) return 0;
+    for (int i = 1; i < q->ndim; i++) n *= (size_t)q->shape[i];
+    square[0] = square[1] = q->shape[0];
+    q->p[q->np++] = store_add(ps, PK_CLIP, DT_F32, (Init){INIT_CONST, 1.0f / (float)q->shape[0], 0},
+                              2, square, "%sweight_quant.transform.weight", q->name);
+    fat_init(&f->fat, q->shape[0], (int)n);
+    return 0;
+}
+
+static void weight_release(QInst *q)
+{
+    FatQuant *f = q->priv;
+    if (f) fat_free(&f->fat);
+}
+
+/* Saved: what the mask leaves, then Y. Both blocks of fat.h are whole cache lines. */
+static void weight_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch)
+{
+    const FatQuant *f = q->priv;
+    const bool mask = f->fat.rows > 0;
+    const size_t kept = (mask ? fat_save_len(&f->fat) : 0) * sizeof(float) + tensor_bytes(x);
+    *scratch = (mask ? fat_scratch_len(&f->fat) : 0) * sizeof(float);
+    if (ph == PH_TRAIN)
+        *save = kept;
+    else
+        *scratch += kept;
+}
+
+/* Mean and deviation of the whole tensor; false with q->fault set when they cannot be used. */
+static bool read_stats(QInst *q, const Tensor *x)
+{
+    FatQuant *f = q->priv;
+    const size_t n = tensor_len(x);
+    double mean, std;
+    stat_mean_std(x->data, n, &mean, &std);
+    f->mean = (float)mean;
+    f->std = f->fat.rows ? (float)std : 1;
+    if (f->std > 0 && isfinite(f->std) && isfinite(f->mean)) return true;
+    snprintf(f->fault, sizeof f->fault,
+             "%sweight: %zu weight%s with standard deviation %g; FAT divides by it", q->name, n,
+             n == 1 ? "" : "s", std);
+    q->fault = f->fault;
+    return false;
+}
+
+static void weight_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
+{
+    FatQuant *f = q->priv;
+    const size_t n = tensor_len(x);
+    const bool mask = f->fat.rows > 0;
+    const float *w = x->data;
+    float *out = y->data, *scratch = c->scratch, *save = c->save, *restored;
+    if (c->phase != PH_TRAIN) save = scratch + (mask ? fat_scratch_len(&f->fat) : 0);
+    restored = save + (mask ? fat_save_len(&f->fat) : 0);
+    if (!read_alpha(q) || !read_stats(q, x)) {
+        memset(out, 0, tensor_bytes(y));
+        return;
+    }
+    PARALLEL_FOR(k, par_chunks(n))
+    {
+        const size_t at = (size_t)k * PAR_CHUNK;
+        const float mean = f->mean, std = f->std;
+        SIMD_FOR(i, par_chunk_len(n, (size_t)k)) restored[at + i] = (w[at + i] - mean) / std;
+    }
+    if (mask)
+        fat_forward(&f->fat, q->p[P_TRANSFORM]->value.data, restored, restored, save, scratch);
+    PARALLEL_FOR(k, par_chunks(n))
+    {
+        const size_t at = (size_t)k * PAR_CHUNK;
+        grid_row(&f->grid, restored + at, out + at, par_chunk_len(n, (size_t)k));
+    }
+}
+
+static void weight_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c)
+{
+    FatQuant *f = q->priv;
+    const size_t n = tensor_len(x);
+    const bool mask = f->fat.rows > 0;
+    const float *restored = (float *)c->save + (mask ? fat_save_len(&f->fat) : 0), *g = dy->data;
+    float *out = dx ? dx->data : NULL;
+    double part[STAT_PARTS], sum = 0;
+    if (q->fault) { /* the output was zeros whatever the weights */
+        if (out) memset(out, 0, tensor_bytes(x));
+        return;
+    }
+    PARALLEL_FOR(k, STAT_PARTS)
+    {
+        const StatSpan s = stat_span(n, (size_t)k);
+        part[k] = grid_row_bwd(&f->grid, restored + s.from, g + s.from, NULL, s.to - s.from, false);
+    }
+    for (int k = 0; k < STAT_PARTS; k++) sum += part[k];
+    add_alpha_grad(q, sum / (double)param_scalar(q->p[P_ALPHA]));
+    if (mask)
+        fat_backward(&f->fat, q->p[P_TRANSFORM]->value.data, c->save, g, out,
+                     q->p[P_TRANSFORM]->grad.data, c->scratch);
+    else if (out && out != g)
+        memcpy(out, g, tensor_bytes(x));
+    if (!out || !mask) return;
+    PARALLEL_FOR(k, par_chunks(n))
+    {
+        const size_t at = (size_t)k * PAR_CHUNK;
+        const float std = f->std;
+        SIMD_FOR(i, par_chunk_len(n, (size_t)k)) out[at + i] /= std;
+    }
+}
+
+/* ---- the original's line ---- */
+
+/* Largest and smallest value of the mask of the weights as they are now. */
+static void mask_range(const QInst *q, float *max, float *min)
+{
+    const FatQuant *f = q->priv;
+    const Tensor *w = &q->owner->value;
+    const size_t n = tensor_len(w);
+    float *x = xaligned(tensor_bytes(w)), *save = xaligned(fat_save_len(&f->fat) * sizeof *save),
+          *scratch = xaligned(fat_scratch_len(&f->fat) * sizeof *scratch);
+    double mean, std;
+    stat_mean_std(w->data, n, &mean, &std);
+    for (size_t i = 0; i < n; i++) x[i] = (((const float *)w->data)[i] - (float)mean) / (float)std;
+    fat_forward(&f->fat, q->p[P_TRANSFORM]->value.data, x, x, save, scratch);
+    *max = -1, *min = 2;
+    for (int r = 0; r < f->fat.rows; r++) {
+        const float *m = fat_mask(&f->fat, save, r);
+        for (int k = 0; k < f->fat.bins; k++) {
+            *max = m[k] > *max ? m[k] : *max;
+            *min = m[k] < *min ? m[k] : *min;
+        }
+    }
+    free(x);
+    free(save);
+    free(scratch);
+}
+
+static int show(const QInst *wt, const QInst *act, char *line, size_t n)
+{
+    const FatQuant *f = wt->priv;
+    char mask[80] = "", clip[80] = "";
+    float max, min;
+    if (!wt->np) return snprintf(line, n, "%s", "");
+    if (f->fat.rows) {
+        mask_range(wt, &max, &min);
+        snprintf(mask, sizeof mask, "frequency mask, max: %.3f, min: %.3f;  ", (double)max,
+                 (double)min);
+    }
+    if (act && act->np && act->p[P_ALPHA]->kind == PK_CLIP)
+        snprintf(clip, sizeof clip, ", activation alpha: %.3f",
+                 (double)param_scalar(act->p[P_ALPHA]));
+    return snprintf(line, n, "%sweight alpha: %.3f%s", mask, (double)param_scalar(wt->p[P_ALPHA]),
+                    clip);
+}
+
+// clang-format off
+#define ACT(INIT)                                                                                  \
+    {.priv_size = sizeof(FatQuant), .nacc = 1, .init = INIT, .begin = act_begin, .row = act_row,   \
+     .row_bwd = act_row_bwd, .end = act_end}
+#define WEIGHT(INIT)                                                                               \
+    {.priv_size = sizeof(FatQuant), .init = INIT, .need = weight_need, .forward = weight_forward,  \
+     .backward = weight_backward, .show = show, .release = weight_release}
+// clang-format on
+
+static const QFn act = ACT(act_init), uniform_act = ACT(uniform_act_init);
+static const QFn weight = WEIGHT(weight_init), uniform_weight = WEIGHT(uniform_weight_init);
+
+const QMethod quant_fat = {
+    .name = "fat",
+    .doc = "weights through a learned spectral mask, then uniform levels or powers of two (power)",
+    .role = {[Q_WEIGHT] = &weight, [Q_ACT] = &act},
+    .traits = QT_ZERO_FIXED,
+    .default_edge_bits = 8,
+    .edge_method = "fixed8_fat",
+};
+
+const QMethod quant_fat_uniform = {
+    .name = "fat_uniform",
+    .doc = "FAT's quantizer without its mask: only the mean is taken off the weights",
+    .role = {[Q_WEIGHT] = &uniform_weight, [Q_ACT] = &uniform_act},
+    .traits = QT_ZERO_FIXED,
+    .default_edge_bits = 8,
+    .edge_method = "fixed8_fat",
+};
