@@ -173,7 +173,7 @@ static int add_sum(Spec *s, Rng *r, int x)
 static void add_piece(Spec *s, Rng *r, bool dropout)
 {
     int x = source(s, r), h = s->u[x].h;
-    switch (rng_below(r, 20)) {
+    switch (rng_below(r, 22)) {
     case 0:
         if (h > 3) spec_pool(s, x, (PoolAttr){chance(r, 0.5) ? POOL_MAX : POOL_AVG, 3, 2, 1, chance(r, 0.5), chance(r, 0.5)});
         break;
@@ -211,6 +211,12 @@ static void add_piece(Spec *s, Rng *r, bool dropout)
     case 12:
         add_sum(s, r, x);
         break;
+    case 13:
+    case 14: { /* one activation, read by several quantizers */
+        int a = add_act(s, r, x), b = add_conv(s, r, a), c = add_conv(s, r, a);
+        if (s->u[b].c == s->u[c].c && s->u[b].h == s->u[c].h) spec_add(s, b, c);
+        break;
+    }
     default: /* the usual row: convolution, norm, sum, activation */
         x = add_conv(s, r, x);
         if (chance(r, 0.8)) x = add_norm(s, r, x);
