@@ -466,7 +466,7 @@ const QMethod quant_adabits = {
     .name = "adabits",
     .doc = "weights shared by several bit widths (bits_list), rescaled to a fixed deviation",
     .role = {[Q_WEIGHT] = &weight, [Q_ACT] = &act},
-    .traits = QT_DECLARES_AT_32 | QT_CHAINED,
+    .traits = QT_DECLARES_AT_32 | QT_CHAINED | QT_VARIANTS,
     .unit_bits = unit_bits,
     .lower = lower,
 };

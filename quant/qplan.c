@@ -193,6 +193,8 @@ int qplan_build(QPlan *qp, const Spec *spec, const QOpts *opts, ParamStore *stor
         if (is_float(name[i])) continue;
         method[i] = find_method(opts, name[i], key[i], e);
         if (!method[i]) return -1;
+        if (opts->nbits_list > 0 && !(method[i]->traits & QT_VARIANTS))
+            return err_set(e, ERR_CONFIG, "bits_list: method '%s' (%s) has one width only; expected adabits", name[i], key[i]);
     }
     qp->u = xcalloc((size_t)spec->n, sizeof *qp->u);
     order = xcalloc((size_t)spec->n, sizeof *order);

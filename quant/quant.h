@@ -118,6 +118,7 @@ typedef struct QMethod {
 enum { /* QMethod.traits */
     QT_ZERO_FIXED = 1,       /* maps 0 to 0: padding commutes with it */
     QT_DECLARES_AT_32 = 2,   /* instances are made at 32 bits too: init declares what checkpoints hold, and leaves q->enabled false */
+    QT_VARIANTS = 8,         /* a layer may have an instance for each entry of bits_list */
     QT_CHAINED = 4           /* `.lower` takes its input by lower_act, so that the chain before it may quantize it */
 };
 

@@ -12,7 +12,8 @@
 
 #define FORMAT      "1"
 #define SLOT_PREFIX "optim."
-#define MAX_META    24
+#define WIDTH_KEY   "qrun.meter_width."
+#define MAX_META    (24 + METER_MAX_WIDTHS)
 
 static const char *const file_names[] = {
     [CKPT_LAST] = "checkpoints/last.safetensors",
@@ -97,6 +98,13 @@ static void put_state(MetaList *m, const Checkpoint *c)
         put(m, meters[i].key, t.s);
         str_free(&t);
     }
+    for (int k = 0; k < c->state->widths.n; k++) {
+        Str t = {0};
+        str_printf(&t, "%d ", c->state->widths.bits[k]);
+        meter_text(&c->state->widths.m[k], &t);
+        put(m, arena_printf(&m->arena, WIDTH_KEY "%d", k), t.s);
+        str_free(&t);
+    }
 }
 
 static int get_int(const TensorFile *f, const char *path, const char *key, int64_t *v, Err *e)
@@ -122,6 +130,23 @@ static bool plausible(const TrainState *s, int64_t updates)
            s->best_epoch >= 0 && s->best_epoch < INT32_MAX;
 }
 
+static int get_widths(const TensorFile *f, const char *path, WidthMeters *w, Err *e)
+{
+    for (int k = 0; k < METER_MAX_WIDTHS; k++) {
+        char key[32], *end;
+        const char *t;
+        long bits;
+        snprintf(key, sizeof key, WIDTH_KEY "%d", k);
+        if (!(t = tensors_meta(f, key))) break;
+        bits = strtol(t, &end, 10);
+        if (bits < 1 || bits > 32 || *end != ' ' || meter_parse(end + 1, &w->m[k]))
+            return err_set(e, ERR_DATA, "%s: '%s' is damaged", path, key);
+        w->bits[k] = (int)bits;
+        w->n = k + 1;
+    }
+    return 0;
+}
+
 static int get_state(const TensorFile *f, const char *path, TrainState *state, int64_t *updates,
                      Err *e)
 {
@@ -144,6 +169,7 @@ static int get_state(const TensorFile *f, const char *path, TrainState *state, i
             return err_set(e, ERR_DATA, "%s: '%s' is missing or damaged", path, meters[i].key);
         memcpy(s + meters[i].offset, &v, sizeof v);
     }
+    if (get_widths(f, path, &st.widths, e)) return -1;
     if (get_int(f, path, "qrun.updates", updates, e)) return -1;
     if (!plausible(&st, *updates))
         return err_set(e, ERR_DATA, "%s: an impossible position in the run", path);

@@ -22,7 +22,8 @@ typedef struct TrainState {
         batch;    /* the next batch to train on; batch == batches per epoch: evaluation is due */
     int64_t step; /* updates made */
     Meter train, interval;         /* of the epoch so far; since the last "train" row */
-    Meter val;                     /* the last evaluation */
+    Meter val;                     /* the last evaluation, summed over the widths */
+    WidthMeters widths;            /* each of them */
     int64_t val_step;              /* at which it was made, -1: none yet */
     Meter best;                    /* the evaluation with most top-1 right */
     int64_t best_step, best_epoch; /* best_step -1: none yet */

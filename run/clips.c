@@ -37,14 +37,19 @@ void clips_print(Model *m)
     each_layer(m, print, NULL);
 }
 
-/* The first trained scalar of a quantizer is its clip level. */
+/* The first trained parameter of a quantizer is its clip level, or one for each entry of bits_list. */
 static void add(ClipList *c, const char *prefix, const Unit *u, const QInst *q)
 {
-    if (!q || !q->np || q->p[0]->kind != PK_CLIP || tensor_len(&q->p[0]->value) != 1) return;
-    mem_grow(&c->tag, &c->cap, (size_t)c->n + 1, sizeof *c->tag);
-    mem_grow(&c->value, &c->value_cap, (size_t)c->n + 1, sizeof *c->value);
-    c->tag[c->n] = arena_printf(&c->arena, "%s/%s", prefix, u->name);
-    c->value[c->n++] = (double)param_scalar(q->p[0]);
+    const size_t n = q && q->np && q->p[0]->kind == PK_CLIP ? tensor_len(&q->p[0]->value) : 0;
+    if (n != 1 && n != (size_t)(q ? q->opts->nbits_list : 0)) return;
+    for (size_t i = 0; i < n; i++) {
+        mem_grow(&c->tag, &c->cap, (size_t)c->n + 1, sizeof *c->tag);
+        mem_grow(&c->value, &c->value_cap, (size_t)c->n + 1, sizeof *c->value);
+        c->tag[c->n] = n == 1 ? arena_printf(&c->arena, "%s/%s", prefix, u->name)
+                              : arena_printf(&c->arena, "%s/%s/%dbit", prefix, u->name,
+                                             q->opts->bits_list[i]);
+        c->value[c->n++] = (double)((const float *)q->p[0]->value.data)[i];
+    }
 }
 
 static void collect(const Unit *u, const QInst *wt, const QInst *act, void *arg)

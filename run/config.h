@@ -13,6 +13,8 @@ typedef struct RunOpts {
     const char *log_dir;                   /* default results/<config name> */
     bool test_only;
     const char *pretrained_file;    /* .pth or .safetensors, or a run folder (its best) */
+    const char *fp_pretrained_file; /* loaded before it: what fits */
+    bool adaptive_training;         /* train and evaluate all entries of bits_list; false: the last */
     bool strict_load;               /* missing or unexpected names are an error */
     int batch_size, val_batch_size; /* val 0: as batch_size */
     uint64_t random_seed;

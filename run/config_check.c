@@ -109,8 +109,32 @@ static void derive_batch(Config *c, Faults *f)
     by_rule(c, "batch_size", "batch_size_per_gpu times num_gpus_per_job");
 }
 
+/* The networks of AdaBits are quantized by it and decay as in its optimizer; its MobileNets have
+ * first and last layers of at least 8 bits. */
+static void derive_adabits(Config *c)
+{
+    static const char rule[] = "by family of the model";
+    QOpts *q = &c->quant;
+    if (family(c) != NAMES_ADABITS) return;
+    if (q->nbits_list > 0 && !typed(c, "wt_quant") && !typed(c, "fm_quant")) {
+        q->wt_quant = q->fm_quant = "adabits";
+        by_rule(c, "wt_quant", rule);
+        by_rule(c, "fm_quant", rule);
+    }
+    if (str_eq(q->wt_quant, "adabits") && !typed(c, "edge_min_bits") &&
+        strstr(c->net.model, "mobilenet")) {
+        q->edge_min_bits = 8;
+        by_rule(c, "edge_min_bits", rule);
+    }
+    if (str_eq(c->optim.optimizer, "sgd") && !typed(c, "weight_decay_scheme")) {
+        c->optim.weight_decay_scheme = "no_depthwise_no_bn";
+        by_rule(c, "weight_decay_scheme", rule);
+    }
+}
+
 void config_derive(Config *c, Faults *f)
 {
+    derive_adabits(c);
     derive_batch(c, f);
     derive_input(c, f);
     if (!c->run.log_dir[0]) {
@@ -142,6 +166,19 @@ static void check_required(const Config *c, Faults *f)
             "precision: bf16 is not available in this version (bf16 convolutions); expected f32");
 }
 
+static void check_widths(const Config *c, Faults *f)
+{
+    const QOpts *q = &c->quant;
+    if (!good(c, "bits_list", NULL)) return;
+    for (int i = 1; i < q->nbits_list; i++)
+        for (int k = 0; k < i; k++)
+            if (q->bits_list[k] == q->bits_list[i])
+                fault_key(f, c, "bits_list", "bits_list: %d stands there twice", q->bits_list[i]);
+    if (c->run.adaptive_training && q->nbits_list == 0)
+        fault_key(f, c, "adaptive_training",
+                  "adaptive_training: true without bits_list; expected a list of bit widths");
+}
+
 /* A method without bits would silently train in float, bits without a method too. */
 static void check_quant(const Config *c, Faults *f)
 {
@@ -164,6 +201,7 @@ static void check_quant(const Config *c, Faults *f)
                       "%s: %s without %s; expected the number of bits (32 = float)", role[i].quant,
                       role[i].method, role[i].bit);
     }
+    check_widths(c, f);
     if (c->quant.nbits_list > 0 && str_eq(role[0].method, "none") &&
         str_eq(role[1].method, "none") && good(c, "wt_quant", "fm_quant") &&
         good(c, "bits_list", NULL))

@@ -78,6 +78,24 @@ static void add(Plot *plots, int *n, PlotSeries *series, const Curves *cs, const
             .title = title, .xlabel = "updates", .ylabel = ylabel, .series = series, .nseries = k};
 }
 
+/* Top-1 of every bit width of a net that has several. */
+static void add_widths(Plot *plots, int *n, PlotSeries *series, const Curves *cs)
+{
+    int k = 0;
+    for (size_t i = 0; i < cs->n && k < MAX_SERIES; i++) {
+        const Curve *c = &cs->c[i];
+        if (!str_starts(c->split, "val_") || !str_eq(c->key, "top1")) continue;
+        series[k++] = (PlotSeries){
+            .name = c->split + 4, .x = c->x, .y = c->y, .n = c->n, .points = c->n < 3};
+    }
+    if (k)
+        plots[(*n)++] = (Plot){.title = "Accuracy by bit width",
+                               .xlabel = "updates",
+                               .ylabel = "top-1 (%)",
+                               .series = series,
+                               .nseries = k};
+}
+
 static void add_clips(Plot *plots, int *n, PlotSeries *series, const Curves *cs, const char *title,
                       const char *prefix)
 {
@@ -99,12 +117,13 @@ static void add_clips(Plot *plots, int *n, PlotSeries *series, const Curves *cs,
 
 int curves_write(const char *metrics, const char *svg, Err *e)
 {
-    Plot plots[5];
-    PlotSeries series[3][ARRAY_LEN(lines)], clips[2][MAX_SERIES];
+    Plot plots[6];
+    PlotSeries series[3][ARRAY_LEN(lines)], clips[2][MAX_SERIES], widths[MAX_SERIES];
     Curves cs = {0};
     int n = 0, r = metrics_read(metrics, collect, &cs, e);
     add(plots, &n, series[0], &cs, "Loss", "loss", "loss", 3);
     add(plots, &n, series[1], &cs, "Accuracy", "top-1 (%)", "top1", 3);
+    add_widths(plots, &n, widths, &cs);
     add(plots, &n, series[2], &cs, "Learning rate", "learning rate", "lr", 2);
     add_clips(plots, &n, clips[0], &cs, "Clipping thresholds of weights", "alpha_wgt/");
     add_clips(plots, &n, clips[1], &cs, "Clipping thresholds of activations", "alpha_act/");

@@ -4,25 +4,44 @@
 #include "run/log.h"
 #include "run/signals.h"
 
-int evaluate(Session *s, Progress *p, Meter *m, Err *e)
+static int one_batch(Session *s, const Batch *b, Meter *m, WidthMeters *w, Err *e)
+{
+    for (int k = 0; k < s->nwidths; k++) {
+        const float *logits;
+        Meter now = {0};
+        if (model_eval(s->model, s->width[k], b->x, b->label, b->n, session_eval_batch(s),
+                       &now.loss, &logits, e))
+            return -1;
+        topk_count(&s->topk, logits, b->label, b->n, s->classes, &now);
+        meter_add(m, &now);
+        if (w->n) meter_add(&w->m[k], &now);
+    }
+    return 0;
+}
+
+int evaluate(Session *s, Progress *p, Meter *m, WidthMeters *w, Err *e)
 {
     Loader *l = s->loader[SPLIT_VAL];
-    const int size = session_eval_batch(s);
     const Batch *b;
     const double start = log_clock();
     int r;
     *m = (Meter){0};
+    *w = (WidthMeters){.n = s->nwidths > 1 ? s->nwidths : 0};
+    for (int k = 0; k < w->n; k++) w->bits[k] = s->cfg->quant.bits_list[s->width[k]];
     if (loader_seek(l, 0, 0, e)) return -1;
     while ((r = loader_next(l, &b, e)) == 1) {
-        const float *logits;
-        double loss;
         if (signals_stop()) return 1;
-        if (model_eval(s->model, 0, b->x, b->label, b->n, size, &loss, &logits, e)) return -1;
-        m->loss += loss;
-        topk_count(&s->topk, logits, b->label, b->n, s->classes, m);
+        if (one_batch(s, b, m, w, e)) return -1;
         if (p) progress_eval(p, b->number + 1);
     }
     if (r < 0) return -1;
     if (p) p->eval_s = log_clock() - start;
     return 0;
+}
+
+void evaluate_print(const WidthMeters *w)
+{
+    for (int k = 0; k < w->n; k++)
+        log_msg(LOG_INFO, "  %2d bits  loss %.4f  top1 %.2f", w->bits[k], meter_loss(&w->m[k]),
+                meter_percent(&w->m[k], 0));
 }

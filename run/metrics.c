@@ -75,10 +75,13 @@ int meter_parse(const char *text, Meter *m)
     return *end ? -1 : 0;
 }
 
-void meter_result(const Meter *m, const TopK *t, double seconds, Str *out)
+void meter_result(const Meter *m, const WidthMeters *w, const TopK *t, double seconds, Str *out)
 {
+    const int64_t images = w->n ? w->m[0].n : m->n;
     for (int i = 0; i < t->n; i++) str_printf(out, "top%d=%.2f ", t->k[i], meter_percent(m, i));
-    str_printf(out, "loss=%.4f images=%" PRId64 " seconds=%.1f", meter_loss(m), m->n, seconds);
+    str_printf(out, "loss=%.4f images=%" PRId64 " seconds=%.1f", meter_loss(m), images, seconds);
+    for (int i = 0; i < w->n; i++)
+        str_printf(out, " top1_%dbit=%.2f", w->bits[i], meter_percent(&w->m[i], 0));
 }
 
 /* ---- metrics.jsonl ---- */

@@ -28,6 +28,13 @@ void topk_init(TopK *t, const int *k, int n);
 void topk_count(const TopK *t, const float *logits, const int32_t *label, int n, int classes,
                 Meter *m);
 
+/* An evaluation by bit width. n is 0 for nets of one width. */
+#define METER_MAX_WIDTHS 8
+typedef struct WidthMeters {
+    int n, bits[METER_MAX_WIDTHS];
+    Meter m[METER_MAX_WIDTHS];
+} WidthMeters;
+
 void meter_add(Meter *to, const Meter *m);
 double meter_loss(const Meter *m);           /* mean; 0 of nothing */
 double meter_percent(const Meter *m, int i); /* top-k[i] in percent; 0 of nothing */
@@ -37,8 +44,9 @@ double meter_percent(const Meter *m, int i); /* top-k[i] in percent; 0 of nothin
 void meter_text(const Meter *m, Str *out);
 int meter_parse(const char *text, Meter *m);
 
-/* "top1=92.58 top5=99.80 loss=0.2301 images=10000 seconds=12.3" */
-void meter_result(const Meter *m, const TopK *t, double seconds, Str *out);
+/* "top1=92.58 top5=99.80 loss=0.2301 images=10000 seconds=12.3", and with several widths, of which
+ * these are the means, " top1_5bit=93.10 top1_4bit=92.06". */
+void meter_result(const Meter *m, const WidthMeters *w, const TopK *t, double seconds, Str *out);
 
 /* ---- metrics.jsonl: one object a line; keys never change type ---- */
 typedef struct MetricsRow {

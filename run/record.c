@@ -64,14 +64,37 @@ static int record_val(Recorder *r, const MetricsRow *train, const Meter *val, Er
         (const Scalar[]){{"loss/val", meter_loss(val)}, {"test_acc", meter_percent(val, 0)}}, 2, e);
 }
 
-int record_epoch(Recorder *r, const MetricsRow *train, const Meter *val, Err *e)
+/* Rows "val_5bit" ... and their curves. */
+static int record_widths(Recorder *r, const MetricsRow *train, const WidthMeters *w, Err *e)
+{
+    MetricsRow row = *train;
+    row.grad_norm = (double)NAN;
+    for (int k = 0; k < w->n; k++) {
+        char split[24], top1[32], loss[32];
+        snprintf(split, sizeof split, "val_%dbit", w->bits[k]);
+        snprintf(top1, sizeof top1, "top1/%s", split);
+        snprintf(loss, sizeof loss, "loss/%s", split);
+        row.split = split;
+        row.meter = &w->m[k];
+        if (metrics_row(r->log, &r->s->topk, &row, e) ||
+            scalars(r, row.step,
+                    (const Scalar[]){{top1, meter_percent(row.meter, 0)},
+                                     {loss, meter_loss(row.meter)}},
+                    2, e))
+            return -1;
+    }
+    return 0;
+}
+
+int record_epoch(Recorder *r, const MetricsRow *train, const Meter *val, const WidthMeters *w,
+                 Err *e)
 {
     const Scalar s[] = {{"train_acc", meter_percent(train->meter, 0)}, {"lr", train->lr}};
     ClipList c = {0};
     int bad;
     clips_collect(r->s->model, &c);
     bad = metrics_row(r->log, &r->s->topk, train, e) ||
-          scalars(r, train->step, s, ARRAY_LEN(s), e) || (val && record_val(r, train, val, e));
+          scalars(r, train->step, s, ARRAY_LEN(s), e) || (val && (record_val(r, train, val, e) || record_widths(r, train, w, e)));
     if (!bad && c.n)
         bad = metrics_values(r->log, train->step, train->epoch, c.n, c.tag, c.value, e);
     for (int i = 0; !bad && r->tf && i < c.n; i++)

@@ -22,7 +22,8 @@ int record_open(Recorder *r, const RunFolder *f, const Session *s, int64_t keep_
 int record_interval(Recorder *r, const MetricsRow *row, Err *e);
 
 /* A finished epoch (or the end by max_steps). val NULL: it was not evaluated. */
-int record_epoch(Recorder *r, const MetricsRow *train, const Meter *val, Err *e);
+int record_epoch(Recorder *r, const MetricsRow *train, const Meter *val, const WidthMeters *w,
+                 Err *e);
 
 /* Events reach the file; draws the curves when asked to. */
 int record_flush(Recorder *r, bool curves, Err *e);

@@ -8,12 +8,22 @@
 #include "io/ckpt.h"
 #include "io/fs.h"
 #include "run/checkpoint.h"
+#include "run/fan_out.h"
 #include "run/keys.h"
+
+static void choose_widths(Session *s)
+{
+    const int n = s->cfg->quant.nbits_list;
+    const bool all = s->cfg->run.adaptive_training;
+    s->nwidths = all && n ? n : 1;
+    for (int k = 0; k < s->nwidths; k++) s->width[k] = all || !n ? k : n - 1;
+}
 
 int session_open(Session *s, Config *cfg, Err *e)
 {
     NetOpts no = cfg->net;
     *s = (Session){.cfg = cfg};
+    choose_widths(s);
     par_set_threads(cfg->run.threads);
     topk_init(&s->topk, cfg->run.topk, cfg->run.ntopk);
     if (data_input_shape(&cfg->data, &s->input, &s->classes, e)) return -1;
@@ -126,13 +136,13 @@ static void pair(const TensorFile *f, const ParamStore *ps, Pairing *p)
     }
 }
 
-static int load(Session *s, const TensorFile *f, const char *path, Err *e)
+static int load(Session *s, const TensorFile *f, const char *path, bool strict, Err *e)
 {
     LoadReport report = {0};
     Pairing p;
     int r = 0;
     pair(f, model_store(s->model), &p);
-    if (p.nfaults && s->cfg->run.strict_load)
+    if (p.nfaults && strict)
         r = err_set(e, ERR_DATA,
                     "%s: %d names do not match the net %s (strict_load=false takes what does):%s",
                     path, p.nfaults, s->cfg->net.model, p.faults.s);
@@ -148,7 +158,7 @@ static int load(Session *s, const TensorFile *f, const char *path, Err *e)
             "%s (%s): %d tensors loaded; of the quantizers %d keep initial values, %d left over",
             path, f->format, report.matched, p.kept, p.left_over);
         if (p.nfaults)
-            log_msg(LOG_WARN, "%s: %d names do not match:%s", path, p.nfaults, p.faults.s);
+            log_msg(s->cfg->run.strict_load ? LOG_INFO : LOG_WARN, "%s: %d names do not match:%s", path, p.nfaults, p.faults.s);
         if (report.text.s) log_msg(LOG_DEBUG, "%s:\n%s", path, report.text.s);
     }
     str_free(&p.faults);
@@ -156,14 +166,18 @@ static int load(Session *s, const TensorFile *f, const char *path, Err *e)
     return r;
 }
 
-int session_load(Session *s, const char *path, Err *e)
+static int load_file(Session *s, const char *path, bool strict, Err *e)
 {
     TensorFile f;
     double mean[3], std[3];
     int r;
     if (tensors_read(&f, path, e)) return -1;
     checkpoint_strip(&f);
-    r = load(s, &f, path, e);
+    if (s->cfg->quant.nbits_list) {
+        const int made = fan_out(&f, model_store(s->model));
+        if (made) log_msg(LOG_INFO, "%s: %d tensors repeated for the widths", path, made);
+    }
+    r = load(s, &f, path, strict, e);
     if (!r && checkpoint_input(&f, mean, std)) {
         const DataOpts *d = &s->cfg->data;
         for (int i = 0; i < 3; i++) {
@@ -173,6 +187,23 @@ int session_load(Session *s, const char *path, Err *e)
         input_constants(&s->input, mean, std);
     }
     tensors_free(&f);
+    return r;
+}
+
+int session_load(Session *s, const char *path, Err *e)
+{
+    return load_file(s, path, s->cfg->run.strict_load, e);
+}
+
+int session_load_first(Session *s, Err *e)
+{
+    const char *given = s->cfg->run.fp_pretrained_file;
+    char *path;
+    int r;
+    if (!given || !*given) return 0;
+    if (!(path = weights_path(given, e))) return -1;
+    r = load_file(s, path, false, e);
+    free(path);
     return r;
 }
 

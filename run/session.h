@@ -15,6 +15,7 @@ typedef struct Session {
     Dataset data[2]; /* by Split */
     bool data_open[2];
     Loader *loader[2];
+    int width[METER_MAX_WIDTHS], nwidths; /* variants trained and evaluated: all, or the last without adaptive_training */
 } Session;
 
 /* Threads, input shape, net, parameters with their initial values. Opens no file. On failure the
@@ -34,6 +35,10 @@ char *weights_path(const char *given, Err *e);
  * n) or left over (the other way); anything else that does not match is an error unless strict_load
  * is off. Takes the file's normalisation constants when the configuration does not set them. */
 int session_load(Session *s, const char *path, Err *e);
+
+/* fp_pretrained_file, which comes before pretrained_file: takes the names that fit, whatever is
+ * missing or left over. */
+int session_load_first(Session *s, Err *e);
 
 /* "key: value" lines of every key that can change results: what a checkpoint carries. No folder of
  * the run, no verbosity, so that two runs of one configuration write the same bytes wherever they

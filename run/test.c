@@ -31,12 +31,14 @@ static char *what_to_test(const RunOpts *o, Err *e)
     return NULL;
 }
 
-static int report(Session *s, Run *run, Manifest *man, const Meter *m, Err *e)
+static int report(Session *s, Run *run, Manifest *man, const Meter *m,
+                  const WidthMeters *w, Err *e)
 {
     Str line = {0};
     int r;
     clips_print(s->model);
-    meter_result(m, &s->topk, manifest_seconds(man), &line);
+    evaluate_print(w);
+    meter_result(m, w, &s->topk, manifest_seconds(man), &line);
     manifest_result(man, line.s, m, &s->topk, 0, -1, NULL);
     r = run_check_expectation(run->cfg, meter_percent(m, 0), e);
     if (manifest_save(man, "finished", r ? (int)ERR_EXPECT : 0, e)) r = -1;
@@ -58,6 +60,7 @@ static int test(Session *s, RunFolder *f, Manifest **man, const char *weights, R
     char *json, *resolved;
     Progress p;
     Meter m;
+    WidthMeters w;
     int r;
     if (session_open(s, run->cfg, e) || session_load(s, weights, e) ||
         session_data(s, SPLIT_VAL, e))
@@ -72,9 +75,9 @@ static int test(Session *s, RunFolder *f, Manifest **man, const char *weights, R
     free(resolved);
     signals_install();
     p = (Progress){.eval_batches = loader_batches(s->loader[SPLIT_VAL]), .last_shown = log_clock()};
-    r = evaluate(s, &p, &m, e);
+    r = evaluate(s, &p, &m, &w, e);
     if (r < 0) return -1;
-    return r > 0 ? stop(run, *man, e) : report(s, run, *man, &m, e);
+    return r > 0 ? stop(run, *man, e) : report(s, run, *man, &m, &w, e);
 }
 
 int test_run(Run *run, Err *e)

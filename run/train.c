@@ -155,18 +155,24 @@ static bool row_wanted(const Trainer *t, int64_t step)
 static int update(Trainer *t, const Batch *b, double *grad_norm, Err *e)
 {
     ParamStore *ps = model_store(t->s.model);
-    const float *logits;
-    double loss, epoch = fractional_epoch(t);
+    const double epoch = fractional_epoch(t);
     Meter m = {0};
     store_zero_grads(ps);
-    if (model_train(t->s.model, 0, b->x, b->label, b->n, t->st.step, &loss, &logits, e))
-        return err_prefix(e, "epoch %" PRId64 ", update %" PRId64, t->st.epoch + 1, t->st.step + 1);
+    for (int k = 0; k < t->s.nwidths; k++) { /* gradients of all widths add up */
+        const float *logits;
+        Meter one = {0};
+        if (model_train(t->s.model, t->s.width[k], b->x, b->label, b->n, t->st.step, &one.loss,
+                        &logits, e))
+            return err_prefix(e, "epoch %" PRId64 ", update %" PRId64, t->st.epoch + 1,
+                              t->st.step + 1);
+        topk_count(&t->s.topk, logits, b->label, b->n, t->s.classes, &one);
+        one.loss *= (double)one.n;
+        meter_add(&m, &one);
+    }
     if (row_wanted(t, t->st.step + 1)) *grad_norm = gradient_norm(ps);
     t->lr = optim_lr(&t->optim, -1, epoch);
     optim_step(&t->optim, ps, epoch);
     model_after_step(t->s.model);
-    topk_count(&t->s.topk, logits, b->label, b->n, t->s.classes, &m);
-    m.loss = loss * (double)m.n;
     meter_add(&t->st.train, &m);
     meter_add(&t->st.interval, &m);
     t->st.step++;
@@ -234,10 +240,12 @@ static int evaluate_now(Trainer *t, Err *e)
 {
     TrainState *st = &t->st;
     Meter m;
-    int r = evaluate(&t->s, &t->progress, &m, e);
+    WidthMeters w;
+    int r = evaluate(&t->s, &t->progress, &m, &w, e);
     if (r) return r;
     t->progress.evals_left -= t->progress.evals_left > 0;
     st->val = m;
+    st->widths = w;
     st->val_step = st->step;
     if (st->best_step < 0 || m.right[0] > st->best.right[0]) {
         st->best = m;
@@ -270,8 +278,9 @@ static int end_epoch(Trainer *t, Err *e)
                        .lr = t->lr,
                        .img_s = share((double)t->epoch_n, t->epoch_s),
                        .grad_norm = (double)NAN};
-    if (record_epoch(&t->rec, &row, evaluated ? &st->val : NULL, e)) return -1;
+    if (record_epoch(&t->rec, &row, evaluated ? &st->val : NULL, &st->widths, e)) return -1;
     log_epoch(t, evaluated ? &st->val : NULL);
+    if (evaluated) evaluate_print(&st->widths);
     if (whole) {
         st->epoch++;
         st->batch = 0;
@@ -309,7 +318,7 @@ static int finish(Trainer *t, Err *e)
 {
     Str line = {0};
     int r;
-    meter_result(&t->st.val, &t->s.topk, manifest_seconds(t->manifest), &line);
+    meter_result(&t->st.val, &t->st.widths, &t->s.topk, manifest_seconds(t->manifest), &line);
     manifest_result(t->manifest, line.s, &t->st.val, &t->s.topk, t->st.step, t->st.best_step,
                     &t->st.best);
     r = run_check_expectation(t->run->cfg, meter_percent(&t->st.val, 0), e);
@@ -394,6 +403,7 @@ static int prepare_net(Trainer *t, bool resume, char **init, Err *e)
                            .input_kind = t->run->cfg->data.input,
                            .config = t->config_text.s,
                            .state = &t->st};
+    if (!resume && session_load_first(&t->s, e)) return -1;
     if (t->o->pretrained_file && *t->o->pretrained_file && !resume) {
         if (!(*init = weights_path(t->o->pretrained_file, e)) || session_load(&t->s, *init, e))
             return -1;

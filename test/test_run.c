@@ -95,7 +95,7 @@ static void result_line(void **state)
     Str s = {0};
     (void)state;
     topk_init(&t, (const int[]){1, 5}, 2);
-    meter_result(&m, &t, 12.34, &s);
+    meter_result(&m, &(WidthMeters){0}, &t, 12.34, &s);
     assert_string_equal(s.s, "top1=92.58 top5=99.80 loss=0.2301 images=10000 seconds=12.3");
     str_free(&s);
 }

@@ -101,5 +101,5 @@ const QMethod probe_variants = {
     .name = "probe_variants",
     .doc = "uniform steps, a clip level for each bit width",
     .role = {[Q_WEIGHT] = &weight, [Q_ACT] = &act},
-    .traits = QT_ZERO_FIXED,
+    .traits = QT_ZERO_FIXED | QT_VARIANTS,
 };
