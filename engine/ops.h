@@ -11,15 +11,13 @@ int graph_conv(Graph *g, const char *name, int x, int w, int bias, ConvShape s);
 /* x [n, ic] (any layout with 1x1 maps); w [oc, ic]; bias [oc] or -1. */
 int graph_linear(Graph *g, const char *name, int x, int w, int bias);
 
-/* Batch norm on its own. Training: batch statistics; running ones are updated in forward (unbiased variance; momentum as
- * PyTorch's; count may be NULL). Evaluation: running statistics. scale, shift: values or -1 (not affine). Works on 2-D input too. */
+/* Where a batch norm keeps its running statistics. */
 typedef struct NormStats {
     Param *mean, *var, *count; /* buffers [c], [c], s64 scalar */
     float eps, momentum;
 } NormStats;
-int graph_norm_train(Graph *g, const char *name, int x, int scale, int shift, const NormStats *st);
-int graph_norm_eval(Graph *g, const char *name, int x, int scale, int shift, const NormStats *st);
-/* Running statistics after one batch: used by every op that takes batch statistics. var is biased, m the number of values. */
+/* Running statistics after one batch, for every op that takes batch statistics: running = (1 - momentum) running + momentum batch, the
+ * variance unbiased (as PyTorch). var is biased, m the number of values. count may be NULL. */
 void norm_update_running(const NormStats *st, const float *mean, const float *var, int c, double m);
 int graph_act(Graph *g, const char *name, int x, ActAttr a, int slope); /* slope: parameter of PReLU [c], or -1 */
 int graph_pool(Graph *g, const char *name, int x, PoolAttr a, int oh, int ow);

@@ -43,17 +43,6 @@ void prim_conv_run(const PrimConv *c, const void *a, void *w, const void *b, voi
 /* Minimum seconds of `reps` runs on zero data, reorders excluded; < 0 when the library has no such primitive. */
 double prim_conv_time(Prim *p, ConvDir dir, const ConvShape *s, int reps);
 
-/* ---- batch norm, NHWC, batch statistics ---- */
-typedef struct PrimNorm PrimNorm;
-PrimNorm *prim_norm_new(Prim *p, int n, int c, int h, int w, float eps, bool backward, Err *e);
-void prim_norm_free(PrimNorm *m);
-size_t prim_norm_scratch(const PrimNorm *m);
-/* mean, var: written (biased variance). */
-void prim_norm_fwd(const PrimNorm *m, const float *src, const float *scale, const float *shift, float *mean, float *var,
-                   float *dst, void *scratch);
-void prim_norm_bwd(const PrimNorm *m, const float *src, const float *scale, const float *shift, const float *mean,
-                   const float *var, const float *ddst, float *dsrc, float *dscale, float *dshift, void *scratch);
-
 /* ---- pooling, NHWC ---- */
 typedef struct PoolShape {
     int n, c, ih, iw, oh, ow, kh, kw, stride, pad;

@@ -241,12 +241,21 @@ static int scale_of(Bench *b, const char *name, int c)
     return graph_param(&b->g, param(b, name, 0.3f, 1, 1, c, 0, 0, 0));
 }
 
+/* A norm alone. */
+static int norm(Graph *g, const char *name, int x, int scale, int shift, NormStats st, ChainNorm kind)
+{
+    ChainSpec c = {.norm = kind, .st = st, .scale = scale, .shift = shift, .residual = -1, .act = AK_NONE, .plain = true};
+    int out[1 + CHAIN_MAX_Q];
+    graph_chain(g, name, x, &c, out);
+    return out[0];
+}
+
 static int b_norm(Bench *b)
 {
     NormStats s = stats(b, "n", 5), s2 = stats(b, "m", 5);
     int x = image(b, 4, 5, 3, 3);
-    int y = graph_norm_train(&b->g, "n", x, scale_of(b, "n.w", 5), scale_of(b, "n.b", 5), &s);
-    return graph_norm_eval(&b->g, "m", y, scale_of(b, "m.w", 5), scale_of(b, "m.b", 5), &s2);
+    int y = norm(&b->g, "n", x, scale_of(b, "n.w", 5), scale_of(b, "n.b", 5), s, CHAIN_BATCH);
+    return norm(&b->g, "m", y, scale_of(b, "m.w", 5), scale_of(b, "m.b", 5), s2, CHAIN_RUNNING);
 }
 
 static int b_act(Bench *b)
@@ -389,7 +398,7 @@ static void threads_do_not_matter(void **state)
         store_init(&b.ps, 1);
         c.q[0] = &act;
         x = graph_external(&s.g, tensor_nhwc(N, C, S, S), "image");
-        y = graph_norm_eval(&s.g, "n1", x, graph_param(&s.g, param(&b, "w", 0.3f, 1, 1, C, 0, 0, 0)), -1, &s1);
+        y = norm(&s.g, "n1", x, graph_param(&s.g, param(&b, "w", 0.3f, 1, 1, C, 0, 0, 0)), -1, s1, CHAIN_RUNNING);
         graph_chain(&s.g, "chain", y, &c, out);
         y = graph_scale(&s.g, "scale", out[1], graph_param(&s.g, param(&b, "k", 0, 1.5f, 0, 0, 0, 0, 0)));
         y = graph_add(&s.g, "sum", y, out[0]);
@@ -416,7 +425,7 @@ static void threads_do_not_matter(void **state)
     free(image);
 }
 
-/* The library's norm writes a gradient of its input even where nobody wants one. */
+/* No gradient of the norm's input is wanted there. */
 static void norm_of_the_image(void **state)
 {
     enum { N = 4, C = 5, S = 9 };
@@ -433,8 +442,8 @@ static void norm_of_the_image(void **state)
     b.prim = prim_open(&e);
     graph_init(&s.g, true);
     x = graph_external(&s.g, tensor_nhwc(N, C, S, S), "image");
-    y = graph_norm_train(&s.g, "n", x, graph_param(&s.g, param(&b, "w", 0.3f, 1, 1, C, 0, 0, 0)),
-                         graph_param(&s.g, param(&b, "b", 0.3f, 0, 1, C, 0, 0, 0)), &st);
+    y = norm(&s.g, "n", x, graph_param(&s.g, param(&b, "w", 0.3f, 1, 1, C, 0, 0, 0)),
+             graph_param(&s.g, param(&b, "b", 0.3f, 0, 1, C, 0, 0, 0)), st, CHAIN_BATCH);
     y = graph_pool(&s.g, "pool", y, (PoolAttr){.kind = POOL_GLOBAL_AVG}, 1, 1);
     labels = graph_external(&s.g, tensor_make(DT_S32, 1, &n, NULL), "labels");
     graph_cross_entropy(&s.g, "loss", y, labels, 0);
