@@ -1,7 +1,8 @@
 /* engine/err.h -- errors as values, assertions, and the one log function the engine may call.
  *
  * Three kinds of fault (see docs/architecture.md):
- *   1. the user's (config, file, data): functions return -1 with an Err filled in; only main prints it;
+ *   1. the user's (config, file, data): functions return -1 with an Err filled in; only main prints
+ * it;
  *   2. ours: ASSERT, kept in release builds;
  *   3. out of memory: xmalloc aborts. */
 #ifndef ENGINE_ERR_H
@@ -52,7 +53,8 @@ _Noreturn void err_abort(const char *file, int line, const char *cond, const cha
 /* Levels of the console log. The level is the one mutable global of the program. */
 typedef enum LogLevel { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG, LOG_TRACE } LogLevel;
 
-/* Where log lines go; run/log.c installs the console. The default prints "level: text" on stderr. */
+/* Where log lines go; run/log.c installs the console. The default prints "level: text" on stderr.
+ */
 typedef void (*LogSink)(LogLevel level, const char *text);
 void log_set(LogLevel level, LogSink sink);
 LogLevel log_level(void);

@@ -22,10 +22,10 @@ void exec_init(Exec *x, Graph *g, const Plan *pl, char *arena)
     x->fixed = xaligned(pl->fixed_bytes);
     for (int i = 0; i < g->nv; i++) {
         const Value *v = &g->v[i];
-        x->data[i] = v->param                         ? v->param->value.data
+        x->data[i] = v->param                       ? v->param->value.data
                      : pl->value_off[i] == SIZE_MAX ? NULL
-                     : v->hoisted                     ? x->fixed + pl->value_off[i]
-                                                      : arena + pl->value_off[i];
+                     : v->hoisted                   ? x->fixed + pl->value_off[i]
+                                                    : arena + pl->value_off[i];
     }
 }
 
@@ -78,7 +78,8 @@ int exec_gout_parts(const Exec *x, const Node *n, int i, const float *part[GRAD_
 
 static void sum_parts(const float *const *part, int n, size_t len, float *out)
 {
-    PARALLEL_FOR(c, par_chunks(len)) {
+    PARALLEL_FOR(c, par_chunks(len))
+    {
         size_t at = (size_t)c * PAR_CHUNK, m = par_chunk_len(len, (size_t)c);
         float *o = out + at;
         for (size_t j = 0; j < m; j++) o[j] = part[0][at + j] + part[1][at + j];
@@ -130,7 +131,8 @@ static void add_to_param(Param *p, const float *g)
 {
     float *sum = p->grad.data;
     size_t len = tensor_len(&p->value);
-    PARALLEL_FOR(c, par_chunks(len)) {
+    PARALLEL_FOR(c, par_chunks(len))
+    {
         size_t at = (size_t)c * PAR_CHUNK, m = par_chunk_len(len, (size_t)c);
         SIMD_FOR(j, m) sum[at + j] += g[at + j];
     }
@@ -156,11 +158,13 @@ void exec_backward(Exec *x)
             const float *part[GRAD_MAX_PARTS];
             if (v->gsum_off == SIZE_MAX) continue;
             exec_gout_parts(x, n, k, part);
-            sum_parts(part, v->nparts, tensor_len(&v->t), (float *)(void *)(x->arena + v->gsum_off));
+            sum_parts(part, v->nparts, tensor_len(&v->t),
+                      (float *)(void *)(x->arena + v->gsum_off));
         }
         n->op->backward(n, x);
         for (int k = 0; k < n->nin; k++)
-            if (n->gin_wanted[k] && g->v[n->in[k]].param) add_to_param(g->v[n->in[k]].param, exec_gin(x, n, k));
+            if (n->gin_wanted[k] && g->v[n->in[k]].param)
+                add_to_param(g->v[n->in[k]].param, exec_gin(x, n, k));
         if (x->timing) n->t_bwd = exec_now() - t;
     }
 }

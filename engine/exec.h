@@ -1,5 +1,6 @@
-/* engine/exec.h -- runs a planned graph forward and backward. The gradient rule lives here and nowhere else: param gradients always
- * accumulate in the store; activation gradients are contributions that are written once (graph.h). */
+/* engine/exec.h -- runs a planned graph forward and backward. The gradient rule lives here and
+ * nowhere else: param gradients always accumulate in the store; activation gradients are
+ * contributions that are written once (graph.h). */
 #ifndef ENGINE_EXEC_H
 #define ENGINE_EXEC_H
 
@@ -7,15 +8,16 @@
 
 struct Exec {
     Graph *g;
-    void **data;              /* per value: its storage */
-    char *arena, *fixed;      /* fixed: hoisted values, owned */
-    int phase;                /* the Phase of quant/quant.h, handed through */
-    int64_t step;             /* seeds dropout and the like */
+    void **data;         /* per value: its storage */
+    char *arena, *fixed; /* fixed: hoisted values, owned */
+    int phase;           /* the Phase of quant/quant.h, handed through */
+    int64_t step;        /* seeds dropout and the like */
     uint64_t seed;
     uint64_t weights_version; /* changes whenever weights may have: packed copies compare it */
     uint64_t store_version;   /* at which hoisted nodes were run; 0: never */
     double aux_loss;          /* sum of auxiliary losses of the last forward */
-    const char *fault;        /* set by a node that cannot go on (constant weights ...); text lives as long as the program */
+    const char *fault; /* set by a node that cannot go on (constant weights ...); text lives as long
+                          as the program */
     bool timing;
 };
 
@@ -28,7 +30,8 @@ void exec_bind(Exec *x, int value, const void *data); /* an external value */
 void exec_forward(Exec *x, uint64_t store_version);
 void exec_backward(Exec *x);
 
-/* The first node (in order) whose output is not finite when the forward pass is run again, or NULL. */
+/* The first node (in order) whose output is not finite when the forward pass is run again, or NULL.
+ */
 const char *exec_find_nonfinite(Exec *x);
 
 /* ---- for ops ---- */
@@ -53,9 +56,10 @@ static inline Tensor exec_out_tensor(const Exec *x, const Node *n, int i)
     return t;
 }
 void *exec_save(const Exec *x, const Node *n);
-void *exec_scratch(const Exec *x, const Node *n);       /* forward */
+void *exec_scratch(const Exec *x, const Node *n); /* forward */
 void *exec_scratch_bwd(const Exec *x, const Node *n);
-/* Gradient of out[i], contributions summed; NULL when nobody sends one. Sums at the first call in a backward. */
+/* Gradient of out[i], contributions summed; NULL when nobody sends one. Sums at the first call in a
+ * backward. */
 const float *exec_gout(const Exec *x, const Node *n, int i);
 /* The contributions themselves (ops with OP_GRAD_PARTS); returns their number. */
 int exec_gout_parts(const Exec *x, const Node *n, int i, const float *part[GRAD_MAX_PARTS]);

@@ -51,8 +51,8 @@ int graph_param(Graph *g, Param *p)
     return v;
 }
 
-int graph_node(Graph *g, const OpDef *op, const char *name, int nin, const int *in, const void *attr,
-               size_t size)
+int graph_node(Graph *g, const OpDef *op, const char *name, int nin, const int *in,
+               const void *attr, size_t size)
 {
     Node *n;
     ASSERT(nin <= NODE_MAX_IN, "%s: %d inputs", name, nin);
@@ -83,17 +83,20 @@ void graph_verify(const Graph *g)
         ASSERT(n->nout > 0, "%s has no output", n->name);
         for (int k = 0; k < n->nin; k++) {
             ASSERT(n->in[k] >= 0 && n->in[k] < g->nv, "%s: input %d", n->name, n->in[k]);
-            ASSERT(g->v[n->in[k]].producer < i, "%s reads '%s' before it is made", n->name, g->v[n->in[k]].name);
+            ASSERT(g->v[n->in[k]].producer < i, "%s reads '%s' before it is made", n->name,
+                   g->v[n->in[k]].name);
         }
         for (int k = 0; k < n->nout; k++)
             ASSERT(g->v[n->out[k]].producer == i, "%s: output %d", n->name, k);
     }
 }
 
-/* More contributions than this are summed before they are handed on: sums of sums would else collect one from every block. */
+/* More contributions than this are summed before they are handed on: sums of sums would else
+ * collect one from every block. */
 #define ALIAS_MAX_PARTS 2
 
-/* The contributions to the gradient of v: one per reading edge whose node runs backward; an alias hands on its own list. */
+/* The contributions to the gradient of v: one per reading edge whose node runs backward; an alias
+ * hands on its own list. */
 static void collect_parts(Graph *g, int v)
 {
     Value *val = &g->v[v];
@@ -133,7 +136,8 @@ static void gradients(Graph *g)
     for (int i = g->nn - 1; i >= 0; i--) { /* backward: what a loss depends on */
         Node *n = &g->n[i];
         bool out = (n->op->flags & OP_LOSS) != 0;
-        for (int k = 0; k < n->nout; k++) out = out || (reached[n->out[k]] && g->v[n->out[k]].needs_grad);
+        for (int k = 0; k < n->nout; k++)
+            out = out || (reached[n->out[k]] && g->v[n->out[k]].needs_grad);
         n->run_bwd = out && n->op->backward;
         for (int k = 0; k < n->nin; k++) {
             n->gin_wanted[k] = n->run_bwd && g->v[n->in[k]].needs_grad;

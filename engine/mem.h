@@ -54,8 +54,8 @@ bool str_ends(const char *s, const char *suffix);
 /* Damerau-Levenshtein distance, case-insensitive. */
 int str_distance(const char *a, const char *b);
 
-/* The entry of `names` (n of them, NULLs skipped) nearest to `word`, or NULL when none is near enough
- * to be worth suggesting. */
+/* The entry of `names` (n of them, NULLs skipped) nearest to `word`, or NULL when none is near
+ * enough to be worth suggesting. */
 const char *str_nearest(const char *word, const char *const *names, size_t n);
 
 #endif

@@ -1,4 +1,5 @@
-/* engine/op_act.c -- activations on their own: relu, relu6, leaky relu, prelu. Fused ones are in quant/chain.c. */
+/* engine/op_act.c -- activations on their own: relu, relu6, leaky relu, prelu. Fused ones are in
+ * quant/chain.c. */
 #include "engine/ops.h"
 #include "engine/par.h"
 
@@ -22,7 +23,8 @@ static void forward(Node *n, Exec *x)
     const float *src = exec_in(x, n, 0), *slope = n->nin > 1 ? exec_in(x, n, 1) : NULL;
     float *dst = exec_out(x, n, 0), s = a->a.slope;
     size_t len = tensor_len(&x->g->v[n->in[0]].t);
-    PARALLEL_FOR(c, par_chunks(len)) {
+    PARALLEL_FOR(c, par_chunks(len))
+    {
         size_t at = (size_t)c * PAR_CHUNK, m = par_chunk_len(len, (size_t)c);
         const float *u = src + at;
         float *v = dst + at;
@@ -53,18 +55,22 @@ static void forward(Node *n, Exec *x)
 static void backward(Node *n, Exec *x)
 {
     const ActNode *a = n->attr;
-    const float *src = exec_in(x, n, 0), *slope = n->nin > 1 ? exec_in(x, n, 1) : NULL, *dy = exec_gout(x, n, 0);
+    const float *src = exec_in(x, n, 0), *slope = n->nin > 1 ? exec_in(x, n, 1) : NULL,
+                *dy = exec_gout(x, n, 0);
     float *dx = exec_gin(x, n, 0), *ds = n->nin > 1 ? exec_gin(x, n, 1) : NULL, s = a->a.slope;
     size_t len = tensor_len(&x->g->v[n->in[0]].t);
     if (ds) { /* before dx, which may take the storage of dy */
-        PARALLEL_FOR(k, a->c) {
+        PARALLEL_FOR(k, a->c)
+        {
             double sum = 0;
-            for (size_t i = (size_t)k; i < len; i += a->c) sum += src[i] > 0 ? 0 : (double)(dy[i] * src[i]);
+            for (size_t i = (size_t)k; i < len; i += a->c)
+                sum += src[i] > 0 ? 0 : (double)(dy[i] * src[i]);
             ds[k] = (float)sum;
         }
     }
     if (!dx) return;
-    PARALLEL_FOR(c, par_chunks(len)) {
+    PARALLEL_FOR(c, par_chunks(len))
+    {
         size_t at = (size_t)c * PAR_CHUNK, m = par_chunk_len(len, (size_t)c);
         const float *u = src + at, *d = dy + at;
         float *v = dx + at;
@@ -98,5 +104,6 @@ int graph_act(Graph *g, const char *name, int x, ActAttr a, int slope)
 {
     ActNode n = {a, (size_t)g->v[x].t.dim[1]};
     int in[2] = {x, slope};
-    return graph_out(g, graph_node(g, &op_act, name, slope >= 0 ? 2 : 1, in, &n, sizeof n), g->v[x].t);
+    return graph_out(g, graph_node(g, &op_act, name, slope >= 0 ? 2 : 1, in, &n, sizeof n),
+                     g->v[x].t);
 }

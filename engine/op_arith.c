@@ -10,7 +10,8 @@ static void add_forward(Node *n, Exec *x)
     const float *a = exec_in(x, n, 0), *b = exec_in(x, n, 1);
     float *y = exec_out(x, n, 0);
     size_t len = tensor_len(&x->g->v[n->in[0]].t);
-    PARALLEL_FOR(c, par_chunks(len)) {
+    PARALLEL_FOR(c, par_chunks(len))
+    {
         size_t at = (size_t)c * PAR_CHUNK, m = par_chunk_len(len, (size_t)c);
         SIMD_FOR(i, m) y[at + i] = a[at + i] + b[at + i];
     }
@@ -23,7 +24,8 @@ static void add_backward(Node *n, Exec *x)
     for (int k = 0; k < 2; k++) {
         float *dx = exec_gin(x, n, k);
         if (!dx) continue;
-        PARALLEL_FOR(c, par_chunks(len)) {
+        PARALLEL_FOR(c, par_chunks(len))
+        {
             size_t at = (size_t)c * PAR_CHUNK;
             memcpy(dx + at, dy + at, par_chunk_len(len, (size_t)c) * sizeof *dx);
         }
@@ -66,7 +68,8 @@ static double chunked_dot(const float *a, const float *b, size_t len, double *pa
 {
     size_t chunks = par_chunks(len);
     double sum = 0;
-    PARALLEL_FOR(c, chunks) {
+    PARALLEL_FOR(c, chunks)
+    {
         size_t at = (size_t)c * PAR_CHUNK, m = par_chunk_len(len, (size_t)c);
         double s = 0;
         for (size_t i = 0; i < m; i++) s += (double)a[at + i] * (b ? (double)b[at + i] : 1);
@@ -78,7 +81,8 @@ static double chunked_dot(const float *a, const float *b, size_t len, double *pa
 
 static void scale_backward(Node *n, Exec *x)
 {
-    const float *u = exec_in(x, n, 0), s = *(const float *)exec_in(x, n, 1), *dy = exec_gout(x, n, 0);
+    const float *u = exec_in(x, n, 0), s = *(const float *)exec_in(x, n, 1),
+                *dy = exec_gout(x, n, 0);
     float *dx = exec_gin(x, n, 0), *ds = exec_gin(x, n, 1);
     size_t len = tensor_len(&x->g->v[n->in[0]].t);
     if (ds) *ds = (float)chunked_dot(dy, u, len, exec_scratch_bwd(x, n));

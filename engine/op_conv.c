@@ -1,13 +1,14 @@
-/* engine/op_conv.c -- convolution on oneDNN. Packed copies of the weights are kept and renewed when the weights change. */
+/* engine/op_conv.c -- convolution on oneDNN. Packed copies of the weights are kept and renewed when
+ * the weights change. */
 #include <stdlib.h>
 
 #include "engine/ops.h"
 
 typedef struct ConvState {
-    PrimConv *dir[3];        /* by ConvDir */
-    void *packed[2];         /* of forward and backward-data; own memory */
-    uint64_t version[2];     /* x->weights_version they were made at */
-    size_t diff_off;         /* scratch: packed gradient, then the library's */
+    PrimConv *dir[3];    /* by ConvDir */
+    void *packed[2];     /* of forward and backward-data; own memory */
+    uint64_t version[2]; /* x->weights_version they were made at */
+    size_t diff_off;     /* scratch: packed gradient, then the library's */
 } ConvState;
 
 static size_t round_up(size_t n)
@@ -28,7 +29,8 @@ static int prepare(Graph *g, Node *n, Prim *p, Err *e)
         st->dir[d] = prim_conv_new(p, (ConvDir)d, s, e);
         if (!st->dir[d]) return -1;
         if (prim_conv_scratch(st->dir[d]) > scratch) scratch = prim_conv_scratch(st->dir[d]);
-        if (d < 2 && !prim_conv_plain(st->dir[d])) st->packed[d] = xaligned(prim_conv_packed_bytes(st->dir[d]));
+        if (d < 2 && !prim_conv_plain(st->dir[d]))
+            st->packed[d] = xaligned(prim_conv_packed_bytes(st->dir[d]));
     }
     st->diff_off = round_up(scratch);
     n->scratch_bytes = st->diff_off + (want[2] ? prim_conv_packed_bytes(st->dir[2]) : 0);
@@ -38,8 +40,8 @@ static int prepare(Graph *g, Node *n, Prim *p, Err *e)
     return 0;
 }
 
-/* The weights in the format of direction d. Outside training the version counts writes to parameters: weights that the
- * graph computes from its input are packed each time. */
+/* The weights in the format of direction d. Outside training the version counts writes to
+ * parameters: weights that the graph computes from its input are packed each time. */
 static void *packed(const Node *n, const Exec *x, ConvDir d)
 {
     ConvState *st = n->state;
@@ -55,8 +57,8 @@ static void *packed(const Node *n, const Exec *x, ConvDir d)
 static void forward(Node *n, Exec *x)
 {
     const ConvState *st = n->state;
-    prim_conv_run(st->dir[CONV_FWD], exec_in(x, n, 0), packed(n, x, CONV_FWD), n->nin > 2 ? exec_in(x, n, 2) : NULL,
-                  exec_out(x, n, 0), exec_scratch(x, n));
+    prim_conv_run(st->dir[CONV_FWD], exec_in(x, n, 0), packed(n, x, CONV_FWD),
+                  n->nin > 2 ? exec_in(x, n, 2) : NULL, exec_out(x, n, 0), exec_scratch(x, n));
 }
 
 static void backward(Node *n, Exec *x)
@@ -72,7 +74,8 @@ static void backward(Node *n, Exec *x)
         if (dw && diff != dw) prim_conv_unpack(c, diff, dw);
     }
     if (st->dir[CONV_BWD_DATA])
-        prim_conv_run(st->dir[CONV_BWD_DATA], dy, packed(n, x, CONV_BWD_DATA), NULL, exec_gin(x, n, 0), scratch);
+        prim_conv_run(st->dir[CONV_BWD_DATA], dy, packed(n, x, CONV_BWD_DATA), NULL,
+                      exec_gin(x, n, 0), scratch);
 }
 
 static void release(Node *n)
@@ -96,8 +99,9 @@ int graph_conv(Graph *g, const char *name, int x, int w, int bias, ConvShape s)
     s.oh = (s.ih + 2 * s.pad - reach) / s.stride + 1;
     s.ow = (s.iw + 2 * s.pad - reach) / s.stride + 1;
     s.bias = bias >= 0;
-    ASSERT(tw->dim[1] * s.groups == s.ic && tw->dim[2] == s.k && tw->dim[3] == s.k, "%s: weights [%d, %d, %d, %d] for %d channels",
-           name, tw->dim[0], tw->dim[1], tw->dim[2], tw->dim[3], s.ic);
+    ASSERT(tw->dim[1] * s.groups == s.ic && tw->dim[2] == s.k && tw->dim[3] == s.k,
+           "%s: weights [%d, %d, %d, %d] for %d channels", name, tw->dim[0], tw->dim[1], tw->dim[2],
+           tw->dim[3], s.ic);
     return graph_out(g, graph_node(g, &op_conv, name, bias >= 0 ? 3 : 2, in, &s, sizeof s),
                      tensor_nhwc(s.n, s.oc, s.oh, s.ow));
 }

@@ -1,6 +1,8 @@
-/* engine/op_loss.c -- softmax cross-entropy with label smoothing; samples with label -1 do not count.
+/* engine/op_loss.c -- softmax cross-entropy with label smoothing; samples with label -1 do not
+ * count.
  *
- *   t_k = (1 - eps) [k = label] + eps / classes;  loss = mean over samples of -sum_k t_k log p_k;  dlogits = (p - t) / counted */
+ *   t_k = (1 - eps) [k = label] + eps / classes;  loss = mean over samples of -sum_k t_k log p_k;
+ * dlogits = (p - t) / counted */
 #include <math.h>
 
 #include "engine/ops.h"
@@ -63,7 +65,8 @@ static void backward(Node *n, Exec *x)
     const double eps = (double)a->smoothing;
     int m = counted(label, a->n), classes = a->classes;
     if (!dz) return; /* nothing is trained */
-    PARALLEL_FOR(i, a->n) {
+    PARALLEL_FOR(i, a->n)
+    {
         const float *u = z + i * classes;
         float *d = dz + i * classes;
         double l = label[i] < 0 ? 0 : log_sum(u, classes);
@@ -81,5 +84,6 @@ int graph_cross_entropy(Graph *g, const char *name, int logits, int labels, floa
     const Tensor *t = &g->v[logits].t;
     LossAttr a = {t->dim[0], (int)(tensor_len(t) / (size_t)t->dim[0]), smoothing};
     int in[2] = {logits, labels};
-    return graph_out(g, graph_node(g, &op_loss, name, 2, in, &a, sizeof a), tensor_make(DT_F32, 0, NULL, NULL));
+    return graph_out(g, graph_node(g, &op_loss, name, 2, in, &a, sizeof a),
+                     tensor_make(DT_F32, 0, NULL, NULL));
 }

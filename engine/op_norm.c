@@ -1,6 +1,6 @@
-/* engine/op_norm.c -- running statistics of batch norms. The norm itself is a chain, alone or with what follows (quant/chain.c):
- * oneDNN's was measured to be off by 8e-6 in the mean and 3e-6 in the variance of a 16x16x32x32 map, which is enough to move
- * quantization levels. */
+/* engine/op_norm.c -- running statistics of batch norms. The norm itself is a chain, alone or with
+ * what follows (quant/chain.c): oneDNN's was measured to be off by 8e-6 in the mean and 3e-6 in the
+ * variance of a 16x16x32x32 map, which is enough to move quantization levels. */
 #include "engine/ops.h"
 
 void norm_update_running(const NormStats *st, const float *mean, const float *var, int c, double m)

@@ -5,23 +5,27 @@
 #include "engine/par.h"
 
 typedef struct Moved {
-    int n, c, h, w;     /* of in[0] */
+    int n, c, h, w; /* of in[0] */
     int pad[4], block;
     float p;
-    bool down;          /* space to depth */
+    bool down; /* space to depth */
 } Moved;
 
 static Moved moved(const Graph *g, int x)
 {
     const Tensor *t = &g->v[x].t;
-    Moved m = {.n = t->dim[0], .c = t->dim[1], .h = t->ndim > 2 ? t->dim[2] : 1, .w = t->ndim > 3 ? t->dim[3] : 1};
+    Moved m = {.n = t->dim[0],
+               .c = t->dim[1],
+               .h = t->ndim > 2 ? t->dim[2] : 1,
+               .w = t->ndim > 3 ? t->dim[3] : 1};
     return m;
 }
 
 static size_t nhwc(int n, int c, int h, int w, int in, int ic, int ih, int iw)
 {
     (void)n;
-    return (((size_t)in * (size_t)h + (size_t)ih) * (size_t)w + (size_t)iw) * (size_t)c + (size_t)ic;
+    return (((size_t)in * (size_t)h + (size_t)ih) * (size_t)w + (size_t)iw) * (size_t)c +
+           (size_t)ic;
 }
 
 /* ---- flatten: C,H,W order, as PyTorch's view of an NCHW map; a 1x1 map is only renamed ---- */
@@ -44,7 +48,8 @@ int graph_flatten(Graph *g, const char *name, int x)
 {
     Moved m = moved(g, x);
     int dim[2] = {m.n, m.c * m.h * m.w};
-    return graph_out(g, graph_node(g, &op_flatten, name, 1, &x, &m, sizeof m), tensor_make(DT_F32, 2, dim, NULL));
+    return graph_out(g, graph_node(g, &op_flatten, name, 1, &x, &m, sizeof m),
+                     tensor_make(DT_F32, 2, dim, NULL));
 }
 
 /* ---- zero padding ---- */
@@ -54,7 +59,8 @@ static void pad_copy(const Moved *m, const float *src, float *dst, bool back)
     int oh = m->h + m->pad[0] + m->pad[1], ow = m->w + m->pad[2] + m->pad[3];
     size_t row = (size_t)m->w * (size_t)m->c * sizeof(float);
     if (!back) memset(dst, 0, (size_t)m->n * (size_t)oh * (size_t)ow * (size_t)m->c * sizeof *dst);
-    PARALLEL_FOR(i, m->n) {
+    PARALLEL_FOR(i, m->n)
+    {
         for (int h = 0; h < m->h; h++) {
             size_t in = nhwc(m->n, m->c, m->h, m->w, (int)i, 0, h, 0);
             size_t out = nhwc(m->n, m->c, oh, ow, (int)i, 0, h + m->pad[0], m->pad[2]);
@@ -99,11 +105,13 @@ static void concat_copy(Node *n, Exec *x, bool back)
         at += c;
         if (back && !dx) continue;
         if (back) {
-            PARALLEL_FOR(r, rows) memcpy(dx + (size_t)r * c, dy + (size_t)r * oc + off, c * sizeof *dx);
+            PARALLEL_FOR(r, rows)
+            memcpy(dx + (size_t)r * c, dy + (size_t)r * oc + off, c * sizeof *dx);
         } else {
             const float *src = exec_in(x, n, k);
             float *y = exec_out(x, n, 0);
-            PARALLEL_FOR(r, rows) memcpy(y + (size_t)r * oc + off, src + (size_t)r * c, c * sizeof *y);
+            PARALLEL_FOR(r, rows)
+            memcpy(y + (size_t)r * oc + off, src + (size_t)r * c, c * sizeof *y);
         }
     }
 }
@@ -133,12 +141,14 @@ static void shuffle(const Moved *m, const float *src, float *dst, bool down)
 {
     /* m describes the map with the large sides: n, c, h, w; the other one has c*b*b channels */
     int b = m->block, sh = m->h / b, sw = m->w / b, sc = m->c * b * b;
-    PARALLEL_FOR(i, m->n) {
+    PARALLEL_FOR(i, m->n)
+    {
         for (int h = 0; h < m->h; h++)
             for (int w = 0; w < m->w; w++)
                 for (int c = 0; c < m->c; c++) {
                     size_t big = nhwc(m->n, m->c, m->h, m->w, (int)i, c, h, w);
-                    size_t small = nhwc(m->n, sc, sh, sw, (int)i, (c * b + h % b) * b + w % b, h / b, w / b);
+                    size_t small =
+                        nhwc(m->n, sc, sh, sw, (int)i, (c * b + h % b) * b + w % b, h / b, w / b);
                     if (down)
                         dst[small] = src[big];
                     else
@@ -175,10 +185,12 @@ int graph_depth_to_space(Graph *g, const char *name, int x, int block)
     Moved m = moved(g, x);
     m.c /= block * block, m.h *= block, m.w *= block;
     m.block = block;
-    return graph_out(g, graph_node(g, &op_d2s, name, 1, &x, &m, sizeof m), tensor_nhwc(m.n, m.c, m.h, m.w));
+    return graph_out(g, graph_node(g, &op_d2s, name, 1, &x, &m, sizeof m),
+                     tensor_nhwc(m.n, m.c, m.h, m.w));
 }
 
-/* ---- dropout: the mask is a function of (seed, step, node, image), drawn again in backward ---- */
+/* ---- dropout: the mask is a function of (seed, step, node, image), drawn again in backward ----
+ */
 
 static void drop(const Node *n, const Exec *x, const float *src, float *dst)
 {
@@ -186,10 +198,12 @@ static void drop(const Node *n, const Exec *x, const float *src, float *dst)
     size_t per = (size_t)m->c * (size_t)m->h * (size_t)m->w;
     uint64_t id = (uint64_t)(n - x->g->n);
     float keep = 1 / (1 - m->p);
-    PARALLEL_FOR(i, m->n) {
+    PARALLEL_FOR(i, m->n)
+    {
         Rng r = rng_stream(x->seed, RNG_DROPOUT, (uint64_t)x->step, id << 32 | (uint64_t)i);
         for (size_t k = 0; k < per; k++)
-            dst[(size_t)i * per + k] = rng_uniform(&r) < (double)m->p ? 0 : src[(size_t)i * per + k] * keep;
+            dst[(size_t)i * per + k] =
+                rng_uniform(&r) < (double)m->p ? 0 : src[(size_t)i * per + k] * keep;
     }
 }
 

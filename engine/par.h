@@ -1,6 +1,6 @@
 /* engine/par.h -- the one way loops are spread over threads. Results never depend on the schedule:
- * an iteration writes only what is its own, and sums are kept per fixed-size chunk and added in chunk
- * order afterwards (PAR_CHUNK). */
+ * an iteration writes only what is its own, and sums are kept per fixed-size chunk and added in
+ * chunk order afterwards (PAR_CHUNK). */
 #ifndef ENGINE_PAR_H
 #define ENGINE_PAR_H
 
@@ -30,7 +30,7 @@ static inline size_t par_chunk_len(size_t n, size_t chunk)
     return rest < PAR_CHUNK ? rest : PAR_CHUNK;
 }
 
-int par_threads(void);          /* threads a parallel loop uses */
-void par_set_threads(int n);    /* 0: what OMP_NUM_THREADS or the machine says */
+int par_threads(void);       /* threads a parallel loop uses */
+void par_set_threads(int n); /* 0: what OMP_NUM_THREADS or the machine says */
 
 #endif

@@ -30,7 +30,8 @@ static int by_offset(const void *a, const void *b)
 
 size_t plan_place(PlanBlock *b, int n, size_t *lower_bound)
 {
-    PlanBlock **order = xcalloc((size_t)n + 1, sizeof *order), **busy = xcalloc((size_t)n + 1, sizeof *busy);
+    PlanBlock **order = xcalloc((size_t)n + 1, sizeof *order),
+              **busy = xcalloc((size_t)n + 1, sizeof *busy);
     size_t total = 0;
     int last = 0;
     for (int i = 0; i < n; i++) {
@@ -45,7 +46,8 @@ size_t plan_place(PlanBlock *b, int n, size_t *lower_bound)
             if (order[j]->bytes && alive_together(order[i], order[j])) busy[m++] = order[j];
         qsort(busy, (size_t)m, sizeof *busy, by_offset);
         for (int j = 0; j < m && busy[j]->off < at + round_up(order[i]->bytes); j++)
-            if (busy[j]->off + round_up(busy[j]->bytes) > at) at = busy[j]->off + round_up(busy[j]->bytes);
+            if (busy[j]->off + round_up(busy[j]->bytes) > at)
+                at = busy[j]->off + round_up(busy[j]->bytes);
         order[i]->off = at;
         if (at + round_up(order[i]->bytes) > total) total = at + round_up(order[i]->bytes);
     }
@@ -67,13 +69,14 @@ int plan_overlap(const PlanBlock *b, int n)
 {
     for (int i = 0; i < n; i++)
         for (int j = 0; j < i; j++)
-            if (b[i].bytes && b[j].bytes && alive_together(&b[i], &b[j]) && b[i].off < b[j].off + b[j].bytes &&
-                b[j].off < b[i].off + b[i].bytes)
+            if (b[i].bytes && b[j].bytes && alive_together(&b[i], &b[j]) &&
+                b[i].off < b[j].off + b[j].bytes && b[j].off < b[i].off + b[i].bytes)
                 return i;
     return -1;
 }
 
-/* Blocks under construction; `slot` receives the offset. Blocks that share storage point to a common root. */
+/* Blocks under construction; `slot` receives the offset. Blocks that share storage point to a
+ * common root. */
 typedef struct Item {
     size_t bytes, *slot;
     int first, last, root;
@@ -130,9 +133,11 @@ static void lifetimes(Graph *g)
         const Node *n = &g->n[i];
         if (!g->train || !n->run_bwd) continue;
         for (int k = 0; k < n->nin; k++)
-            if ((n->bwd_in >> k & 1) && g->v[n->in[k]].last < end - i) g->v[n->in[k]].last = end - i;
+            if ((n->bwd_in >> k & 1) && g->v[n->in[k]].last < end - i)
+                g->v[n->in[k]].last = end - i;
         for (int k = 0; k < n->nout; k++)
-            if ((n->bwd_out >> k & 1) && g->v[n->out[k]].last < end - i) g->v[n->out[k]].last = end - i;
+            if ((n->bwd_out >> k & 1) && g->v[n->out[k]].last < end - i)
+                g->v[n->out[k]].last = end - i;
     }
 }
 
@@ -178,13 +183,15 @@ void plan_make(Plan *pl, Graph *g, bool share)
         if (!bwd || n->alias) continue;
         for (int k = 0; k < n->nin; k++)
             if (n->gin_wanted[k])
-                gin_item[i][k] = add(&s, tensor_bytes(&g->v[n->in[k]].t), end - i, end - i, &n->gin_off[k]);
+                gin_item[i][k] =
+                    add(&s, tensor_bytes(&g->v[n->in[k]].t), end - i, end - i, &n->gin_off[k]);
     }
     /* contributions live until the producer's backward has read them */
     for (int i = 0; g->train && i < g->nv; i++) {
         Value *v = &g->v[i];
         int use = v->producer >= 0 ? end - v->producer : -1;
-        bool as_they_are = v->producer >= 0 && (g->n[v->producer].alias || (g->n[v->producer].op->flags & OP_GRAD_PARTS));
+        bool as_they_are = v->producer >= 0 && (g->n[v->producer].alias ||
+                                                (g->n[v->producer].op->flags & OP_GRAD_PARTS));
         if (!v->needs_grad || v->producer < 0) continue;
         for (int k = 0; k < v->nparts; k++) {
             Item *it = &s.it[gin_item[v->part[k].node][v->part[k].in]];

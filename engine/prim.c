@@ -1,7 +1,7 @@
 /* engine/prim.c -- oneDNN 2.6 behind prim.h. The only file that includes dnnl.h.
  *
- * What a port to oneDNN 3 changes stays in here: memory descriptors become opaque, operation descriptors vanish, and
- * scales become per-argument attributes. */
+ * What a port to oneDNN 3 changes stays in here: memory descriptors become opaque, operation
+ * descriptors vanish, and scales become per-argument attributes. */
 #include "engine/prim.h"
 
 #include <dnnl.h>
@@ -21,7 +21,9 @@ static int failed(dnnl_status_t s, const char *what, Err *e)
 {
     if (s == dnnl_success) return 0;
     return err_set(e, ERR_RUN, "oneDNN: %s: status %d%s", what, (int)s,
-                   s == dnnl_unimplemented ? " (unimplemented)" : s == dnnl_out_of_memory ? " (out of memory)" : "");
+                   s == dnnl_unimplemented   ? " (unimplemented)"
+                   : s == dnnl_out_of_memory ? " (out of memory)"
+                                             : "");
 }
 
 static void must(dnnl_status_t s, const char *what)
@@ -57,10 +59,14 @@ const char *prim_version(char *buf, size_t n)
         dnnl_cpu_isa_t isa;
         const char *name;
     } isas[] = {
-        {dnnl_cpu_isa_sse41, "SSE4.1"},          {dnnl_cpu_isa_avx, "AVX"},
-        {dnnl_cpu_isa_avx2, "AVX2"},             {dnnl_cpu_isa_avx2_vnni, "AVX2_VNNI"},
-        {dnnl_cpu_isa_avx512_core, "AVX512_CORE"}, {dnnl_cpu_isa_avx512_core_vnni, "AVX512_CORE_VNNI"},
-        {dnnl_cpu_isa_avx512_core_bf16, "AVX512_CORE_BF16"}, {dnnl_cpu_isa_avx512_core_amx, "AVX512_CORE_AMX"},
+        {dnnl_cpu_isa_sse41, "SSE4.1"},
+        {dnnl_cpu_isa_avx, "AVX"},
+        {dnnl_cpu_isa_avx2, "AVX2"},
+        {dnnl_cpu_isa_avx2_vnni, "AVX2_VNNI"},
+        {dnnl_cpu_isa_avx512_core, "AVX512_CORE"},
+        {dnnl_cpu_isa_avx512_core_vnni, "AVX512_CORE_VNNI"},
+        {dnnl_cpu_isa_avx512_core_bf16, "AVX512_CORE_BF16"},
+        {dnnl_cpu_isa_avx512_core_amx, "AVX512_CORE_AMX"},
     };
     const char *isa = "best of this CPU";
     for (size_t i = 0; i < ARRAY_LEN(isas); i++)
@@ -100,7 +106,8 @@ static const char *impl_name(const_dnnl_primitive_desc_t pd)
     return s;
 }
 
-/* A primitive with its arguments bound to memory objects whose data pointers are set at each run. */
+/* A primitive with its arguments bound to memory objects whose data pointers are set at each run.
+ */
 #define MAX_ARGS 10
 typedef struct Bound {
     const Prim *prim;
@@ -171,12 +178,13 @@ struct PrimConv {
     dnnl_memory_t m_plain, m_packed;
 };
 
-static int conv_reorder(PrimConv *c, const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to, dnnl_primitive_t *r,
-                        Err *e)
+static int conv_reorder(PrimConv *c, const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to,
+                        dnnl_primitive_t *r, Err *e)
 {
     dnnl_primitive_desc_t pd;
     dnnl_status_t s;
-    if (failed(dnnl_reorder_primitive_desc_create(&pd, from, c->b.prim->engine, to, c->b.prim->engine, NULL),
+    if (failed(dnnl_reorder_primitive_desc_create(&pd, from, c->b.prim->engine, to,
+                                                  c->b.prim->engine, NULL),
                "reorder descriptor", e))
         return -1;
     s = dnnl_primitive_create(r, pd);
@@ -188,7 +196,8 @@ PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
 {
     PrimConv *c = xcalloc(1, sizeof *c);
     dnnl_format_tag_t tag = s->any ? dnnl_format_tag_any : dnnl_nhwc;
-    dnnl_memory_desc_t src = desc4(s->n, s->ic, s->ih, s->iw, tag), dst = desc4(s->n, s->oc, s->oh, s->ow, tag);
+    dnnl_memory_desc_t src = desc4(s->n, s->ic, s->ih, s->iw, tag),
+                       dst = desc4(s->n, s->oc, s->oh, s->ow, tag);
     dnnl_memory_desc_t wei, plain, bias;
     dnnl_dims_t w4 = {s->oc, s->ic, s->k, s->k}, b1 = {s->oc};
     dnnl_dims_t w5 = {s->groups, s->oc / s->groups, s->ic / s->groups, s->k, s->k};
@@ -218,13 +227,16 @@ PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
     if (dir == CONV_FWD && (s->relu || s->sum)) {
         must(dnnl_post_ops_create(&post), "post-ops");
         if (s->sum) must(dnnl_post_ops_append_sum(post, 1.0f), "sum");
-        if (s->relu) must(dnnl_post_ops_append_eltwise(post, 1.0f, dnnl_eltwise_relu, 0.0f, 0.0f), "relu");
+        if (s->relu)
+            must(dnnl_post_ops_append_eltwise(post, 1.0f, dnnl_eltwise_relu, 0.0f, 0.0f), "relu");
         must(dnnl_primitive_attr_set_post_ops(attr, post), "post-ops");
     }
-    /* A backward descriptor wants the forward one as a hint; it describes the same convolution without extras. */
+    /* A backward descriptor wants the forward one as a hint; it describes the same convolution
+     * without extras. */
     if (failed(dnnl_dilated_convolution_forward_desc_init(
-                   &d, dir == CONV_FWD ? dnnl_forward_inference : dnnl_forward_training, dnnl_convolution_direct, &src,
-                   &wei, c->bias ? &bias : NULL, &dst, stride, dil, pad, pad_r),
+                   &d, dir == CONV_FWD ? dnnl_forward_inference : dnnl_forward_training,
+                   dnnl_convolution_direct, &src, &wei, c->bias ? &bias : NULL, &dst, stride, dil,
+                   pad, pad_r),
                "convolution", e) ||
         failed(dnnl_primitive_desc_create(&hint, &d, attr, p->engine, NULL), "convolution", e))
         goto fail;
@@ -234,20 +246,23 @@ PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
     } else {
         dnnl_status_t st =
             dir == CONV_BWD_DATA
-                ? dnnl_dilated_convolution_backward_data_desc_init(&d, dnnl_convolution_direct, &src, &wei, &dst, stride,
-                                                                   dil, pad, pad_r)
-                : dnnl_dilated_convolution_backward_weights_desc_init(&d, dnnl_convolution_direct, &src, &wei,
-                                                                      c->bias ? &bias : NULL, &dst, stride, dil, pad,
-                                                                      pad_r);
+                ? dnnl_dilated_convolution_backward_data_desc_init(
+                      &d, dnnl_convolution_direct, &src, &wei, &dst, stride, dil, pad, pad_r)
+                : dnnl_dilated_convolution_backward_weights_desc_init(
+                      &d, dnnl_convolution_direct, &src, &wei, c->bias ? &bias : NULL, &dst, stride,
+                      dil, pad, pad_r);
         if (failed(st, "convolution backward", e) ||
-            failed(dnnl_primitive_desc_create(&c->b.pd, &d, attr, p->engine, hint), "convolution backward", e))
+            failed(dnnl_primitive_desc_create(&c->b.pd, &d, attr, p->engine, hint),
+                   "convolution backward", e))
             goto fail;
     }
     {
         const dnnl_memory_desc_t *w;
-        bound_arg(&c->b, dir == CONV_BWD_DATA ? DNNL_ARG_DIFF_DST : DNNL_ARG_SRC,
-                  query(c->b.pd, dir == CONV_BWD_DATA ? dnnl_query_diff_dst_md : dnnl_query_src_md));
-        w = query(c->b.pd, dir == CONV_BWD_WEIGHTS ? dnnl_query_diff_weights_md : dnnl_query_weights_md);
+        bound_arg(
+            &c->b, dir == CONV_BWD_DATA ? DNNL_ARG_DIFF_DST : DNNL_ARG_SRC,
+            query(c->b.pd, dir == CONV_BWD_DATA ? dnnl_query_diff_dst_md : dnnl_query_src_md));
+        w = query(c->b.pd,
+                  dir == CONV_BWD_WEIGHTS ? dnnl_query_diff_weights_md : dnnl_query_weights_md);
         bound_arg(&c->b, dir == CONV_BWD_WEIGHTS ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, w);
         if (dir == CONV_FWD) {
             if (c->bias) bound_arg(&c->b, DNNL_ARG_BIAS, &bias);
@@ -263,7 +278,9 @@ PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
         if (!c->plain) {
             c->m_plain = memory(p, &plain);
             c->m_packed = memory(p, w);
-            if (conv_reorder(c, &plain, w, &c->pack, e) || conv_reorder(c, w, &plain, &c->unpack, e)) goto fail;
+            if (conv_reorder(c, &plain, w, &c->pack, e) ||
+                conv_reorder(c, w, &plain, &c->unpack, e))
+                goto fail;
         }
     }
     if (bound_make(&c->b, e)) goto fail;
@@ -272,8 +289,8 @@ PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
     dnnl_primitive_attr_destroy(attr);
     return c;
 fail:
-    err_prefix(e, "convolution %d -> %d channels, %dx%d, kernel %d, stride %d, groups %d", s->ic, s->oc, s->ih, s->iw, s->k,
-               s->stride, s->groups);
+    err_prefix(e, "convolution %d -> %d channels, %dx%d, kernel %d, stride %d, groups %d", s->ic,
+               s->oc, s->ih, s->iw, s->k, s->stride, s->groups);
     if (hint) dnnl_primitive_desc_destroy(hint);
     if (post) dnnl_post_ops_destroy(post);
     dnnl_primitive_attr_destroy(attr);
@@ -312,8 +329,8 @@ bool prim_conv_plain(const PrimConv *c)
     return c->plain;
 }
 
-static void reorder(const PrimConv *c, dnnl_primitive_t r, dnnl_memory_t from, const void *src, dnnl_memory_t to,
-                    void *dst)
+static void reorder(const PrimConv *c, dnnl_primitive_t r, dnnl_memory_t from, const void *src,
+                    dnnl_memory_t to, void *dst)
 {
     dnnl_exec_arg_t arg[2] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
     void *s;
@@ -340,7 +357,8 @@ void prim_conv_unpack(const PrimConv *c, const void *packed, float *oihw)
         reorder(c, c->unpack, c->m_packed, packed, c->m_plain, oihw);
 }
 
-void prim_conv_run(const PrimConv *c, const void *a, void *w, const void *b, void *out, void *scratch)
+void prim_conv_run(const PrimConv *c, const void *a, void *w, const void *b, void *out,
+                   void *scratch)
 {
     switch (c->dir) {
     case CONV_FWD:
@@ -401,8 +419,10 @@ struct PrimPool {
 PrimPool *prim_pool_new(Prim *p, const PoolShape *s, bool train, Err *e)
 {
     PrimPool *m = xcalloc(1, sizeof *m);
-    dnnl_memory_desc_t src = desc4(s->n, s->c, s->ih, s->iw, dnnl_nhwc), dst = desc4(s->n, s->c, s->oh, s->ow, dnnl_nhwc);
-    dnnl_dims_t stride = {s->stride, s->stride}, kernel = {s->kh, s->kw}, pad = {s->pad, s->pad}, pad_r;
+    dnnl_memory_desc_t src = desc4(s->n, s->c, s->ih, s->iw, dnnl_nhwc),
+                       dst = desc4(s->n, s->c, s->oh, s->ow, dnnl_nhwc);
+    dnnl_dims_t stride = {s->stride, s->stride}, kernel = {s->kh, s->kw}, pad = {s->pad, s->pad},
+                pad_r;
     dnnl_alg_kind_t alg = s->max         ? dnnl_pooling_max
                           : s->count_pad ? dnnl_pooling_avg_include_padding
                                          : dnnl_pooling_avg_exclude_padding;
@@ -412,8 +432,9 @@ PrimPool *prim_pool_new(Prim *p, const PoolShape *s, bool train, Err *e)
     pad_r[0] = (s->oh - 1) * s->stride + s->kh - s->ih - s->pad;
     pad_r[1] = (s->ow - 1) * s->stride + s->kw - s->iw - s->pad;
     m->fwd.prim = m->bwd.prim = p;
-    if (failed(dnnl_pooling_forward_desc_init(&d, train ? dnnl_forward_training : dnnl_forward_inference, alg, &src, &dst,
-                                              stride, kernel, pad, pad_r),
+    if (failed(dnnl_pooling_forward_desc_init(
+                   &d, train ? dnnl_forward_training : dnnl_forward_inference, alg, &src, &dst,
+                   stride, kernel, pad, pad_r),
                "pooling", e) ||
         failed(dnnl_primitive_desc_create(&m->fwd.pd, &d, attr, p->engine, NULL), "pooling", e))
         goto out;
@@ -426,12 +447,15 @@ PrimPool *prim_pool_new(Prim *p, const PoolShape *s, bool train, Err *e)
     }
     if (bound_make(&m->fwd, e)) goto out;
     if (train) {
-        if (failed(dnnl_pooling_backward_desc_init(&d, alg, &src, &dst, stride, kernel, pad, pad_r), "pooling", e) ||
-            failed(dnnl_primitive_desc_create(&m->bwd.pd, &d, attr, p->engine, m->fwd.pd), "pooling", e))
+        if (failed(dnnl_pooling_backward_desc_init(&d, alg, &src, &dst, stride, kernel, pad, pad_r),
+                   "pooling", e) ||
+            failed(dnnl_primitive_desc_create(&m->bwd.pd, &d, attr, p->engine, m->fwd.pd),
+                   "pooling", e))
             goto out;
         bound_arg(&m->bwd, DNNL_ARG_DIFF_SRC, &src);
         bound_arg(&m->bwd, DNNL_ARG_DIFF_DST, &dst);
-        if (s->max) bound_arg(&m->bwd, DNNL_ARG_WORKSPACE, query(m->fwd.pd, dnnl_query_workspace_md));
+        if (s->max)
+            bound_arg(&m->bwd, DNNL_ARG_WORKSPACE, query(m->fwd.pd, dnnl_query_workspace_md));
         if (bound_make(&m->bwd, e)) goto out;
     }
     r = 0;
@@ -468,7 +492,8 @@ void prim_pool_fwd(const PrimPool *m, const float *src, float *dst, void *worksp
     bound_run(&m->fwd, scratch);
 }
 
-void prim_pool_bwd(const PrimPool *m, const float *ddst, float *dsrc, void *workspace, void *scratch)
+void prim_pool_bwd(const PrimPool *m, const float *ddst, float *dsrc, void *workspace,
+                   void *scratch)
 {
     bound_set(&m->bwd, DNNL_ARG_DIFF_DST, ddst);
     bound_set(&m->bwd, DNNL_ARG_DIFF_SRC, dsrc);
@@ -476,8 +501,9 @@ void prim_pool_bwd(const PrimPool *m, const float *ddst, float *dsrc, void *work
     bound_run(&m->bwd, scratch);
 }
 
-void prim_sgemm(bool ta, bool tb, int m, int n, int k, float alpha, const float *a, int lda, const float *b, int ldb,
-                float beta, float *c, int ldc)
+void prim_sgemm(bool ta, bool tb, int m, int n, int k, float alpha, const float *a, int lda,
+                const float *b, int ldb, float beta, float *c, int ldc)
 {
-    must(dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc), "sgemm");
+    must(dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc),
+         "sgemm");
 }

@@ -1,7 +1,9 @@
-/* engine/prim.h -- the oneDNN shim: the only interface to the library, in our own shapes and raw pointers.
+/* engine/prim.h -- the oneDNN shim: the only interface to the library, in our own shapes and raw
+ * pointers.
  *
- * Activations are float NHWC, weights plain OIHW outside and in the library's own (packed) format inside. Scratchpads are
- * the caller's: the library's own would tie a primitive to the thread that made it. */
+ * Activations are float NHWC, weights plain OIHW outside and in the library's own (packed) format
+ * inside. Scratchpads are the caller's: the library's own would tie a primitive to the thread that
+ * made it. */
 #ifndef ENGINE_PRIM_H
 #define ENGINE_PRIM_H
 
@@ -17,11 +19,12 @@ const char *prim_version(char *buf, size_t n); /* "2.6.3, AVX512_CORE_..." */
 
 /* ---- convolution ---- */
 typedef struct ConvShape {
-    int n, ic, ih, iw, oc, oh, ow, k, stride, pad, dilation, groups; /* dilation, groups: 1 = none */
+    int n, ic, ih, iw, oc, oh, ow, k, stride, pad, dilation,
+        groups; /* dilation, groups: 1 = none */
     bool bias;
-    bool relu;      /* forward: relu at the end */
-    bool sum;       /* forward: dst += result (before relu) */
-    bool any;       /* activations in the library's favourite format: measurements only */
+    bool relu; /* forward: relu at the end */
+    bool sum;  /* forward: dst += result (before relu) */
+    bool any;  /* activations in the library's favourite format: measurements only */
 } ConvShape;
 
 typedef enum ConvDir { CONV_FWD, CONV_BWD_DATA, CONV_BWD_WEIGHTS } ConvDir;
@@ -31,16 +34,20 @@ PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e);
 void prim_conv_free(PrimConv *c);
 const char *prim_conv_impl(const PrimConv *c);
 size_t prim_conv_scratch(const PrimConv *c);
-size_t prim_conv_packed_bytes(const PrimConv *c);       /* weights (or their gradient) in the packed format */
-bool prim_conv_plain(const PrimConv *c);                /* packed format is plain OIHW: no copy needed */
+size_t
+prim_conv_packed_bytes(const PrimConv *c); /* weights (or their gradient) in the packed format */
+bool prim_conv_plain(const PrimConv *c);   /* packed format is plain OIHW: no copy needed */
 void prim_conv_pack(const PrimConv *c, const float *oihw, void *packed);
 void prim_conv_unpack(const PrimConv *c, const void *packed, float *oihw);
 /* FWD: a = src, w = packed weights, b = bias or NULL, out = dst.
  * BWD_DATA: a = diff_dst, w = packed weights, out = diff_src.
- * BWD_WEIGHTS: a = src, b = diff_dst, w = packed diff weights (written), out = diff bias or NULL. */
-void prim_conv_run(const PrimConv *c, const void *a, void *w, const void *b, void *out, void *scratch);
+ * BWD_WEIGHTS: a = src, b = diff_dst, w = packed diff weights (written), out = diff bias or NULL.
+ */
+void prim_conv_run(const PrimConv *c, const void *a, void *w, const void *b, void *out,
+                   void *scratch);
 
-/* Minimum seconds of `reps` runs on zero data, reorders excluded; < 0 when the library has no such primitive. */
+/* Minimum seconds of `reps` runs on zero data, reorders excluded; < 0 when the library has no such
+ * primitive. */
 double prim_conv_time(Prim *p, ConvDir dir, const ConvShape *s, int reps);
 
 /* ---- pooling, NHWC ---- */
@@ -52,12 +59,13 @@ typedef struct PrimPool PrimPool;
 PrimPool *prim_pool_new(Prim *p, const PoolShape *s, bool train, Err *e);
 void prim_pool_free(PrimPool *m);
 size_t prim_pool_scratch(const PrimPool *m);
-size_t prim_pool_workspace(const PrimPool *m);  /* kept from forward to backward (max) */
+size_t prim_pool_workspace(const PrimPool *m); /* kept from forward to backward (max) */
 void prim_pool_fwd(const PrimPool *m, const float *src, float *dst, void *workspace, void *scratch);
-void prim_pool_bwd(const PrimPool *m, const float *ddst, float *dsrc, void *workspace, void *scratch);
+void prim_pool_bwd(const PrimPool *m, const float *ddst, float *dsrc, void *workspace,
+                   void *scratch);
 
 /* Row-major C[m,n] = alpha * op(A) op(B) + beta * C. */
-void prim_sgemm(bool ta, bool tb, int m, int n, int k, float alpha, const float *a, int lda, const float *b, int ldb,
-                float beta, float *c, int ldc);
+void prim_sgemm(bool ta, bool tb, int m, int n, int k, float alpha, const float *a, int lda,
+                const float *b, int ldb, float beta, float *c, int ldc);
 
 #endif

@@ -33,8 +33,8 @@ static uint64_t mix(uint64_t x)
 Rng rng_stream(uint64_t seed, RngPurpose purpose, uint64_t a, uint64_t b)
 {
     uint64_t key = mix(seed ^ mix((uint64_t)purpose)), hi = mix(a ^ mix(b + 0x5851F42D4C957F2Du));
-    Rng r = {{(uint32_t)key, (uint32_t)(key >> 32)}, {0, 0, (uint32_t)hi, (uint32_t)(hi >> 32)},
-             {0}, 0};
+    Rng r = {
+        {(uint32_t)key, (uint32_t)(key >> 32)}, {0, 0, (uint32_t)hi, (uint32_t)(hi >> 32)}, {0}, 0};
     return r;
 }
 

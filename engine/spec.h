@@ -1,8 +1,8 @@
 /* engine/spec.h -- what a net builder writes: a flat list of units with checkpoint names.
  *
- * A unit has one output; unit index = value index. Units stand in topological order (a unit reads only
- * earlier ones), the body of a residual block before its shortcut. The Spec knows nothing of quantization:
- * methods, bits and clip owners live beside it in quant/qplan.h. */
+ * A unit has one output; unit index = value index. Units stand in topological order (a unit reads
+ * only earlier ones), the body of a residual block before its shortcut. The Spec knows nothing of
+ * quantization: methods, bits and clip owners live beside it in quant/qplan.h. */
 #ifndef ENGINE_SPEC_H
 #define ENGINE_SPEC_H
 
@@ -19,8 +19,8 @@ typedef enum UnitKind {
     U_POOL,
     U_ADD,
     U_CONCAT,
-    U_SCALE,   /* times a trained scalar */
-    U_SHIFT,   /* plus a trained scalar (Fixup) */
+    U_SCALE, /* times a trained scalar */
+    U_SHIFT, /* plus a trained scalar (Fixup) */
     U_PAD,
     U_FLATTEN, /* to [n, c*h*w], C,H,W order */
     U_DROPOUT,
@@ -29,7 +29,14 @@ typedef enum UnitKind {
     U_NKINDS
 } UnitKind;
 
-typedef enum NormKind { NK_BATCH, NK_GROUP, NK_INSTANCE, NK_STATIC, NK_FROZEN, NK_REVERSE } NormKind;
+typedef enum NormKind {
+    NK_BATCH,
+    NK_GROUP,
+    NK_INSTANCE,
+    NK_STATIC,
+    NK_FROZEN,
+    NK_REVERSE
+} NormKind;
 typedef enum ActKind { AK_RELU, AK_RELU6, AK_LEAKY, AK_PRELU, AK_NONE } ActKind;
 typedef enum PoolKind { POOL_MAX, POOL_AVG, POOL_GLOBAL_AVG } PoolKind;
 
@@ -49,8 +56,8 @@ typedef struct NormAttr {
     NormKind kind;
     float eps, momentum; /* momentum as PyTorch's: new = (1 - m) old + m batch */
     bool affine;
-    int groups;          /* NK_GROUP */
-    float weight_init;   /* 1 for most, 0 for zero_init_residual */
+    int groups;        /* NK_GROUP */
+    float weight_init; /* 1 for most, 0 for zero_init_residual */
 } NormAttr;
 
 typedef struct ActAttr {
@@ -64,18 +71,18 @@ typedef struct PoolAttr {
     bool ceil_mode, count_pad;
 } PoolAttr;
 
-enum { /* Unit.marks */
-    UM_FIRST = 1,    /* the stem: first_bit and the method's rule for first layers */
-    UM_LAST = 2,     /* the classifier */
-    UM_SKIP = 4,     /* the convolution of a shortcut */
-    UM_OWN_CLIP = 8, /* does not share the clip level of its class */
-    UM_NO_QUANT = 16, /* never quantized, whatever the policy */
-    UM_SIGNED = 32    /* its input may be negative (behind a linear bottleneck) */
+enum {                   /* Unit.marks */
+       UM_FIRST = 1,     /* the stem: first_bit and the method's rule for first layers */
+       UM_LAST = 2,      /* the classifier */
+       UM_SKIP = 4,      /* the convolution of a shortcut */
+       UM_OWN_CLIP = 8,  /* does not share the clip level of its class */
+       UM_NO_QUANT = 16, /* never quantized, whatever the policy */
+       UM_SIGNED = 32    /* its input may be negative (behind a linear bottleneck) */
 };
 
 typedef struct Unit {
     UnitKind kind;
-    const char *name;  /* parameter prefix, "" for units without parameters */
+    const char *name; /* parameter prefix, "" for units without parameters */
     int nin, in[UNIT_MAX_IN];
     union {
         ConvAttr conv;
@@ -83,32 +90,33 @@ typedef struct Unit {
         NormAttr norm;
         ActAttr act;
         PoolAttr pool;
-        int pad[4];    /* top, bottom, left, right */
-        int block;     /* space-to-depth */
-        float p;       /* dropout */
-        float init;    /* scale, shift */
+        int pad[4]; /* top, bottom, left, right */
+        int block;  /* space-to-depth */
+        float p;    /* dropout */
+        float init; /* scale, shift */
     } u;
     unsigned marks;
-    float order;       /* parameters are declared in this order; default: the unit's index */
-    int c, h, w;       /* output shape; linear, flatten: c x 1 x 1 */
-    int ic, ih, iw;    /* shape of in[0] */
+    float order;    /* parameters are declared in this order; default: the unit's index */
+    int c, h, w;    /* output shape; linear, flatten: c x 1 x 1 */
+    int ic, ih, iw; /* shape of in[0] */
     /* analyses, filled by spec_finish */
-    int nreaders;      /* units that read this one */
-    int reader;        /* the only reader, or -1 */
-    int norm;          /* conv, linear: the norm that is its single reader, or -1 */
+    int nreaders; /* units that read this one */
+    int reader;   /* the only reader, or -1 */
+    int norm;     /* conv, linear: the norm that is its single reader, or -1 */
 } Unit;
 
 typedef struct Spec {
     Unit *u;
     int n;
     size_t cap;
-    int out;      /* the logits */
+    int out; /* the logits */
     Arena arena;
-    Err err;      /* the first fault a builder made; reported by spec_finish */
+    Err err; /* the first fault a builder made; reported by spec_finish */
 } Spec;
 
-/* Builders return the unit's index. After a fault (impossible shape) they go on with a harmless value and
- * spec_finish reports it, so that a builder needs no checks of its own. Names are printf-formatted. */
+/* Builders return the unit's index. After a fault (impossible shape) they go on with a harmless
+ * value and spec_finish reports it, so that a builder needs no checks of its own. Names are
+ * printf-formatted. */
 int spec_input(Spec *s, int c, int h, int w);
 int spec_conv(Spec *s, int x, ConvAttr a, const char *fmt, ...) PRINTF_LIKE(4, 5);
 int spec_linear(Spec *s, int x, LinearAttr a, const char *fmt, ...) PRINTF_LIKE(4, 5);
@@ -127,18 +135,20 @@ int spec_depth_to_space(Spec *s, int x, int block);
 
 void spec_mark(Spec *s, int unit, unsigned marks);
 
-/* Declare the parameters of `unit` just before those of `before` (checkpoints whose order is not that of the data). */
+/* Declare the parameters of `unit` just before those of `before` (checkpoints whose order is not
+ * that of the data). */
 void spec_declare_before(Spec *s, int unit, int before);
 
-/* Sets the output, checks everything, fills the analyses. -1 with `e` set when a builder made a fault. */
+/* Sets the output, checks everything, fills the analyses. -1 with `e` set when a builder made a
+ * fault. */
 int spec_finish(Spec *s, int out, Err *e);
 
 /* Units in the order their parameters are declared: `order` has s->n entries. */
 void spec_declaration_order(const Spec *s, int *order);
 
 const char *unit_kind_name(UnitKind k);
-int64_t unit_macs(const Unit *u);            /* per image; 0 for units without multiplications */
-void spec_print(const Spec *s, Str *out);    /* one line a unit */
+int64_t unit_macs(const Unit *u);         /* per image; 0 for units without multiplications */
+void spec_print(const Spec *s, Str *out); /* one line a unit */
 void spec_free(Spec *s);
 
 #endif

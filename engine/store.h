@@ -1,4 +1,5 @@
-/* engine/store.h -- named parameters and buffers: everything a checkpoint holds, shared by all programs. */
+/* engine/store.h -- named parameters and buffers: everything a checkpoint holds, shared by all
+ * programs. */
 #ifndef ENGINE_STORE_H
 #define ENGINE_STORE_H
 
@@ -10,9 +11,9 @@ struct OptimRule;
 typedef enum ParamKind {
     PK_WEIGHT, /* convolution and fully connected weights, OIHW / OI */
     PK_BIAS,
-    PK_NORM,   /* scale and shift of a norm */
-    PK_CLIP,   /* a quantizer's trained parameter */
-    PK_BUFFER  /* saved, not trained: running statistics, quantizer state */
+    PK_NORM,  /* scale and shift of a norm */
+    PK_CLIP,  /* a quantizer's trained parameter */
+    PK_BUFFER /* saved, not trained: running statistics, quantizer state */
 } ParamKind;
 
 typedef enum InitKind {
@@ -34,10 +35,11 @@ typedef struct Param {
     int index;        /* place in the store: order of declaration = order of the state dict */
     ParamKind kind;
     Init init;
-    Tensor value, grad;       /* grad.data NULL for buffers, and before store_alloc_grads */
-    bool trained;             /* reached by backward in some program: others get neither update nor decay */
+    Tensor value, grad; /* grad.data NULL for buffers, and before store_alloc_grads */
+    bool trained; /* reached by backward in some program: others get neither update nor decay */
     const Tensor *decay_from; /* whose value the weight-decay term reads; NULL = own */
-    const Tensor *step_on;    /* what the optimizer moves: a latent copy that the value is made from afterwards; NULL = own */
+    const Tensor *step_on;    /* what the optimizer moves: a latent copy that the value is made from
+                                 afterwards; NULL = own */
     float lr_fixed, wd_fixed; /* override the run's when has_lr / has_wd */
     bool has_lr, has_wd;
     Tensor slot[PARAM_MAX_SLOTS]; /* the optimizer's state; saved */
@@ -49,12 +51,13 @@ typedef struct ParamStore {
     Param **p;
     int n;
     size_t cap;
-    float *grads;       /* one contiguous block, n_grads floats */
+    float *grads; /* one contiguous block, n_grads floats */
     size_t n_grads;
     Arena arena;
 } ParamStore;
 
-/* Declares a parameter; names are unique (asserted). Value is zeroed, filled by store_init. Never fails. */
+/* Declares a parameter; names are unique (asserted). Value is zeroed, filled by store_init. Never
+ * fails. */
 Param *store_add(ParamStore *ps, ParamKind kind, DType dtype, Init init, int ndim, const int *dim,
                  const char *fmt, ...) PRINTF_LIKE(7, 8);
 
@@ -64,8 +67,8 @@ Param *store_scalar(ParamStore *ps, ParamKind kind, float value, const char *fmt
 
 Param *store_find(const ParamStore *ps, const char *name); /* NULL when absent */
 
-/* Fills every parameter from its Init; the stream of a parameter is (seed, RNG_INIT, hash of its name), so adding a
- * parameter does not change the others. */
+/* Fills every parameter from its Init; the stream of a parameter is (seed, RNG_INIT, hash of its
+ * name), so adding a parameter does not change the others. */
 void store_init(ParamStore *ps, uint64_t seed);
 
 void store_alloc_grads(ParamStore *ps); /* after the last store_add; zeroed */

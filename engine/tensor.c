@@ -66,7 +66,8 @@ const char *tensor_shape_text(const Tensor *t, char *buf)
 void nchw_to_nhwc(const float *src, float *dst, int n, int c, int h, int w)
 {
     size_t map = (size_t)h * (size_t)w, nc = (size_t)c;
-    PARALLEL_FOR(i, n) {
+    PARALLEL_FOR(i, n)
+    {
         const float *s = src + (size_t)i * nc * map;
         float *d = dst + (size_t)i * nc * map;
         for (size_t p = 0; p < map; p++)
@@ -77,7 +78,8 @@ void nchw_to_nhwc(const float *src, float *dst, int n, int c, int h, int w)
 void nhwc_to_nchw(const float *src, float *dst, int n, int c, int h, int w)
 {
     size_t map = (size_t)h * (size_t)w, nc = (size_t)c;
-    PARALLEL_FOR(i, n) {
+    PARALLEL_FOR(i, n)
+    {
         const float *s = src + (size_t)i * nc * map;
         float *d = dst + (size_t)i * nc * map;
         for (size_t p = 0; p < map; p++)
@@ -156,7 +158,8 @@ int npy_read(const char *path, Arena *a, Tensor *t, Err *e)
     FILE *f = fopen(path, "rb");
     *t = (Tensor){0};
     if (!f) return err_set(e, ERR_DATA, "%s: %s", path, strerror(errno));
-    if (fread(pre, 1, 10, f) != 10 || memcmp(pre, "\x93NUMPY", 6) != 0 || pre[6] < 1 || pre[6] > 3) {
+    if (fread(pre, 1, 10, f) != 10 || memcmp(pre, "\x93NUMPY", 6) != 0 || pre[6] < 1 ||
+        pre[6] > 3) {
         err_set(e, ERR_DATA, "%s: not a .npy file", path);
         goto out;
     }
@@ -174,7 +177,8 @@ int npy_read(const char *path, Arena *a, Tensor *t, Err *e)
     descr = npy_field(head, "'descr'");
     order = npy_field(head, "'fortran_order'");
     shape = npy_field(head, "'shape'");
-    if (!descr || *descr != '\'' || !order || !shape || !str_starts(order, "False") || npy_shape(shape, t) < 0) {
+    if (!descr || *descr != '\'' || !order || !shape || !str_starts(order, "False") ||
+        npy_shape(shape, t) < 0) {
         err_set(e, ERR_DATA, "%s: npy header not understood: %s", path, head);
         goto out;
     }

@@ -20,7 +20,7 @@ typedef struct Tensor {
     DType dtype;
     Layout layout;
     int ndim, dim[TENSOR_MAX_DIM]; /* 0 dimensions: one element */
-    int exp2;   /* fixed point: real = stored * 2^-exp2; 0 for float. Used by integer programs only */
+    int exp2; /* fixed point: real = stored * 2^-exp2; 0 for float. Used by integer programs only */
     void *data; /* borrowed */
 } Tensor;
 
@@ -37,7 +37,8 @@ bool tensor_same_shape(const Tensor *a, const Tensor *b);
 /* "[16, 3, 3, 3]" into buf (at least 80 bytes); returns buf. */
 const char *tensor_shape_text(const Tensor *t, char *buf);
 
-/* Activations between the two layouts; n,c,h,w are the logical dimensions. src and dst do not overlap. */
+/* Activations between the two layouts; n,c,h,w are the logical dimensions. src and dst do not
+ * overlap. */
 void nchw_to_nhwc(const float *src, float *dst, int n, int c, int h, int w);
 void nhwc_to_nchw(const float *src, float *dst, int n, int c, int h, int w);
 
@@ -46,8 +47,8 @@ float half_to_float(uint16_t h);
 float bf16_to_float(uint16_t h);
 uint16_t float_to_bf16(float f);
 
-/* Any .npy of version 1.0..3.0 with little-endian f4, i4, i8, i1, u1, b1 (as u8) or f8 (to f32), C order, at
- * most TENSOR_MAX_DIM dimensions. Data is allocated in `a`. Errors name the file. */
+/* Any .npy of version 1.0..3.0 with little-endian f4, i4, i8, i1, u1, b1 (as u8) or f8 (to f32), C
+ * order, at most TENSOR_MAX_DIM dimensions. Data is allocated in `a`. Errors name the file. */
 int npy_read(const char *path, Arena *a, Tensor *t, Err *e);
 int npy_write(const char *path, const Tensor *t, Err *e);
 

@@ -2,11 +2,13 @@
  *
  *   z = (x - mean) / sqrt(var + eps) * gamma + beta + r,  a = act(z),  y_k = Q_k(a)
  *   dz = act'(z) * (da + sum_k Q_k'(a) dy_k),  dr = dz
- *   dgamma = sum dz xhat,  dbeta = sum dz,  dx = gamma / s * (dz - mean(dz) - xhat * mean(dz * xhat))
+ *   dgamma = sum dz xhat,  dbeta = sum dz,  dx = gamma / s * (dz - mean(dz) - xhat * mean(dz *
+ * xhat))
  *
- * The map is cut into tiles that stay in the first-level cache, tiles into groups; a group is the unit of parallel work and
- * of summation (float within a tile, double across, groups added in order), so sums do not depend on the threads.
- * Channel tables are repeated to a multiple of 64 entries: the inner loops are then full whatever the channel count. */
+ * The map is cut into tiles that stay in the first-level cache, tiles into groups; a group is the
+ * unit of parallel work and of summation (float within a tile, double across, groups added in
+ * order), so sums do not depend on the threads. Channel tables are repeated to a multiple of 64
+ * entries: the inner loops are then full whatever the channel count. */
 #include "quant/chain.h"
 
 #include <math.h>
@@ -23,7 +25,7 @@ typedef struct ChainNode {
     size_t m, c;       /* values in the map, channels */
     size_t wide, tile; /* length of a channel table; values per tile (multiples of c) */
     size_t tiles, groups, per_group;
-    size_t nsums;      /* doubles per group: 2 c, then Q_MAX_ACC per quantizer */
+    size_t nsums; /* doubles per group: 2 c, then Q_MAX_ACC per quantizer */
     int in_res, in_scale, in_shift;
 } ChainNode;
 
@@ -53,9 +55,9 @@ static void widen(const ChainNode *a, const float *v, float *wide)
 }
 
 /* ---- kernels over one tile ----
- * A table has W entries, W a multiple of 64 where the channel count allows. Columns are taken 64 at a time: their table entries
- * and sums then stay in registers while the rows go by. Lanes are fixed by the code, not by the machine, so sums do not depend
- * on the vector length either. */
+ * A table has W entries, W a multiple of 64 where the channel count allows. Columns are taken 64 at
+ * a time: their table entries and sums then stay in registers while the rows go by. Lanes are fixed
+ * by the code, not by the machine, so sums do not depend on the vector length either. */
 
 typedef float V __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t VI __attribute__((vector_size(64), aligned(4), may_alias));
@@ -66,12 +68,12 @@ typedef int32_t VI __attribute__((vector_size(64), aligned(4), may_alias));
 #define KERNEL      static inline __attribute__((always_inline)) void
 #define RELU(t)     ((V)((VI)(t) & ~(VI)((t) < 0))) /* NaN stays NaN, so that divergence is seen */
 
-/* The leading values that go by blocks of 64; the rest, and tables of an awkward length, go one by one. */
+/* The leading values that go by blocks of 64; the rest, and tables of an awkward length, go one by
+ * one. */
 static size_t by_blocks(size_t n, size_t W)
 {
     return W % COLUMNS ? 0 : n / COLUMNS * COLUMNS;
 }
-
 
 static void k_stats(const float *x, const float *first, size_t n, size_t W, float *s, float *q)
 {
@@ -97,8 +99,8 @@ static void k_stats(const float *x, const float *first, size_t n, size_t W, floa
 }
 
 /* z = x * sc + sh (norm), + r (add), relu. z may be x or r. */
-KERNEL k_apply(const float *x, const float *r, const float *sc, const float *sh, size_t n, size_t W, float *z, const bool norm,
-               const bool add, const bool relu)
+KERNEL k_apply(const float *x, const float *r, const float *sc, const float *sh, size_t n, size_t W,
+               float *z, const bool norm, const bool add, const bool relu)
 {
     const size_t full = by_blocks(n, W);
     for (size_t j = 0; j < W && j < full; j += COLUMNS) {
@@ -127,10 +129,10 @@ KERNEL k_apply(const float *x, const float *r, const float *sc, const float *sh,
     }
 }
 
-/* dz = g where the activation let it through (0 < a, and a < top with cap); with norm also the sums of dz and dz (x - mean) per
- * table entry. dz may be g. */
-KERNEL k_dz(const float *g, const float *a, const float *x, const float *mean, size_t n, size_t W, float *dz, float *s, float *q,
-            const bool masked, const bool cap, const bool norm)
+/* dz = g where the activation let it through (0 < a, and a < top with cap); with norm also the sums
+ * of dz and dz (x - mean) per table entry. dz may be g. */
+KERNEL k_dz(const float *g, const float *a, const float *x, const float *mean, size_t n, size_t W,
+            float *dz, float *s, float *q, const bool masked, const bool cap, const bool norm)
 {
     const size_t full = by_blocks(n, W);
     const float top = 6;
@@ -171,8 +173,8 @@ KERNEL k_dz(const float *g, const float *a, const float *x, const float *mean, s
 }
 
 /* dx = (dz - m1 - (x - mean) k) sc; dx may be dz. */
-static void k_dx(const float *dz, const float *x, const float *mean, const float *m1, const float *k, const float *sc, size_t n,
-                 size_t W, float *dx)
+static void k_dx(const float *dz, const float *x, const float *mean, const float *m1,
+                 const float *k, const float *sc, size_t n, size_t W, float *dx)
 {
     const size_t full = by_blocks(n, W);
     for (size_t j = 0; j < W && j < full; j += COLUMNS) {
@@ -188,24 +190,41 @@ static void k_dx(const float *dz, const float *x, const float *mean, const float
                   (LOAD(dz + i + 16 * u) - v1[u] - (LOAD(x + i + 16 * u) - vm[u]) * vk[u]) * vs[u]);
         }
     }
-    for (size_t i = full; i < n; i++) dx[i] = (dz[i] - m1[i % W] - (x[i] - mean[i % W]) * k[i % W]) * sc[i % W];
+    for (size_t i = full; i < n; i++)
+        dx[i] = (dz[i] - m1[i % W] - (x[i] - mean[i % W]) * k[i % W]) * sc[i % W];
 }
 
-/* a = act(x * sc + sh + r) for one tile. z is written unless there is nothing to compute; returns where `a` stands. */
-static const float *activate(const ChainNode *a, const float *x, const float *r, const float *sc, const float *sh, size_t n,
-                             float *z)
+/* a = act(x * sc + sh + r) for one tile. z is written unless there is nothing to compute; returns
+ * where `a` stands. */
+static const float *activate(const ChainNode *a, const float *x, const float *r, const float *sc,
+                             const float *sh, size_t n, float *z)
 {
     const bool norm = a->s.norm != CHAIN_NO_NORM;
     const size_t W = a->wide;
     switch ((norm ? 4 : 0) | (r ? 2 : 0) | (a->s.act != AK_NONE ? 1 : 0)) {
-    case 0: return x;
-    case 1: k_apply(x, r, sc, sh, n, W, z, false, false, true); break;
-    case 2: k_apply(x, r, sc, sh, n, W, z, false, true, false); break;
-    case 3: k_apply(x, r, sc, sh, n, W, z, false, true, true); break;
-    case 4: k_apply(x, r, sc, sh, n, W, z, true, false, false); break;
-    case 5: k_apply(x, r, sc, sh, n, W, z, true, false, true); break;
-    case 6: k_apply(x, r, sc, sh, n, W, z, true, true, false); break;
-    default: k_apply(x, r, sc, sh, n, W, z, true, true, true); break;
+    case 0:
+        return x;
+    case 1:
+        k_apply(x, r, sc, sh, n, W, z, false, false, true);
+        break;
+    case 2:
+        k_apply(x, r, sc, sh, n, W, z, false, true, false);
+        break;
+    case 3:
+        k_apply(x, r, sc, sh, n, W, z, false, true, true);
+        break;
+    case 4:
+        k_apply(x, r, sc, sh, n, W, z, true, false, false);
+        break;
+    case 5:
+        k_apply(x, r, sc, sh, n, W, z, true, false, true);
+        break;
+    case 6:
+        k_apply(x, r, sc, sh, n, W, z, true, true, false);
+        break;
+    default:
+        k_apply(x, r, sc, sh, n, W, z, true, true, true);
+        break;
     }
     if (a->s.act == AK_RELU6) {
         SIMD_FOR(i, n) z[i] = z[i] > 6 ? 6 : z[i];
@@ -213,17 +232,30 @@ static const float *activate(const ChainNode *a, const float *x, const float *r,
     return z;
 }
 
-static void mask_and_sum(const ChainNode *a, const float *g, const float *act, const float *x, const float *mean, size_t n, float *dz,
-                         float *s, float *q)
+static void mask_and_sum(const ChainNode *a, const float *g, const float *act, const float *x,
+                         const float *mean, size_t n, float *dz, float *s, float *q)
 {
     const size_t W = a->wide;
-    switch ((a->s.norm != CHAIN_NO_NORM ? 4 : 0) | (a->s.act == AK_RELU6 ? 2 : 0) | (a->s.act != AK_NONE ? 1 : 0)) {
-    case 0: k_dz(g, act, x, mean, n, W, dz, s, q, false, false, false); break;
-    case 1: k_dz(g, act, x, mean, n, W, dz, s, q, true, false, false); break;
-    case 3: k_dz(g, act, x, mean, n, W, dz, s, q, true, true, false); break;
-    case 4: k_dz(g, act, x, mean, n, W, dz, s, q, false, false, true); break;
-    case 5: k_dz(g, act, x, mean, n, W, dz, s, q, true, false, true); break;
-    default: k_dz(g, act, x, mean, n, W, dz, s, q, true, true, true); break;
+    switch ((a->s.norm != CHAIN_NO_NORM ? 4 : 0) | (a->s.act == AK_RELU6 ? 2 : 0) |
+            (a->s.act != AK_NONE ? 1 : 0)) {
+    case 0:
+        k_dz(g, act, x, mean, n, W, dz, s, q, false, false, false);
+        break;
+    case 1:
+        k_dz(g, act, x, mean, n, W, dz, s, q, true, false, false);
+        break;
+    case 3:
+        k_dz(g, act, x, mean, n, W, dz, s, q, true, true, false);
+        break;
+    case 4:
+        k_dz(g, act, x, mean, n, W, dz, s, q, false, false, true);
+        break;
+    case 5:
+        k_dz(g, act, x, mean, n, W, dz, s, q, true, false, true);
+        break;
+    default:
+        k_dz(g, act, x, mean, n, W, dz, s, q, true, true, true);
+        break;
     }
 }
 
@@ -251,11 +283,13 @@ static void flush(const ChainNode *a, const float *s, const float *q, double *to
     }
 }
 
-static void batch_statistics(const ChainNode *a, const float *x, void *scratch, float *mean, float *var)
+static void batch_statistics(const ChainNode *a, const float *x, void *scratch, float *mean,
+                             float *var)
 {
     float *first = table(a, scratch, 0);
     widen(a, x, first); /* shifted by the first pixel: no cancellation when |mean| is large */
-    PARALLEL_FOR(g, a->groups) {
+    PARALLEL_FOR(g, a->groups)
+    {
         double *to = sums(a, scratch, (size_t)g);
         size_t t0 = (size_t)g * a->per_group, t1 = t0 + a->per_group;
         float s[MAX_TILE], q[MAX_TILE];
@@ -268,7 +302,8 @@ static void batch_statistics(const ChainNode *a, const float *x, void *scratch, 
         }
     }
     for (size_t k = 0; k < a->c; k++) {
-        double m = (double)(a->m / a->c), d = group_sum(a, scratch, k) / m, v = group_sum(a, scratch, a->c + k) / m - d * d;
+        double m = (double)(a->m / a->c), d = group_sum(a, scratch, k) / m,
+               v = group_sum(a, scratch, a->c + k) / m - d * d;
         mean[k] = (float)((double)x[k] + d);
         var[k] = v > 0 ? (float)v : 0;
     }
@@ -277,7 +312,8 @@ static void batch_statistics(const ChainNode *a, const float *x, void *scratch, 
 static void tables_forward(Node *n, Exec *x)
 {
     const ChainNode *a = n->attr;
-    float *mean = saved(x, n, SV_MEAN), *inv = saved(x, n, SV_INV), *sc = saved(x, n, SV_SCALE), *sh = saved(x, n, SV_SHIFT);
+    float *mean = saved(x, n, SV_MEAN), *inv = saved(x, n, SV_INV), *sc = saved(x, n, SV_SCALE),
+          *sh = saved(x, n, SV_SHIFT);
     const float *gamma = a->in_scale < 0 ? NULL : exec_in(x, n, a->in_scale);
     const float *beta = a->in_shift < 0 ? NULL : exec_in(x, n, a->in_shift);
     if (a->s.norm == CHAIN_BATCH) {
@@ -299,7 +335,8 @@ static void forward(Node *n, Exec *x)
     const ChainNode *a = n->attr;
     const float *src = exec_in(x, n, 0), *res = a->in_res < 0 ? NULL : exec_in(x, n, a->in_res);
     void *scratch = exec_scratch(x, n);
-    float *sc = table(a, scratch, 0), *sh = table(a, scratch, 1), *plain = a->s.plain ? exec_out(x, n, 0) : NULL;
+    float *sc = table(a, scratch, 0), *sh = table(a, scratch, 1),
+          *plain = a->s.plain ? exec_out(x, n, 0) : NULL;
     QCtx ctx = {.phase = (Phase)x->phase, .aux_loss = &x->aux_loss};
 
     if (a->s.norm != CHAIN_NO_NORM) {
@@ -311,11 +348,14 @@ static void forward(Node *n, Exec *x)
         if (a->s.q[k]->fn->begin) a->s.q[k]->fn->begin(a->s.q[k], &ctx);
         if (a->s.q[k]->fault) x->fault = a->s.q[k]->fault;
     }
-    PARALLEL_FOR(g, a->groups) {
+    PARALLEL_FOR(g, a->groups)
+    {
         size_t t0 = (size_t)g * a->per_group, t1 = t0 + a->per_group;
         for (size_t t = t0; t < t1 && t < a->tiles; t++) {
             size_t at = t * a->tile, len = tile_len(a, t);
-            float *z = plain ? plain + at : (float *)exec_out(x, n, 0) + at; /* quantizer 0 then works in place */
+            float *z = plain
+                           ? plain + at
+                           : (float *)exec_out(x, n, 0) + at; /* quantizer 0 then works in place */
             const float *act = activate(a, src + at, res ? res + at : NULL, sc, sh, len, z);
             if (plain && act != z) memmove(z, act, len * sizeof *z);
             for (int k = a->s.nq - 1; k >= 0; k--) {
@@ -326,8 +366,9 @@ static void forward(Node *n, Exec *x)
     }
 }
 
-/* The gradient that reaches the activation, for one tile: contributions to the plain output and, through each quantizer, to
- * its output. Returns where it stands: in `g`, or a contribution itself when that is all. */
+/* The gradient that reaches the activation, for one tile: contributions to the plain output and,
+ * through each quantizer, to its output. Returns where it stands: in `g`, or a contribution itself
+ * when that is all. */
 typedef struct Grads {
     int n[1 + CHAIN_MAX_Q];
     const float *part[1 + CHAIN_MAX_Q][GRAD_MAX_PARTS]; /* [0] plain, [1 + k] quantizer k */
@@ -344,8 +385,8 @@ static const float *sum_tile(const float *const *part, int np, size_t at, size_t
     return tmp;
 }
 
-static const float *collect(const ChainNode *a, const Grads *gr, const float *act, size_t at, size_t len, double *acc, float *g,
-                            float *tmp, float *tmp2)
+static const float *collect(const ChainNode *a, const Grads *gr, const float *act, size_t at,
+                            size_t len, double *acc, float *g, float *tmp, float *tmp2)
 {
     const float *have = gr->n[0] ? sum_tile(gr->part[0], gr->n[0], at, len, g) : NULL;
     for (int k = 0; k < a->s.nq; k++) {
@@ -381,20 +422,23 @@ static void backward(Node *n, Exec *x)
     Grads gr = {{0}, {{0}}};
 
     gr.n[0] = plain ? exec_gout_parts(x, n, 0, gr.part[0]) : 0;
-    for (int k = 0; k < a->s.nq; k++) gr.n[1 + k] = exec_gout_parts(x, n, (plain ? 1 : 0) + k, gr.part[1 + k]);
+    for (int k = 0; k < a->s.nq; k++)
+        gr.n[1 + k] = exec_gout_parts(x, n, (plain ? 1 : 0) + k, gr.part[1 + k]);
     if (norm) {
         widen(a, saved(x, n, SV_SCALE), sc);
         widen(a, saved(x, n, SV_SHIFT), sh);
         widen(a, saved(x, n, SV_MEAN), mean);
     }
-    PARALLEL_FOR(g, a->groups) {
+    PARALLEL_FOR(g, a->groups)
+    {
         size_t t0 = (size_t)g * a->per_group, t1 = t0 + a->per_group;
         double *to = sums(a, scratch, (size_t)g);
         _Alignas(64) float ta[MAX_TILE], tg[MAX_TILE], t1b[MAX_TILE], t2b[MAX_TILE], tz[MAX_TILE];
         memset(to, 0, a->nsums * sizeof *to);
         for (size_t t = t0; t < t1 && t < a->tiles; t++) {
             size_t at = t * a->tile, len = tile_len(a, t);
-            const float *act = plain ? plain + at : activate(a, src + at, res ? res + at : NULL, sc, sh, len, ta);
+            const float *act =
+                plain ? plain + at : activate(a, src + at, res ? res + at : NULL, sc, sh, len, ta);
             const float *da = collect(a, &gr, act, at, len, to + 2 * a->c, tg, t1b, t2b);
             float *dz = dz_all ? dz_all + at : tz;
             if (norm) {
@@ -411,12 +455,14 @@ static void backward(Node *n, Exec *x)
     }
     for (int k = 0; k < a->s.nq; k++) {
         double acc[Q_MAX_ACC];
-        for (size_t i = 0; i < Q_MAX_ACC; i++) acc[i] = group_sum(a, scratch, 2 * a->c + (size_t)k * Q_MAX_ACC + i);
+        for (size_t i = 0; i < Q_MAX_ACC; i++)
+            acc[i] = group_sum(a, scratch, 2 * a->c + (size_t)k * Q_MAX_ACC + i);
         if (gr.n[1 + k] && a->s.q[k]->fn->end) a->s.q[k]->fn->end(a->s.q[k], acc);
     }
     if (!norm) return;
     {
-        float *m1 = table(a, scratch, 1), *kk = table(a, scratch, 3); /* the shift is no longer needed */
+        float *m1 = table(a, scratch, 1),
+              *kk = table(a, scratch, 3); /* the shift is no longer needed */
         const float *inv = saved(x, n, SV_INV);
         double m = (double)(a->m / a->c);
         for (size_t k = 0; k < a->c; k++) {
@@ -424,11 +470,13 @@ static void backward(Node *n, Exec *x)
             if (dbeta) dbeta[k] = (float)s1;
             if (dgamma) dgamma[k] = (float)(s2 * (double)inv[k]);
             m1[k] = a->s.norm == CHAIN_BATCH ? (float)(s1 / m) : 0;
-            kk[k] = a->s.norm == CHAIN_BATCH ? (float)(s2 / m * (double)inv[k] * (double)inv[k]) : 0;
+            kk[k] =
+                a->s.norm == CHAIN_BATCH ? (float)(s2 / m * (double)inv[k] * (double)inv[k]) : 0;
         }
         for (size_t i = a->c; i < a->wide; i++) m1[i] = m1[i - a->c], kk[i] = kk[i - a->c];
         if (!dx) return;
-        PARALLEL_FOR(g, a->groups) {
+        PARALLEL_FOR(g, a->groups)
+        {
             size_t t0 = (size_t)g * a->per_group, t1 = t0 + a->per_group;
             for (size_t t = t0; t < t1 && t < a->tiles; t++) {
                 size_t at = t * a->tile, len = tile_len(a, t);
@@ -457,7 +505,8 @@ static int prepare(Graph *g, Node *n, Prim *p, Err *e)
     a->groups = (a->tiles + a->per_group - 1) / a->per_group;
     a->nsums = 2 * a->c + (size_t)a->s.nq * Q_MAX_ACC;
     if (a->s.norm != CHAIN_NO_NORM) n->save_bytes = SV_ROWS * a->c * sizeof(float);
-    n->scratch_bytes = 4 * a->wide * sizeof(float) + MEM_ALIGN + a->groups * a->nsums * sizeof(double);
+    n->scratch_bytes =
+        4 * a->wide * sizeof(float) + MEM_ALIGN + a->groups * a->nsums * sizeof(double);
     n->inplace = !n->run_bwd;
     n->grad_inplace = true;
     if (n->run_bwd) {
@@ -474,13 +523,19 @@ static int prepare(Graph *g, Node *n, Prim *p, Err *e)
 
 /* With quantizers of its own parameters backward runs even where the image is the input. */
 static const OpDef op_chain = {"chain", OP_GRAD_PARTS, prepare, forward, backward, NULL};
-static const OpDef op_chain_q = {"chain_q", OP_GRAD_PARTS | OP_OWN_PARAMS, prepare, forward, backward, NULL};
+static const OpDef op_chain_q = {
+    "chain_q", OP_GRAD_PARTS | OP_OWN_PARAMS, prepare, forward, backward, NULL};
 
 void graph_chain(Graph *g, const char *name, int x, const ChainSpec *c, int out[1 + CHAIN_MAX_Q])
 {
     const Tensor *t = &g->v[x].t;
     Tensor shape = *t;
-    ChainNode a = {.s = *c, .m = tensor_len(t), .c = (size_t)t->dim[1], .in_res = -1, .in_scale = -1, .in_shift = -1};
+    ChainNode a = {.s = *c,
+                   .m = tensor_len(t),
+                   .c = (size_t)t->dim[1],
+                   .in_res = -1,
+                   .in_scale = -1,
+                   .in_shift = -1};
     int in[4] = {x}, nin = 1, node;
     ASSERT(a.c <= CHAIN_MAX_CHANNELS, "%s: %zu channels", name, a.c);
     if (c->residual >= 0) in[a.in_res = nin++] = c->residual;
@@ -495,7 +550,10 @@ void graph_chain(Graph *g, const char *name, int x, const ChainSpec *c, int out[
 
 static QCtx context(const Node *n, Exec *x, void *scratch)
 {
-    QCtx c = {.phase = (Phase)x->phase, .save = exec_save(x, n), .scratch = scratch, .aux_loss = &x->aux_loss};
+    QCtx c = {.phase = (Phase)x->phase,
+              .save = exec_save(x, n),
+              .scratch = scratch,
+              .aux_loss = &x->aux_loss};
     return c;
 }
 
@@ -503,7 +561,8 @@ static int quant_prepare(Graph *g, Node *n, Prim *p, Err *e)
 {
     QInst *q = *(QInst **)n->attr;
     (void)p, (void)e;
-    qinst_need(q, &g->v[n->in[0]].t, g->train ? PH_TRAIN : PH_EVAL, &n->save_bytes, &n->scratch_bytes);
+    qinst_need(q, &g->v[n->in[0]].t, g->train ? PH_TRAIN : PH_EVAL, &n->save_bytes,
+               &n->scratch_bytes);
     n->bwd_in = n->run_bwd ? 1 : 0;
     n->inplace = !g->train && !q->fn->forward && !n->hoisted;
     n->grad_inplace = !q->fn->backward;
@@ -535,10 +594,14 @@ static void quant_backward(Node *n, Exec *x)
     qinst_backward(*(QInst **)n->attr, &src, &dy, dx.data ? &dx : NULL, &c);
 }
 
-static const OpDef op_quant_w = {"quant_w", OP_OWN_PARAMS | OP_HOISTABLE, quant_prepare, quant_forward, quant_backward, NULL};
-static const OpDef op_quant = {"quant", OP_OWN_PARAMS, quant_prepare, quant_forward, quant_backward, NULL};
+static const OpDef op_quant_w = {
+    "quant_w", OP_OWN_PARAMS | OP_HOISTABLE, quant_prepare, quant_forward, quant_backward, NULL};
+static const OpDef op_quant = {"quant",       OP_OWN_PARAMS,  quant_prepare,
+                               quant_forward, quant_backward, NULL};
 
 int graph_quant(Graph *g, const char *name, int x, QInst *q)
 {
-    return graph_out(g, graph_node(g, q->role == Q_WEIGHT ? &op_quant_w : &op_quant, name, 1, &x, &q, sizeof q), g->v[x].t);
+    return graph_out(
+        g, graph_node(g, q->role == Q_WEIGHT ? &op_quant_w : &op_quant, name, 1, &x, &q, sizeof q),
+        g->v[x].t);
 }

@@ -1,8 +1,10 @@
-/* test/bench.c -- `make bench`: images/s of training and evaluation beside the bare convolutions of the same net, in one process.
+/* test/bench.c -- `make bench`: images/s of training and evaluation beside the bare convolutions of
+ * the same net, in one process.
  *
- * Bare convolutions: per convolution and direction the faster of the library's favourite format and NHWC, same threads, reorders
- * and the stem's backward-data excluded, minimum of 20 runs, summed. Rounds of all candidates are interleaved, since the machine's
- * speed drifts; minima are compared. */
+ * Bare convolutions: per convolution and direction the faster of the library's favourite format and
+ * NHWC, same threads, reorders and the stem's backward-data excluded, minimum of 20 runs, summed.
+ * Rounds of all candidates are interleaved, since the machine's speed drifts; minima are compared.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +22,9 @@ typedef struct Case {
     bool quant, power, fuse;
     Model *m;
     Optim op;
-    double train, eval; /* seconds per batch, minimum */
-    double resident, planned; /* MB: growth of the peak by this model's first step and evaluation; activations alone */
+    double train, eval;       /* seconds per batch, minimum */
+    double resident, planned; /* MB: growth of the peak by this model's first step and evaluation;
+                                 activations alone */
 } Case;
 
 static void die(const Err *e)
@@ -40,8 +43,17 @@ static double peak_mb(void)
 static ConvShape shape_of(const Unit *u, int batch)
 {
     const ConvAttr *a = &u->u.conv;
-    ConvShape s = {.n = batch, .ic = u->ic, .ih = u->ih, .iw = u->iw, .oc = u->c, .oh = u->h, .ow = u->w, .k = a->k,
-                   .stride = a->stride ? a->stride : 1, .pad = a->pad, .dilation = a->dilation ? a->dilation : 1,
+    ConvShape s = {.n = batch,
+                   .ic = u->ic,
+                   .ih = u->ih,
+                   .iw = u->iw,
+                   .oc = u->c,
+                   .oh = u->h,
+                   .ow = u->w,
+                   .k = a->k,
+                   .stride = a->stride ? a->stride : 1,
+                   .pad = a->pad,
+                   .dilation = a->dilation ? a->dilation : 1,
                    .groups = a->groups ? a->groups : 1};
     return s;
 }
@@ -93,8 +105,13 @@ int main(int argc, char **argv)
     const char *net = argc > 1 ? argv[1] : "resnet20";
     const int rounds = argc > 2 ? atoi(argv[2]) : 20;
     NetOpts no = {.model = net, .names = "", .num_classes = 10, .in_c = 3, .in_h = 32, .in_w = 32};
-    OptimOpts oo = {.optimizer = "sgd", .lr = 1e-4, .momentum = 0.9, .weight_decay = 1e-4, .lr_scheduler = "constant",
-                    .weight_decay_scheme = "all", .num_epochs = 1};
+    OptimOpts oo = {.optimizer = "sgd",
+                    .lr = 1e-4,
+                    .momentum = 0.9,
+                    .weight_decay = 1e-4,
+                    .lr_scheduler = "constant",
+                    .weight_decay_scheme = "all",
+                    .num_epochs = 1};
     size_t image = (size_t)no.in_c * (size_t)no.in_h * (size_t)no.in_w;
     float *x = xaligned(BATCH * image * sizeof *x);
     int32_t label[BATCH];
@@ -105,8 +122,8 @@ int main(int argc, char **argv)
 
     for (size_t i = 0; i < BATCH * image; i++) x[i] = (float)rng_normal(&r);
     for (int i = 0; i < BATCH; i++) label[i] = i % no.num_classes;
-    printf("oneDNN %s; %d threads; %s, batch %d, %dx%d\n", prim_version(version, sizeof version), par_threads(), net, BATCH,
-           no.in_h, no.in_w);
+    printf("oneDNN %s; %d threads; %s, batch %d, %dx%d\n", prim_version(version, sizeof version),
+           par_threads(), net, BATCH, no.in_h, no.in_w);
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         Case *c = &cases[i];
         const double before = peak_mb();
@@ -119,7 +136,8 @@ int main(int argc, char **argv)
         q.power = c->power;
         q.fuse = c->fuse;
         c->m = model_new(&no, &q, 0, 1, &e);
-        if (!c->m || model_prepare(c->m, PH_TRAIN, 0, BATCH, &e) < 0 || optim_init(&c->op, &oo, model_store(c->m), &e) < 0)
+        if (!c->m || model_prepare(c->m, PH_TRAIN, 0, BATCH, &e) < 0 ||
+            optim_init(&c->op, &oo, model_store(c->m), &e) < 0)
             die(&e);
         c->train = c->eval = -1;
         step(c, x, label, 0);
@@ -147,18 +165,20 @@ int main(int argc, char **argv)
         if (fwd < 0 || f < fwd) fwd = f;
         if (all < 0 || a < all) all = a;
     }
-    printf("%-22s %11s %9s %7s   %10s %9s %7s   %9s %9s\n", "", "train img/s", "ms/step", "x bare", "eval img/s", "ms/batch",
-           "x bare", "peak MB", "arena MB");
-    printf("%-22s %11.0f %9.2f %7.2f   %10.0f %9.2f %7.2f\n", "bare convolutions", BATCH / all, all * 1e3, 1.0, BATCH / fwd,
-           fwd * 1e3, 1.0);
+    printf("%-22s %11s %9s %7s   %10s %9s %7s   %9s %9s\n", "", "train img/s", "ms/step", "x bare",
+           "eval img/s", "ms/batch", "x bare", "peak MB", "arena MB");
+    printf("%-22s %11.0f %9.2f %7.2f   %10.0f %9.2f %7.2f\n", "bare convolutions", BATCH / all,
+           all * 1e3, 1.0, BATCH / fwd, fwd * 1e3, 1.0);
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         const Case *c = &cases[i];
-        printf("%-22s %11.0f %9.2f %7.2f   %10.0f %9.2f %7.2f   %9.0f %9.0f\n", c->name, BATCH / c->train, c->train * 1e3,
-               c->train / all, BATCH / c->eval, c->eval * 1e3, c->eval / fwd, c->resident, c->planned);
+        printf("%-22s %11.0f %9.2f %7.2f   %10.0f %9.2f %7.2f   %9.0f %9.0f\n", c->name,
+               BATCH / c->train, c->train * 1e3, c->train / all, BATCH / c->eval, c->eval * 1e3,
+               c->eval / fwd, c->resident, c->planned);
         optim_free(&cases[i].op);
         model_free(cases[i].m);
     }
-    printf("peak MB: growth of the peak resident set by this model (the first one also loads oneDNN's code)\n");
+    printf("peak MB: growth of the peak resident set by this model (the first one also loads "
+           "oneDNN's code)\n");
     free(x);
     return 0;
 }

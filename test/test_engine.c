@@ -1,4 +1,5 @@
-/* test/test_engine.c -- random streams, tensors, the plan, and finite differences of every smooth op. */
+/* test/test_engine.c -- random streams, tensors, the plan, and finite differences of every smooth
+ * op. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,7 +21,8 @@
 
 static void rng_is_a_pure_function(void **state)
 {
-    Rng a = rng_stream(7, RNG_CROP, 3, 11), b = rng_stream(7, RNG_CROP, 3, 11), c = rng_stream(7, RNG_FLIP, 3, 11);
+    Rng a = rng_stream(7, RNG_CROP, 3, 11), b = rng_stream(7, RNG_CROP, 3, 11),
+        c = rng_stream(7, RNG_FLIP, 3, 11);
     uint32_t p[100];
     int same = 0, seen[100] = {0};
     double mean = 0, var = 0;
@@ -55,7 +57,8 @@ static void nearest_name(void **state)
 static void half_and_bf16(void **state)
 {
     (void)state;
-    assert_true(half_to_float(0x3C00) == 1.0f && half_to_float(0xC000) == -2.0f && half_to_float(0x0001) == 0x1p-24f);
+    assert_true(half_to_float(0x3C00) == 1.0f && half_to_float(0xC000) == -2.0f &&
+                half_to_float(0x0001) == 0x1p-24f);
     assert_true(isinf(half_to_float(0x7C00)) && half_to_float(0x8000) == 0);
     assert_int_equal(float_to_bf16(1.0f), 0x3F80);
     assert_int_equal(float_to_bf16(1.00390625f), 0x3F80); /* tie to even */
@@ -106,7 +109,8 @@ static void plan_never_overlaps(void **state)
         total = plan_place(b, n, &bound);
         assert_int_equal(plan_overlap(b, n), -1);
         assert_true(total >= bound);
-        for (int i = 0; i < n; i++) assert_true(b[i].off % MEM_ALIGN == 0 && b[i].off + b[i].bytes <= total);
+        for (int i = 0; i < n; i++)
+            assert_true(b[i].off % MEM_ALIGN == 0 && b[i].off + b[i].bytes <= total);
     }
 }
 
@@ -124,13 +128,17 @@ typedef struct Bench {
     Rng r;
 } Bench;
 
-static Param *param(Bench *b, const char *name, float scale, float mean, int ndim, int d0, int d1, int d2, int d3)
+static Param *param(Bench *b, const char *name, float scale, float mean, int ndim, int d0, int d1,
+                    int d2, int d3)
 {
     int dim[4] = {d0, d1, d2, d3};
     Param *p = store_add(&b->ps, PK_WEIGHT, DT_F32, (Init){INIT_NONE, 0, 0}, ndim, dim, "%s", name);
     float *v = p->value.data;
-    for (size_t i = 0; i < tensor_len(&p->value); i++) v[i] = mean + scale * (float)rng_normal(&b->r);
-    if (ndim == 4) p->value.layout = LY_NHWC; /* only the image uses it as an activation; weights do not look */
+    for (size_t i = 0; i < tensor_len(&p->value); i++)
+        v[i] = mean + scale * (float)rng_normal(&b->r);
+    if (ndim == 4)
+        p->value.layout =
+            LY_NHWC; /* only the image uses it as an activation; weights do not look */
     return p;
 }
 
@@ -144,7 +152,8 @@ static NormStats stats(Bench *b, const char *name, int c)
     NormStats s = {.eps = 1e-5f, .momentum = 0.1f};
     s.mean = store_add(&b->ps, PK_BUFFER, DT_F32, (Init){INIT_NONE, 0, 0}, 1, &c, "%s.mean", name);
     s.var = store_add(&b->ps, PK_BUFFER, DT_F32, (Init){INIT_NONE, 0, 0}, 1, &c, "%s.var", name);
-    for (int i = 0; i < c; i++) ((float *)s.mean->value.data)[i] = 0.1f * (float)i, ((float *)s.var->value.data)[i] = 1.5f;
+    for (int i = 0; i < c; i++)
+        ((float *)s.mean->value.data)[i] = 0.1f * (float)i, ((float *)s.var->value.data)[i] = 1.5f;
     return s;
 }
 
@@ -154,7 +163,8 @@ static double loss_of(Bench *b)
     return (double)*(const float *)b->x.data[b->loss];
 }
 
-/* Builds a net that ends in a classifier, and compares every parameter's gradient with central differences. */
+/* Builds a net that ends in a classifier, and compares every parameter's gradient with central
+ * differences. */
 static void check(int (*build)(Bench *b), bool share)
 {
     Bench b = {0};
@@ -166,12 +176,15 @@ static void check(int (*build)(Bench *b), bool share)
     y = build(&b);
     {
         const Tensor t = b.g.v[y].t;
-        int n = t.dim[0], ic = (int)(tensor_len(&t) / (size_t)n), flat = t.ndim == 4 ? graph_flatten(&b.g, "flat", y) : y;
+        int n = t.dim[0], ic = (int)(tensor_len(&t) / (size_t)n),
+            flat = t.ndim == 4 ? graph_flatten(&b.g, "flat", y) : y;
         int w = graph_param(&b.g, param(&b, "fc.weight", 0.3f, 0, 2, 5, ic, 0, 0));
         int bias = graph_param(&b.g, param(&b, "fc.bias", 0.3f, 0, 1, 5, 0, 0, 0));
-        for (int i = 0; i < n; i++) b.label[i] = i == 1 ? -1 : (i * 3 + 1) % 5; /* one does not count */
+        for (int i = 0; i < n; i++)
+            b.label[i] = i == 1 ? -1 : (i * 3 + 1) % 5; /* one does not count */
         b.labels = graph_external(&b.g, tensor_make(DT_S32, 1, &n, NULL), "labels");
-        b.loss = graph_cross_entropy(&b.g, "loss", graph_linear(&b.g, "fc", flat, w, bias), b.labels, 0.1f);
+        b.loss = graph_cross_entropy(&b.g, "loss", graph_linear(&b.g, "fc", flat, w, bias),
+                                     b.labels, 0.1f);
     }
     b.g.v[b.loss].keep = true;
     assert_int_equal(graph_finish(&b.g, b.prim, &e), 0);
@@ -208,7 +221,8 @@ static void check(int (*build)(Bench *b), bool share)
                 good = fabs(num - (double)g[k]) <= 3e-4 + 0.02 * big;
             }
             if (!good)
-                fail_msg("%s[%zu]: gradient %g, finite difference %g (largest gradient %g)", p->name, k, (double)g[k], num, big);
+                fail_msg("%s[%zu]: gradient %g, finite difference %g (largest gradient %g)",
+                         p->name, k, (double)g[k], num, big);
             compared++;
         }
     }
@@ -229,11 +243,15 @@ static int w4(Bench *b, const char *name, int oc, int ic, int k)
 static int b_conv(Bench *b)
 {
     int x = image(b, 3, 4, 7, 6);
-    int y = graph_conv(&b->g, "c1", x, w4(b, "c1", 6, 4, 3), graph_param(&b->g, param(b, "c1.bias", 0.3f, 0, 1, 6, 0, 0, 0)),
+    int y = graph_conv(&b->g, "c1", x, w4(b, "c1", 6, 4, 3),
+                       graph_param(&b->g, param(b, "c1.bias", 0.3f, 0, 1, 6, 0, 0, 0)),
                        (ConvShape){.k = 3, .stride = 2, .pad = 1, .dilation = 1, .groups = 1});
-    y = graph_conv(&b->g, "c2", y, w4(b, "c2", 6, 2, 3), -1, (ConvShape){.k = 3, .stride = 1, .pad = 2, .dilation = 2, .groups = 3});
-    y = graph_conv(&b->g, "c3", y, w4(b, "c3", 6, 1, 3), -1, (ConvShape){.k = 3, .stride = 1, .pad = 1, .dilation = 1, .groups = 6});
-    return graph_conv(&b->g, "c4", y, w4(b, "c4", 3, 6, 1), -1, (ConvShape){.k = 1, .stride = 2, .pad = 0, .dilation = 1, .groups = 1});
+    y = graph_conv(&b->g, "c2", y, w4(b, "c2", 6, 2, 3), -1,
+                   (ConvShape){.k = 3, .stride = 1, .pad = 2, .dilation = 2, .groups = 3});
+    y = graph_conv(&b->g, "c3", y, w4(b, "c3", 6, 1, 3), -1,
+                   (ConvShape){.k = 3, .stride = 1, .pad = 1, .dilation = 1, .groups = 6});
+    return graph_conv(&b->g, "c4", y, w4(b, "c4", 3, 6, 1), -1,
+                      (ConvShape){.k = 1, .stride = 2, .pad = 0, .dilation = 1, .groups = 1});
 }
 
 static int scale_of(Bench *b, const char *name, int c)
@@ -242,9 +260,16 @@ static int scale_of(Bench *b, const char *name, int c)
 }
 
 /* A norm alone. */
-static int norm(Graph *g, const char *name, int x, int scale, int shift, NormStats st, ChainNorm kind)
+static int norm(Graph *g, const char *name, int x, int scale, int shift, NormStats st,
+                ChainNorm kind)
 {
-    ChainSpec c = {.norm = kind, .st = st, .scale = scale, .shift = shift, .residual = -1, .act = AK_NONE, .plain = true};
+    ChainSpec c = {.norm = kind,
+                   .st = st,
+                   .scale = scale,
+                   .shift = shift,
+                   .residual = -1,
+                   .act = AK_NONE,
+                   .plain = true};
     int out[1 + CHAIN_MAX_Q];
     graph_chain(g, name, x, &c, out);
     return out[0];
@@ -262,7 +287,8 @@ static int b_act(Bench *b)
 {
     int x = image(b, 3, 4, 3, 3);
     int y = graph_act(&b->g, "leaky", x, (ActAttr){AK_LEAKY, 0.2f}, -1);
-    y = graph_act(&b->g, "prelu", y, (ActAttr){AK_PRELU, 0.25f}, graph_param(&b->g, param(b, "slope", 0.1f, 0.3f, 1, 4, 0, 0, 0)));
+    y = graph_act(&b->g, "prelu", y, (ActAttr){AK_PRELU, 0.25f},
+                  graph_param(&b->g, param(b, "slope", 0.1f, 0.3f, 1, 4, 0, 0, 0)));
     y = graph_act(&b->g, "relu6", y, (ActAttr){AK_RELU6, 0}, -1);
     return graph_add(&b->g, "sum", graph_act(&b->g, "relu", x, (ActAttr){AK_RELU, 0}, -1), y);
 }
@@ -273,7 +299,8 @@ static int b_pool(Bench *b)
     int y = graph_pool(&b->g, "max", x, (PoolAttr){POOL_MAX, 3, 2, 1, false, false}, 3, 3);
     int z = graph_pool(&b->g, "avg", x, (PoolAttr){POOL_AVG, 2, 2, 0, false, true}, 3, 3);
     int both[2] = {y, z};
-    return graph_pool(&b->g, "global", graph_concat(&b->g, "cat", both, 2), (PoolAttr){.kind = POOL_GLOBAL_AVG}, 1, 1);
+    return graph_pool(&b->g, "global", graph_concat(&b->g, "cat", both, 2),
+                      (PoolAttr){.kind = POOL_GLOBAL_AVG}, 1, 1);
 }
 
 static int b_arith(Bench *b)
@@ -282,7 +309,8 @@ static int b_arith(Bench *b)
     int y = graph_scale(&b->g, "s", x, graph_param(&b->g, param(b, "s", 0.2f, 1, 0, 0, 0, 0, 0)));
     int z = graph_shift(&b->g, "t", x, graph_param(&b->g, param(b, "t", 0.2f, 0, 0, 0, 0, 0, 0)));
     int pad[4] = {1, 0, 2, 1};
-    y = graph_add(&b->g, "a", y, z); /* x has three readers, one of them through an alias of an alias */
+    y = graph_add(&b->g, "a", y,
+                  z); /* x has three readers, one of them through an alias of an alias */
     y = graph_add(&b->g, "b", y, x);
     y = graph_space_to_depth(&b->g, "s2d", y, 2);
     y = graph_depth_to_space(&b->g, "d2s", y, 2);
@@ -295,10 +323,20 @@ static int b_chain_c(Bench *b, int c)
     NormStats s1 = stats(b, "n1", c), s2 = stats(b, "n2", c);
     int x = image(b, 3, c, 5, 5), out[1 + CHAIN_MAX_Q], y;
     ConvShape k3 = {.k = 3, .stride = 1, .pad = 1, .dilation = 1, .groups = 1};
-    ChainSpec a = {.norm = CHAIN_BATCH, .st = s1, .scale = scale_of(b, "n1.w", c), .shift = scale_of(b, "n1.b", c), .residual = -1,
-                   .act = AK_RELU6, .plain = true};
-    ChainSpec d = {.norm = CHAIN_BATCH, .st = s2, .scale = scale_of(b, "n2.w", c), .shift = scale_of(b, "n2.b", c), .residual = x,
-                   .act = AK_RELU, .plain = true};
+    ChainSpec a = {.norm = CHAIN_BATCH,
+                   .st = s1,
+                   .scale = scale_of(b, "n1.w", c),
+                   .shift = scale_of(b, "n1.b", c),
+                   .residual = -1,
+                   .act = AK_RELU6,
+                   .plain = true};
+    ChainSpec d = {.norm = CHAIN_BATCH,
+                   .st = s2,
+                   .scale = scale_of(b, "n2.w", c),
+                   .shift = scale_of(b, "n2.b", c),
+                   .residual = x,
+                   .act = AK_RELU,
+                   .plain = true};
     ChainSpec f = {.norm = CHAIN_NO_NORM, .scale = -1, .shift = -1, .act = AK_NONE, .plain = true};
     y = graph_conv(&b->g, "c1", x, w4(b, "c1", c, c, 3), -1, k3);
     graph_chain(&b->g, "chain1", y, &a, out);
@@ -324,13 +362,19 @@ static int b_chain_frozen(Bench *b)
 {
     NormStats s = stats(b, "n", 6);
     int out[1 + CHAIN_MAX_Q];
-    ChainSpec a = {.norm = CHAIN_RUNNING, .st = s, .scale = scale_of(b, "n.w", 6), .shift = scale_of(b, "n.b", 6), .residual = -1,
-                   .act = AK_NONE, .plain = true};
+    ChainSpec a = {.norm = CHAIN_RUNNING,
+                   .st = s,
+                   .scale = scale_of(b, "n.w", 6),
+                   .shift = scale_of(b, "n.b", 6),
+                   .residual = -1,
+                   .act = AK_NONE,
+                   .plain = true};
     graph_chain(&b->g, "chain", image(b, 3, 6, 4, 4), &a, out);
     return out[0];
 }
 
-static int (*const builders[])(Bench *) = {b_conv, b_norm, b_act, b_pool, b_arith, b_chain, b_chain_odd, b_chain_frozen};
+static int (*const builders[])(Bench *) = {b_conv,  b_norm,  b_act,       b_pool,
+                                           b_arith, b_chain, b_chain_odd, b_chain_frozen};
 
 static void finite_differences(void **state)
 {
@@ -370,7 +414,8 @@ static void small_close(Small *s)
     free(s->arena);
 }
 
-/* Our own ops (not oneDNN's): a norm of the image, chains with quantizers, sums, scalars, pooling, loss. */
+/* Our own ops (not oneDNN's): a norm of the image, chains with quantizers, sums, scalars, pooling,
+ * loss. */
 static void threads_do_not_matter(void **state)
 {
     enum { N = 6, C = 10, S = 24 };
@@ -390,17 +435,28 @@ static void threads_do_not_matter(void **state)
         QInst act = {0};
         int x, y, labels, n = N, out[1 + CHAIN_MAX_Q], shape[3] = {C, S, S};
         NormStats s1 = stats(&b, "n1", C), s2 = stats(&b, "n2", C);
-        ChainSpec c = {.norm = CHAIN_BATCH, .st = s2, .scale = -1, .shift = -1, .residual = -1, .act = AK_RELU, .plain = true, .nq = 1};
+        ChainSpec c = {.norm = CHAIN_BATCH,
+                       .st = s2,
+                       .scale = -1,
+                       .shift = -1,
+                       .residual = -1,
+                       .act = AK_RELU,
+                       .plain = true,
+                       .nq = 1};
         par_set_threads(threads[t]);
         b.prim = prim_open(&e);
         graph_init(&s.g, true);
-        assert_int_equal(qinst_init(&act, quant_find("apot"), Q_ACT, 3, 0, &q, &b.ps, NULL, 0, 3, shape, "a.", &e), 0);
+        assert_int_equal(qinst_init(&act, quant_find("apot"), Q_ACT, 3, 0, &q, &b.ps, NULL, 0, 3,
+                                    shape, "a.", &e),
+                         0);
         store_init(&b.ps, 1);
         c.q[0] = &act;
         x = graph_external(&s.g, tensor_nhwc(N, C, S, S), "image");
-        y = norm(&s.g, "n1", x, graph_param(&s.g, param(&b, "w", 0.3f, 1, 1, C, 0, 0, 0)), -1, s1, CHAIN_RUNNING);
+        y = norm(&s.g, "n1", x, graph_param(&s.g, param(&b, "w", 0.3f, 1, 1, C, 0, 0, 0)), -1, s1,
+                 CHAIN_RUNNING);
         graph_chain(&s.g, "chain", y, &c, out);
-        y = graph_scale(&s.g, "scale", out[1], graph_param(&s.g, param(&b, "k", 0, 1.5f, 0, 0, 0, 0, 0)));
+        y = graph_scale(&s.g, "scale", out[1],
+                        graph_param(&s.g, param(&b, "k", 0, 1.5f, 0, 0, 0, 0, 0)));
         y = graph_add(&s.g, "sum", y, out[0]);
         y = graph_pool(&s.g, "pool", y, (PoolAttr){.kind = POOL_GLOBAL_AVG}, 1, 1);
         labels = graph_external(&s.g, tensor_make(DT_S32, 1, &n, NULL), "labels");
@@ -411,10 +467,13 @@ static void threads_do_not_matter(void **state)
         exec_bind(&s.x, labels, label);
         exec_forward(&s.x, 0);
         exec_backward(&s.x);
-        if (!first) first = memcpy(xmalloc(b.ps.n_grads * sizeof *first), b.ps.grads, b.ps.n_grads * sizeof *first);
+        if (!first)
+            first = memcpy(xmalloc(b.ps.n_grads * sizeof *first), b.ps.grads,
+                           b.ps.n_grads * sizeof *first);
         for (size_t i = 0; i < b.ps.n_grads; i++)
             if (memcmp(&first[i], &b.ps.grads[i], sizeof *first))
-                fail_msg("%d threads: gradient %zu is %.9g, with one thread %.9g", threads[t], i, (double)b.ps.grads[i], (double)first[i]);
+                fail_msg("%d threads: gradient %zu is %.9g, with one thread %.9g", threads[t], i,
+                         (double)b.ps.grads[i], (double)first[i]);
         small_close(&s);
         qinst_free(&act);
         store_free(&b.ps);
@@ -472,12 +531,14 @@ static void computed_weights_are_packed_anew(void **state)
     float first, second;
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(x); i++) x[i] = (float)rng_normal(&b.r);
-    for (size_t i = 0; i < ARRAY_LEN(w[0]); i++) w[0][i] = (float)rng_normal(&b.r), w[1][i] = -2 * w[0][i];
+    for (size_t i = 0; i < ARRAY_LEN(w[0]); i++)
+        w[0][i] = (float)rng_normal(&b.r), w[1][i] = -2 * w[0][i];
     b.prim = prim_open(&e);
     graph_init(&s.g, false);
     ix = graph_external(&s.g, tensor_nhwc(N, C, S, S), "image");
     iw = graph_external(&s.g, tensor_make(DT_F32, 4, wd, NULL), "weights");
-    y = graph_conv(&s.g, "conv", ix, iw, -1, (ConvShape){.k = 3, .stride = 1, .pad = 1, .dilation = 1, .groups = 1});
+    y = graph_conv(&s.g, "conv", ix, iw, -1,
+                   (ConvShape){.k = 3, .stride = 1, .pad = 1, .dilation = 1, .groups = 1});
     s.g.v[y].keep = true;
     small_open(&s, b.prim);
     exec_bind(&s.x, ix, x);
@@ -487,7 +548,8 @@ static void computed_weights_are_packed_anew(void **state)
     exec_bind(&s.x, iw, w[1]);
     exec_forward(&s.x, 7);
     second = *(const float *)s.x.data[y];
-    if (fabsf(second + 2 * first) > 1e-4f * fabsf(first)) fail_msg("%g, then %g", (double)first, (double)second);
+    if (fabsf(second + 2 * first) > 1e-4f * fabsf(first))
+        fail_msg("%g, then %g", (double)first, (double)second);
     small_close(&s);
     store_free(&b.ps);
     prim_close(b.prim);
@@ -499,7 +561,8 @@ enum { BATCH = 8 };
 
 static Model *resnet20(const char *method, bool fuse)
 {
-    NetOpts no = {.model = "resnet20", .names = "", .num_classes = 10, .in_c = 3, .in_h = 32, .in_w = 32};
+    NetOpts no = {
+        .model = "resnet20", .names = "", .num_classes = 10, .in_c = 3, .in_h = 32, .in_w = 32};
     QOpts q;
     Err e = {0};
     Model *m;
@@ -541,7 +604,8 @@ static void fused_equals_unfused(void **state)
         assert_string_equal(p->name, q->name);
         if (p->value.dtype != DT_F32) continue;
         for (size_t k = 0; k < n; k++) { /* buffers: running statistics after the step */
-            const float *u = p->grad.data ? p->grad.data : p->value.data, *v = q->grad.data ? q->grad.data : q->value.data;
+            const float *u = p->grad.data ? p->grad.data : p->value.data,
+                        *v = q->grad.data ? q->grad.data : q->value.data;
             diff = fmax(diff, fabs((double)(u[k] - v[k])));
             big = fmax(big, fabs((double)u[k]));
         }
@@ -556,7 +620,8 @@ static void same_bytes_twice(void **state)
     Model *a = resnet20("apot", true), *b = resnet20("apot", true);
     (void)state;
     assert_true(one_step(a, NULL) == one_step(b, NULL));
-    assert_memory_equal(model_store(a)->grads, model_store(b)->grads, model_store(a)->n_grads * sizeof(float));
+    assert_memory_equal(model_store(a)->grads, model_store(b)->grads,
+                        model_store(a)->n_grads * sizeof(float));
     model_free(a);
     model_free(b);
 }
@@ -606,7 +671,8 @@ static void partial_batches(void **state)
     model_free(m);
 }
 
-/* NaN and infinity in the image or in a weight: no crash, and never a finite loss; a fault is told as often as it is met. */
+/* NaN and infinity in the image or in a weight: no crash, and never a finite loss; a fault is told
+ * as often as it is met. */
 static void divergence_is_seen(void **state)
 {
     static const char *const methods[] = {"none", "apot"};
@@ -626,7 +692,8 @@ static void divergence_is_seen(void **state)
         x[ARRAY_LEN(x) / 2] = weight ? 1 : bad;
         if (weight) ((float *)w->value.data)[5] = bad, param_touch(w);
         for (int again = 0; again < 2; again++) {
-            const bool clipped = i == 5; /* infinity in the image: a quantizer clips it, as it should */
+            const bool clipped =
+                i == 5; /* infinity in the image: a quantizer clips it, as it should */
             const int rc = model_eval(m, 0, x, label, BATCH, BATCH, &loss, &z, &e);
             if (rc == 0 && isfinite(loss) && !clipped) fail_msg("case %d: the loss is %g", i, loss);
             if (rc && !strstr(e.msg, "layer2.0.conv1")) fail_msg("case %d: '%s'", i, e.msg);
@@ -638,20 +705,26 @@ static void divergence_is_seen(void **state)
     }
 }
 
-/* Nothing is left behind by a model that cannot be made (the sanitizers look), and the fault is told. */
+/* Nothing is left behind by a model that cannot be made (the sanitizers look), and the fault is
+ * told. */
 static void model_not_made(void **state)
 {
     static const struct {
         const char *model, *method, *variant, *want;
         int bits;
     } cases[] = {
-        {"resnet21", "apot", "cifar", "resnet2", 4},   {"resnet20", "apott", "cifar", "apot", 4},
-        {"resnet20", "apot", "sifar", "cifar", 4},     {"resnet20", "apot", "cifar", "bits", 7},
+        {"resnet21", "apot", "cifar", "resnet2", 4},  {"resnet20", "apott", "cifar", "apot", 4},
+        {"resnet20", "apot", "sifar", "cifar", 4},    {"resnet20", "apot", "cifar", "bits", 7},
         {"resnet20", "fixed8", "cifar", "fixed8", 8},
     };
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        NetOpts no = {.model = cases[i].model, .names = "", .num_classes = 10, .in_c = 3, .in_h = 32, .in_w = 32};
+        NetOpts no = {.model = cases[i].model,
+                      .names = "",
+                      .num_classes = 10,
+                      .in_c = 3,
+                      .in_h = 32,
+                      .in_w = 32};
         QOpts q;
         Err e = {0};
         qopts_default(&q);
@@ -659,7 +732,8 @@ static void model_not_made(void **state)
         q.wt_bit = q.fm_bit = cases[i].bits;
         q.quant_variant = cases[i].variant;
         assert_null(model_new(&no, &q, 0, 3, &e));
-        if (e.kind != ERR_CONFIG || !strstr(e.msg, cases[i].want)) fail_msg("case %zu: '%s'", i, e.msg);
+        if (e.kind != ERR_CONFIG || !strstr(e.msg, cases[i].want))
+            fail_msg("case %zu: '%s'", i, e.msg);
     }
 }
 
