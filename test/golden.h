@@ -84,12 +84,16 @@ float fill_param(const Param *p, uint64_t i, uint64_t t);
 void golden_quantizer(Case *c); /* weight, activation */
 void golden_layer(Case *c);
 void golden_spectral(Case *c); /* FAT's transform alone */
+void golden_optimizer(Case *c);
+void golden_param_selection(Case *c);
 void golden_loss(Case *c);     /* label-smoothed cross-entropy alone */
 void golden_net(Case *c);
 void golden_variants(Case *c);    /* layers and blocks at several widths */
 void golden_variant_net(Case *c); /* nets at several widths */
 void golden_used_bias(Case *c, const QOpts *o, int bits); /* outputs.used_bias of a linear layer */
 void golden_schedule(Case *c);
+void golden_fixed(Case *c);          /* weight, activation: fixed point */
+bool golden_fixed_format(Case *c);   /* false: not a case of fractional lengths */
 void golden_format(Case *c);
 void golden_show_params(Case *c);
 void golden_fill_example(Case *c); /* the fill rule's example net */

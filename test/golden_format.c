@@ -88,6 +88,8 @@ void golden_format(Case *c)
     int verdict;
     if (yaml_path(c->y, "outputs.levels_sorted")) {
         level_table(c);
+    } else if (yaml_get(c->y, "parameters")) {
+        golden_param_selection(c);
     } else if (yaml_path(c->y, "params.rule_fill")) {
         fill_rules(c);
     } else if (yaml_get(c->y, "module_order") && yaml_get(c->y, "lines")) {
@@ -97,7 +99,9 @@ void golden_format(Case *c)
         if (verdict == 0) case_fail(c, "%s", why.s ? why.s : "");
         if (verdict < 0) case_skip(c, "%s", why.s ? why.s : "");
         c->arrays++;
-    } else {
+    } else if (yaml_path(c->y, "params.input_fl")) {
+        case_skip(c, "integer inference is not in this program");
+    } else if (!golden_fixed_format(c)) {
         case_skip(c, "no runner for this kind of format");
     }
     str_free(&why);

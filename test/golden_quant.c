@@ -368,6 +368,10 @@ void golden_quantizer(Case *c)
         golden_spectral(c);
         return;
     }
+    if (yaml_path(c->y, "params.word_length")) {
+        golden_fixed(c);
+        return;
+    }
     if (!(m = case_method(c))) return;
     if (!v) {
         case_skip(c, "no input x");
@@ -466,7 +470,10 @@ static bool layer_tensors(Case *c, Layer *l)
     Tensor x, w, b;
     const Init none = {INIT_NONE, 0, 0};
     if (!in || !yaml_get(in, "x") || !yaml_get(in, "weight")) {
-        case_skip(c, "not a layer of x and weight");
+        if (case_bool(c, "params.int_infer", false))
+            case_skip(c, "integer inference is not in this program");
+        else
+            case_skip(c, "not a layer of x and weight");
         return false;
     }
     if (!case_array(c, yaml_get(in, "x"), "x", &x) ||
