@@ -206,7 +206,6 @@ PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
     dnnl_convolution_desc_t d;
     dnnl_primitive_desc_t hint = NULL;
     dnnl_primitive_attr_t attr = user_scratch();
-    dnnl_post_ops_t post = NULL;
     bool grouped = s->groups > 1;
     int reach = (s->k - 1) * s->dilation + 1;
 
@@ -224,13 +223,6 @@ PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
     }
     must(dnnl_memory_desc_init_by_tag(&bias, 1, b1, dnnl_f32, dnnl_a), "bias");
 
-    if (dir == CONV_FWD && (s->relu || s->sum)) {
-        must(dnnl_post_ops_create(&post), "post-ops");
-        if (s->sum) must(dnnl_post_ops_append_sum(post, 1.0f), "sum");
-        if (s->relu)
-            must(dnnl_post_ops_append_eltwise(post, 1.0f, dnnl_eltwise_relu, 0.0f, 0.0f), "relu");
-        must(dnnl_primitive_attr_set_post_ops(attr, post), "post-ops");
-    }
     /* A backward descriptor wants the forward one as a hint; it describes the same convolution
      * without extras. */
     if (failed(dnnl_dilated_convolution_forward_desc_init(
@@ -285,14 +277,12 @@ PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
     }
     if (bound_make(&c->b, e)) goto fail;
     if (hint) dnnl_primitive_desc_destroy(hint);
-    if (post) dnnl_post_ops_destroy(post);
     dnnl_primitive_attr_destroy(attr);
     return c;
 fail:
     err_prefix(e, "convolution %d -> %d channels, %dx%d, kernel %d, stride %d, groups %d", s->ic,
                s->oc, s->ih, s->iw, s->k, s->stride, s->groups);
     if (hint) dnnl_primitive_desc_destroy(hint);
-    if (post) dnnl_post_ops_destroy(post);
     dnnl_primitive_attr_destroy(attr);
     prim_conv_free(c);
     return NULL;

@@ -19,12 +19,10 @@ const char *prim_version(char *buf, size_t n); /* "2.6.3, AVX512_CORE_..." */
 
 /* ---- convolution ---- */
 typedef struct ConvShape {
-    int n, ic, ih, iw, oc, oh, ow, k, stride, pad, dilation,
-        groups; /* dilation, groups: 1 = none */
+    int n, ic, ih, iw, oc, oh, ow, k, stride, pad;
+    int dilation, groups; /* 1 = none */
     bool bias;
-    bool relu; /* forward: relu at the end */
-    bool sum;  /* forward: dst += result (before relu) */
-    bool any;  /* activations in the library's favourite format: measurements only */
+    bool any; /* activations in the library's favourite format: measurements only */
 } ConvShape;
 
 typedef enum ConvDir { CONV_FWD, CONV_BWD_DATA, CONV_BWD_WEIGHTS } ConvDir;
