@@ -12,9 +12,10 @@ typedef struct Fan {
     int made;
 } Fan;
 
-static int find(const TensorFile *f, const char *name)
+/* Among the first n entries. */
+static int find(const TensorFile *f, int n, const char *name)
 {
-    for (int i = 0; i < f->n; i++)
+    for (int i = 0; i < n; i++)
         if (str_eq(f->v[i].name, name)) return i;
     return -1;
 }
@@ -33,22 +34,22 @@ static const char *norm_entry(const char *name, const char **rest)
     return found;
 }
 
-/* The entry of the file that can stand in for the parameter called `name`, or -1. */
-static int source(const TensorFile *f, const char *name)
+/* The one of the first n entries that can stand in for the parameter called `name`, or -1. */
+static int source(const TensorFile *f, int n, const char *name)
 {
     const char *rest, *at = norm_entry(name, &rest), *dot;
     char other[512];
     int i;
     if (at) {
         snprintf(other, sizeof other, "%.*s.bn.0.%s", (int)(at - name), name, rest);
-        if ((i = find(f, other)) >= 0) return i;
+        if ((i = find(f, n, other)) >= 0) return i;
         snprintf(other, sizeof other, "%.*s.%s", (int)(at - name), name, rest);
-        return find(f, other);
+        return find(f, n, other);
     }
     dot = strrchr(name, '.'); /* affine parts that the widths share */
     if (!dot) return -1;
     snprintf(other, sizeof other, "%.*s.bn.0%s", (int)(dot - name), name, dot);
-    return find(f, other);
+    return find(f, n, other);
 }
 
 static void add(Fan *fan, const ParamStore *ps)
@@ -60,9 +61,9 @@ static void add(Fan *fan, const ParamStore *ps)
     f->v = more;
     for (int k = 0; k < ps->n; k++) {
         int from;
-        if (find(f, ps->p[k]->name) >= 0) continue;
-        from = source(f, ps->p[k]->name);
-        if (from < 0 || from >= had) continue;
+        if (find(f, had, ps->p[k]->name) >= 0) continue;
+        from = source(f, had, ps->p[k]->name);
+        if (from < 0) continue;
         f->v[f->n] = f->v[from];
         f->v[f->n++].name = ps->p[k]->name;
         fan->used[from] = true;
@@ -76,7 +77,7 @@ static void repeat_clips(Fan *fan, const ParamStore *ps)
     for (int k = 0; k < ps->n; k++) {
         const Param *p = ps->p[k];
         const size_t n = tensor_len(&p->value);
-        const int i = p->kind == PK_CLIP && n > 1 ? find(f, p->name) : -1;
+        const int i = p->kind == PK_CLIP && n > 1 ? find(f, f->n, p->name) : -1;
         float *v;
         if (i < 0 || tensor_len(&f->v[i].t) != 1 || f->v[i].t.dtype != DT_F32) continue;
         v = arena_alloc(&f->arena, n * sizeof *v);

@@ -12,6 +12,8 @@
 
 #include "optim/optim.h"
 #include "quant/qplan.h"
+#include "run/config.h"
+#include "run/fan_out.h"
 #include "run/model.h"
 
 static void options(QOpts *o, int nbits, const int *bits, bool switch_alpha)
@@ -150,6 +152,128 @@ static void expect_fault(QOpts o, const char *text)
     if (!strstr(e.msg, text)) fail_msg("'%s'; expected '%s'", e.msg, text);
 }
 
+/* One step over three widths adds up the gradients of each width alone. */
+static void test_joint_gradient(void **state)
+{
+    const int bits[] = {5, 4, 3};
+    static float x[4 * 32 * 32 * 3];
+    const int32_t label[4] = {0, 1, 2, 3};
+    QOpts o;
+    Model *m;
+    ParamStore *ps;
+    double *sum, loss, worst = 0;
+    Err e = {0};
+    (void)state;
+    options(&o, 3, bits, true);
+    m = open_model("q_resnet_cifar", 20, 10, 32, &o);
+    ps = model_store(m);
+    store_alloc_grads(ps);
+    for (size_t i = 0; i < sizeof x / sizeof *x; i++) x[i] = (float)(i * 2654435761u % 256);
+    sum = calloc(ps->n_grads, sizeof *sum);
+    for (int v = 0; v < 3; v++) {
+        store_zero_grads(ps);
+        assert_int_equal(model_train(m, v, x, label, 4, 0, &loss, NULL, &e), 0);
+        for (size_t i = 0; i < ps->n_grads; i++) sum[i] += (double)ps->grads[i];
+    }
+    store_zero_grads(ps);
+    for (int v = 0; v < 3; v++)
+        assert_int_equal(model_train(m, v, x, label, 4, 0, &loss, NULL, &e), 0);
+    for (size_t i = 0; i < ps->n_grads; i++) {
+        const double d = sum[i] - (double)ps->grads[i], off = (d < 0 ? -d : d) / (1e-3 + (sum[i] < 0 ? -sum[i] : sum[i]));
+        if (off > worst) worst = off;
+    }
+    if (worst > 1e-4) fail_msg("gradients differ by %g", worst);
+    free(sum);
+    model_free(m);
+}
+
+/* A checkpoint of one float width, with and without bn.0, seeds all widths. */
+static void fill_file(TensorFile *f, const ParamStore *ps)
+{
+    *f = (TensorFile){.format = "test"};
+    f->v = arena_alloc(&f->arena, (size_t)ps->n * sizeof *f->v);
+    for (int i = 0; i < ps->n; i++) {
+        f->v[f->n].name = ps->p[i]->name;
+        f->v[f->n++].t = ps->p[i]->value;
+    }
+}
+
+static void expect_fan_out(const char *model, int depth, const QOpts *from, const char *norm)
+{
+    const int bits[] = {5, 4};
+    QOpts o;
+    Model *a = open_model(model, depth, 10, 32, from), *b;
+    TensorFile f;
+    const Param *source;
+    Err e = {0};
+    LoadReport report = {0};
+    options(&o, 2, bits, true);
+    b = open_model(model, depth, 10, 32, &o);
+    source = store_find(model_store(a), norm);
+    assert_non_null(source);
+    ((float *)source->value.data)[3] = 0.25f;
+    fill_file(&f, model_store(a));
+    assert_true(fan_out(&f, model_store(b)) > 0);
+    assert_int_equal(tensors_into_store(&f, model_store(b), from->nbits_list > 0, &report, &e), 0);
+    for (int k = 0; k < 2; k++) {
+        char name[128];
+        snprintf(name, sizeof name, "%.*s.bn.%d.running_var", (int)strcspn(norm, ".") + (norm[0] == 'h' ? 2 : 0), norm, k);
+        source = store_find(model_store(b), name);
+        if (!source) fail_msg("no %s", name);
+        assert_true(((const float *)source->value.data)[3] == 0.25f);
+    }
+    load_report_free(&report);
+    tensors_free(&f);
+    model_free(a);
+    model_free(b);
+}
+
+static void test_fan_out(void **state)
+{
+    const int bits[] = {32};
+    QOpts o;
+    (void)state;
+    options(&o, 1, bits, false);
+    expect_fan_out("q_resnet_cifar", 20, &o, "head.1.bn.0.running_var");
+    qopts_default(&o);
+    expect_fan_out("res20", 0, &o, "bn1.running_var");
+}
+
+static void expect_config(const char *text, const char *fault)
+{
+    Config c;
+    Err e = {0};
+    char *over[16];
+    int n = 0;
+    char *copy = strdup(text);
+    for (char *w = strtok(copy, " "); w && n < 16; w = strtok(NULL, " ")) over[n++] = w;
+    if (fault) {
+        assert_int_equal(config_load(&c, "", n, over, &e), -1);
+        if (!strstr(e.msg, fault)) fail_msg("'%s'; expected '%s'", e.msg, fault);
+    } else {
+        if (config_load(&c, "", n, over, &e)) fail_msg("%s", e.msg);
+        assert_string_equal(c.quant.wt_quant, "adabits");
+        assert_string_equal(c.quant.fm_quant, "adabits");
+        assert_string_equal(c.data.input, "byte");
+        assert_string_equal(c.optim.weight_decay_scheme, "no_depthwise_no_bn");
+        assert_int_equal(c.quant.edge_min_bits, strstr(text, "mobilenet") ? 8 : 0);
+    }
+    config_free(&c);
+    free(copy);
+}
+
+#define RESNET "model=models.q_resnet_cifar depth=20 dataset=cifar10 "
+
+static void test_config(void **state)
+{
+    (void)state;
+    expect_config(RESNET "bits_list=[5,4,3] adaptive_training=true", NULL);
+    expect_config("model=q_mobilenet_v2 dataset=imagenet1k bits_list=[8,6] double_side=true", NULL);
+    expect_config(RESNET "adaptive_training=true", "adaptive_training: true without bits_list");
+    expect_config(RESNET "bits_list=[5,4,5]", "bits_list: 5 stands there twice");
+    expect_config(RESNET "bits_list=[5] rescale_type=std", "rescale_type");
+}
+
 /* Constant weights and a clip level of 0 stop the run with a line that names them. */
 static void expect_stop(const char *param, float value, const char *text)
 {
@@ -186,6 +310,8 @@ static void test_faults(void **state)
     o.weight_quant_scheme = "centered";
     o.rescale_type = "std";
     expect_fault(o, "rescale_type: adabits has constant and stddev, not 'std'");
+    o.wt_quant = "apot";
+    expect_fault(o, "bits_list: method 'apot' (wt_quant) has one width only");
     expect_stop("stage_0_layer_0.body.0.weight", 0, "stage_0_layer_0.body.0.weight: all weights are 0");
     expect_stop("stage_0_layer_0.body.0.weight", 0.5f, "all weights lie on one level");
     expect_stop("stage_0_layer_0.body.3.alpha", 0, "stage_0_layer_0.body.3.alpha[0]: the clip level is 0");
@@ -197,6 +323,9 @@ int main(void)
         cmocka_unit_test(test_state_dicts),
         cmocka_unit_test(test_bits),
         cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_joint_gradient),
+        cmocka_unit_test(test_fan_out),
+        cmocka_unit_test(test_config),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

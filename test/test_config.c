@@ -748,7 +748,11 @@ static void test_shipped(void **state)
                                         "configs/apot/mnist_res10_5bit.yml",
                                         "configs/apot/mnist_res10_4bit.yml",
                                         "configs/apot/mnist_res10_3bit.yml",
-                                        "configs/apot/mnist_res10_2bit.yml"};
+                                        "configs/apot/mnist_res10_2bit.yml",
+                                        "configs/adabits/resnet20_543.yml",
+                                        "configs/adabits/mobilenet_v1_8654.yml",
+                                        "configs/adabits/mobilenet_v2_8654.yml",
+                                        "configs/tiny/adabits.yml"};
     Config c;
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(files); i++) {

@@ -42,6 +42,8 @@ static const Setup setups[] = {
     {"pot mnist",        "apot",   "apot", "mnist",    true,  false, 2,  8},
     {"apot at 32",       "apot",   "apot", "cifar",    true,  true,  32, 32},
     {"apot mnist at 32", "apot",   "apot", "mnist",    true,  true,  32, 32},
+    {"adabits",          "adabits", "adabits", "",      true,  true,  1,  16},
+    {"adabits at 32",    "adabits", "adabits", "",      true,  true,  32, 32},
     {"fixed8",           "fixed8", "none", "",         true,  true,  8,  8},
     {"fixed8 apot",      "fixed8", "apot", "cifar",    true,  true,  8,  8},
 };
