@@ -48,6 +48,7 @@ int net_resnet_cifar(Spec *s, const NetDef *net, NetNames names, const NetOpts *
 int net_resnet(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
 int net_mobilenet_v1(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
 int net_mobilenet_v2(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
+int net_vgg7(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
 int net_resnet_mnist(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
 
 #endif

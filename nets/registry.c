@@ -25,6 +25,10 @@
     NET("mnist_resnet" #d, "ResNet-" #d " of a quarter of the width, for MNIST", d, NAMES_APOT,    \
         net_resnet_mnist, 1, 28, {"mnist_res" #d, NAMES_APOT}, {"mnist_resnet", NAMES_APOT})
 
+#define VGG7                                                                                       \
+    NET("vgg7_cifar", "VGG-7 for 32x32 images", 0, NAMES_FAT, net_vgg7, 3, 32,                     \
+        {"vgg_7_bn", NAMES_FAT}, {"vgg7", NAMES_FAT})
+
 #define MOBILENET(v)                                                                               \
     NET("mobilenet_v" #v, "MobileNet V" #v " for ImageNet", 0, NAMES_ADABITS, net_mobilenet_v##v,  \
         3, 224, {"q_mobilenet_v" #v, NAMES_ADABITS},                                               \
@@ -35,7 +39,7 @@ const NetDef *const nets[] = {
     CIFAR(20),    CIFAR(32),    CIFAR(44),     CIFAR(56),     CIFAR(110), IMAGENET(18),
     IMAGENET(34), IMAGENET(50), IMAGENET(101), IMAGENET(152), MNIST(10),  MNIST(14),
     MNIST(18),    MNIST(34),    MNIST(50),     MNIST(101),    MNIST(152), MOBILENET(1),
-    MOBILENET(2), NULL,
+    MOBILENET(2), VGG7,         NULL,
 };
 
 static const struct {

@@ -18,6 +18,7 @@
 static const NetStyle styles[] = {
     {.names = NAMES_APOT, .init = CI_FAN_OUT, .convs_first = true, .fc = "fc"},
     {.names = NAMES_FAT, .init = CI_TORCH, .convs_first = true, .fc = "linear"},
+    {.names = NAMES_HYSTERESIS, .init = CI_FAN_OUT, .fc = "fc"},
 };
 
 /* Names and initialisation of AdaBits' q_resnet_cifar.py; the same topology. */

@@ -27,6 +27,7 @@ void qopts_default(QOpts *o)
                  .power = true,
                  .additive = true,
                  .wt_normalize = true,
+                 .weight_thres = 0.1,
                  .fuse = true,
                  .switch_norm = true,
                  .weight_quant_scheme = "modified",

@@ -23,6 +23,8 @@ typedef struct QOpts {
     bool wt_normalize;                          /* APoT: weights to mean 0 and deviation 1 first */
     double grad_scale;                          /* APoT imagenet/mnist: factor on alpha gradients; 0 = none */
     double act_clip_init, wt_clip_init;         /* 0 = the method's */
+    double weight_thres;                        /* hysteresis: a weight that goes through 0 counts from this magnitude on */
+    int quantize_layer[3];                      /* hysteresis: activation bits by stage; 0 = fm_bit */
     bool fuse;                                  /* fused chains; false: one op at a time */
     int bits_list[8], nbits_list;               /* variants (AdaBits); 0 = one */
     bool switch_norm;                           /* a norm of its own for each variant; false: all use the first */

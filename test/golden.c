@@ -236,7 +236,7 @@ static const struct {
 } runners[] = {
     {"weight", golden_quantizer}, {"activation", golden_quantizer}, {"layer", golden_layer},
     {"block", golden_variants},
-    {"net", golden_net},          {"schedule", golden_schedule},    {"format", golden_format},
+    {"net", golden_net},          {"optimizer", golden_optimizer}, {"schedule", golden_schedule},    {"format", golden_format},
     {"transform", transform},
 };
 
