@@ -7,7 +7,8 @@
 #include "nets/blocks.h"
 #include "nets/staged.h"
 
-static const StagedStyle styles[] = {{.names = NAMES_ADABITS}};
+static const StagedStyle styles[] = {{.names = NAMES_ADABITS},
+                                     {.names = NAMES_F8NET, .joined = true}};
 
 int net_mobilenet_v1(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e)
 {

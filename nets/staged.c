@@ -36,14 +36,27 @@ int staged_sequence(Spec *s, int x, const StagedStyle *st, const StagedConv *c, 
     return x;
 }
 
-int staged_residual(Spec *s, int x, const StagedStyle *st, int oc, int stride, const char *prefix)
+static int residual(Spec *s, int x, const StagedStyle *st, const StagedConv *c, int n, int stride,
+                    const char *prefix)
 {
-    const StagedConv c[] = {{oc, 3, stride, 1, true}, {oc, 3, 1, 1, false}};
+    const int oc = c[n - 1].oc, y = staged_sequence(s, x, st, c, n, 0, "%sbody", prefix);
     const StagedConv skip = {oc, 1, stride, 1, false};
-    const int y = staged_sequence(s, x, st, c, 2, 0, "%sbody", prefix);
     if (stride != 1 || s->u[x].c != oc)
         x = staged_sequence(s, x, st, &skip, 1, UM_SKIP, "%sshortcut", prefix);
     return block_relu(s, spec_add(s, y, x), "%s", "");
+}
+
+int staged_residual(Spec *s, int x, const StagedStyle *st, int oc, int stride, const char *prefix)
+{
+    const StagedConv c[] = {{oc, 3, stride, 1, true}, {oc, 3, 1, 1, false}};
+    return residual(s, x, st, c, 2, stride, prefix);
+}
+
+int staged_bottleneck(Spec *s, int x, const StagedStyle *st, int oc, int stride, const char *prefix)
+{
+    const StagedConv c[] = {
+        {oc / 4, 1, 1, 1, true}, {oc / 4, 3, stride, 1, true}, {oc, 1, 1, 1, false}};
+    return residual(s, x, st, c, 3, stride, prefix);
 }
 
 int staged_separable(Spec *s, int x, const StagedStyle *st, int oc, int stride, const char *prefix)
@@ -60,7 +73,9 @@ int staged_inverted(Spec *s, int x, const StagedStyle *st, int expand, int oc, i
     const StagedConv c[] = {
         {wide, 1, 1, 1, true}, {wide, 3, stride, wide, true}, {oc, 1, 1, 1, false}};
     const int skip = expand == 1;
-    const int y = staged_sequence(s, x, st, c + skip, 3 - skip, UM_SIGNED, "%sbody", prefix);
+    /* F8Net knows that a ReLU stands before the block without expansion; AdaBits does not. */
+    const unsigned sign = skip && st->joined ? 0 : UM_SIGNED;
+    const int y = staged_sequence(s, x, st, c + skip, 3 - skip, sign, "%sbody", prefix);
     return stride == 1 && ic == oc ? spec_add(s, y, x) : y;
 }
 

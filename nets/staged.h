@@ -23,10 +23,13 @@ int staged_sequence(Spec *s, int x, const StagedStyle *st, const StagedConv *c, 
 
 /* Blocks; their names begin with `prefix` ("stage_0_layer_0.", or nothing).
  *   residual   3x3, 3x3, sum with a shortcut (a 1x1 convolution where the shape changes), ReLU
+ *   bottleneck 1x1 to a quarter of oc, 3x3 with the stride, 1x1 to oc; else as residual
  *   separable  depthwise 3x3, 1x1
  *   inverted   1x1 to `expand` times the channels (left out at 1), depthwise 3x3, 1x1 without ReLU,
  *              sum with the input where the shape stays. Its input may be negative: UM_SIGNED. */
 int staged_residual(Spec *s, int x, const StagedStyle *st, int oc, int stride, const char *prefix);
+int staged_bottleneck(Spec *s, int x, const StagedStyle *st, int oc, int stride,
+                      const char *prefix);
 int staged_separable(Spec *s, int x, const StagedStyle *st, int oc, int stride, const char *prefix);
 int staged_inverted(Spec *s, int x, const StagedStyle *st, int expand, int oc, int stride,
                     const char *prefix);
