@@ -17,7 +17,7 @@
 
 /* Parameters that are no options: how the case was made, or what other rows imply. */
 static const char *const descriptive[] = {
-    "alpha_grad", "levels_per_side",
+    "alpha_grad", "levels_per_side", "step", "upper",
     "levels_B", "alpha",   "effective_power", "is_weight", "bit",       "kind",      "scale",
     "stride",   "padding", "kernel",          "groups",    "act_alpha", "wgt_alpha", "weight_alpha",
     "bits",     "layer",   "mode",            "shape",     "scheme",    "rows",      "backward",
