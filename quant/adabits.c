@@ -51,7 +51,7 @@ static int grid_init(Grid *g, const char *key, const char *scheme, int bits, Err
 }
 
 /* p in [0, 1]. Written so that a loop over it vectorises once the scheme is a constant. */
-static inline float level(Scheme s, float a, float p)
+static inline __attribute__((always_inline)) float level(Scheme s, float a, float p)
 {
     float k;
     if (s == ORIGINAL) return rintf(p * a) / a;
@@ -357,7 +357,7 @@ static void act_begin(QInst *q, const QCtx *c)
 }
 
 /* y / A, and z = clip(x) / A. */
-static inline float act_level(Scheme s, bool rounds, bool two, float a, float z)
+static inline __attribute__((always_inline)) float act_level(Scheme s, bool rounds, bool two, float a, float z)
 {
     if (!rounds) return z;
     return two ? 2 * level(s, a, (z + 1) / 2) - 1 : level(s, a, z);
@@ -369,8 +369,10 @@ static inline float clip(float x, float low, float high)
     return x < high ? x : high;
 }
 
-static inline void act_map(const Act *p, Scheme s, bool rounds, bool two, const float *x, float *y,
-                           size_t n)
+/* Always inlined: each call below has constants for `s`, `rounds` and `two`, and a loop of its own. */
+#define KERNEL static inline __attribute__((always_inline)) void
+
+KERNEL act_map(const Act *p, Scheme s, bool rounds, bool two, const float *x, float *y, size_t n)
 {
     const float A = p->alpha, low = two ? -A : 0, a = p->grid.a;
     if (rounds)
@@ -379,19 +381,29 @@ static inline void act_map(const Act *p, Scheme s, bool rounds, bool two, const 
         SIMD_FOR(i, n) y[i] = clip(x[i], low, A);
 }
 
-static inline void act_map_bwd(const Act *p, Scheme s, bool rounds, bool two, const float *x,
-                               const float *dy, float *dx, size_t n, double *acc)
+/* Summed in float over BLOCK elements, then in double. */
+#define BLOCK 256
+
+KERNEL act_map_bwd(const Act *p, Scheme s, bool rounds, bool two, const float *x, const float *dy,
+                   float *dx, size_t n, double *acc)
 {
     const float A = p->alpha, low = two ? -A : 0, a = p->grid.a;
-    double sum = 0;
-    PAR_PRAGMA_(omp simd reduction(+ : sum))
-    for (size_t i = 0; i < n; i++) {
-        const float z = clip(x[i], low, A) / A, g = dy[i];
-        const float edge = (x[i] >= A ? 1.0f : 0.0f) - (two && x[i] <= low ? 1.0f : 0.0f);
-        sum += (double)(g * (act_level(s, rounds, two, a, z) - z + edge));
-        if (dx) dx[i] = x[i] > low && x[i] < A ? g : 0;
+    double total = 0;
+    for (size_t at = 0; at < n; at += BLOCK) {
+        const size_t end = n - at < BLOCK ? n : at + BLOCK;
+        float sum = 0;
+        PAR_PRAGMA_(omp simd reduction(+ : sum))
+        for (size_t i = at; i < end; i++) {
+            const float z = clip(x[i], low, A) / A;
+            const float top = x[i] >= A ? 1 : 0, bottom = two && x[i] <= low ? 1 : 0;
+            sum += dy[i] * (act_level(s, rounds, two, a, z) - z + top - bottom);
+        }
+        total += (double)sum;
+        if (!dx) continue;
+        PAR_PRAGMA_(omp simd)
+        for (size_t i = at; i < end; i++) dx[i] = x[i] > low && x[i] < A ? dy[i] : 0;
     }
-    acc[0] += sum;
+    acc[0] += total;
 }
 
 /* One loop for each scheme, number of sides, and clipping alone. */
