@@ -44,6 +44,12 @@ static const Setup setups[] = {
     {"apot mnist at 32", "apot",   "apot", "mnist",    true,  true,  32, 32},
     {"adabits",          "adabits", "adabits", "",      true,  true,  1,  16},
     {"adabits at 32",    "adabits", "adabits", "",      true,  true,  32, 32},
+    {"fat cifar",        "fat",    "fat",  "cifar",    false, true,  2,  8},
+    {"fat imagenet",     "fat",    "fat",  "imagenet", false, true,  2,  8},
+    {"fat power",        "fat",    "fat",  "cifar",    true,  true,  2,  8},
+    {"fat uniform",      "fat_uniform", "fat_uniform", "imagenet", false, true, 2, 8},
+    {"hysteresis",       "hysteresis", "hysteresis", "", true, true, 1,  1},
+    {"fixed8 fat",       "fixed8_fat", "fat", "cifar", false, true,  8,  8},
     {"fixed8",           "fixed8", "none", "",         true,  true,  8,  8},
     {"fixed8 apot",      "fixed8", "apot", "cifar",    true,  true,  8,  8},
 };
@@ -84,13 +90,13 @@ static RigOpts options(const NetDef *net, const Setup *s, int bits)
         o.net.in_h /= 2, o.net.in_w /= 2; /* 224 -> 28, 32 -> 16, 28 -> 14 */
     o.quant.extra_methods = NULL;
     o.quant.wt_quant = s->wt, o.quant.fm_quant = s->fm, o.quant.quant_variant = s->variant;
-    o.quant.wt_bit = bits, o.quant.fm_bit = str_eq(s->wt, "fixed8") ? 5 : bits;
+    o.quant.wt_bit = bits, o.quant.fm_bit = str_starts(s->wt, "fixed8") ? 5 : bits;
     o.quant.power = s->power, o.quant.additive = s->additive;
     o.optim.lr = 1e-3;
     o.optim.group[0] =
         (GroupRule){"alpha", 1e-7,
                     -1}; /* coarse levels at the start: channels without variance, huge gradients */
-    o.optim.ngroups = str_eq(s->fm, "apot") ? 1 : 0;
+    o.optim.ngroups = str_eq(s->fm, "apot") || str_starts(s->fm, "fat") ? 1 : 0;
     return o;
 }
 
