@@ -29,10 +29,12 @@ static Cost unit_cost(const QPlan *qp, int i, int wbits, int abits)
     int64_t others = count(u->bias);
     Cost c = {.macs = unit_macs(&qp->spec->u[i])};
     for (int v = 0; v < qp->nvariants; v++) {
-        others += count(u->norm[v].scale) + count(u->norm[v].shift);
+        if (!v || u->norm[v].scale != u->norm[0].scale)
+            others += count(u->norm[v].scale) + count(u->norm[v].shift);
         for (int role = 0; role < Q_NROLES; role++)
             for (int k = 0; u->q[role] && k < u->q[role][v].np; k++)
-                others += count(u->q[role][v].p[k]);
+                if (!v || u->q[role][v].p[k] != u->q[role][0].p[k]) /* variants may share it */
+                    others += count(u->q[role][v].p[k]);
     }
     c.params = weights + others;
     c.bops = (double)c.macs * wbits * abits;
