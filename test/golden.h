@@ -92,6 +92,7 @@ void golden_variants(Case *c);    /* layers and blocks at several widths */
 void golden_variant_net(Case *c); /* nets at several widths */
 void golden_used_bias(Case *c, const QOpts *o, int bits); /* outputs.used_bias of a linear layer */
 void golden_schedule(Case *c);
+void golden_fixed_layer(Case *c);    /* layer: fixed point */
 void golden_fixed(Case *c);          /* weight, activation: fixed point */
 bool golden_fixed_format(Case *c);   /* false: not a case of fractional lengths */
 void golden_format(Case *c);

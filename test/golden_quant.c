@@ -470,10 +470,7 @@ static bool layer_tensors(Case *c, Layer *l)
     Tensor x, w, b;
     const Init none = {INIT_NONE, 0, 0};
     if (!in || !yaml_get(in, "x") || !yaml_get(in, "weight")) {
-        if (case_bool(c, "params.int_infer", false))
-            case_skip(c, "integer inference is not in this program");
-        else
-            case_skip(c, "not a layer of x and weight");
+        case_skip(c, "not a layer of x and weight");
         return false;
     }
     if (!case_array(c, yaml_get(in, "x"), "x", &x) ||
@@ -638,6 +635,11 @@ void golden_layer(Case *c)
     }
     if (yaml_get(c->y, "state_layout")) {
         golden_variants(c);
+        return;
+    }
+    if (yaml_path(c->y, "params.input_format") || yaml_path(c->y, "params.int_infer") ||
+        yaml_path(c->y, "params.input_fl") || yaml_path(c->y, "params.pad_value")) {
+        golden_fixed_layer(c);
         return;
     }
     graph_init(&g, true);

@@ -1,0 +1,574 @@
+/* quant/f8net_ops.c -- see f8net_ops.h. */
+#include "quant/f8net_ops.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/par.h"
+
+/* ---- the clip level of an input ---- */
+
+static bool unscaled(const F8Layer *l)
+{
+    return l->pure || l->no_clip || l->image;
+}
+
+static size_t input_lengths(const F8Layer *l)
+{
+    return l->fraclen ? tensor_len(&l->fraclen->value) : 1;
+}
+
+/* The average length of channel k, rounded: what evaluation uses, and every scaling. */
+static int settled_fl(const F8Layer *l, size_t k)
+{
+    if (l->image) return 8;
+    if (l->source == F8_GIVEN || !l->fraclen) return l->input_fl;
+    return fixed_round_fl(l->input,
+                          ((const float *)l->fraclen->value.data)[input_lengths(l) == 1 ? 0 : k]);
+}
+
+static float scaling(const F8Layer *l, size_t k)
+{
+    return unscaled(l) ? 1 : fixed_scaling(l->input, settled_fl(l, k), param_scalar(l->alpha));
+}
+
+/* Number of different scalings: 1 or one per channel. */
+static size_t scalings(const F8Layer *l)
+{
+    return unscaled(l) || l->source == F8_GIVEN ? 1 : input_lengths(l);
+}
+
+/* sum = gradient to the scaling of channel k, times that scaling. */
+static void add_alpha_grad(const F8Layer *l, double sum)
+{
+    const double alpha = unscaled(l) ? 0 : (double)param_scalar(l->alpha);
+    if (alpha != 0) *(float *)l->alpha->grad.data += (float)(sum / alpha);
+}
+
+static const char *zero_alpha(const F8Layer *l)
+{
+    if (unscaled(l) || param_scalar(l->alpha) != 0) return NULL;
+    return "an F8Net clip level has become 0: its layer has no output";
+}
+
+static void trains_alpha(const F8Layer *l)
+{
+    if (!unscaled(l)) l->alpha->trained = true;
+}
+
+/* ---- f8_act ---- */
+
+typedef struct ActNode {
+    F8Layer l;
+    size_t rows, c;
+    bool train;
+} ActNode;
+
+static size_t act_lengths(const ActNode *a)
+{
+    return a->l.source == F8_METRIC && a->l.per_channel ? input_lengths(&a->l) : 1;
+}
+
+static bool rectifies(const F8Layer *l)
+{
+    return l->pure || l->image;
+}
+
+/* Per-node floats kept from forward to backward, or only for the forward pass. */
+static float *tables(const Node *n, const Exec *x)
+{
+    return n->save_bytes ? exec_save(x, n) : exec_scratch(x, n);
+}
+
+static void keep_tables(const Graph *g, Node *n, size_t floats)
+{
+    *(g->train ? &n->save_bytes : &n->scratch_bytes) = floats * sizeof(float);
+}
+
+static int act_prepare(Graph *g, Node *n, Prim *p, Err *e)
+{
+    (void)p, (void)e;
+    keep_tables(g, n, act_lengths(n->attr));
+    n->bwd_in = n->run_bwd ? 1 : 0;
+    n->grad_inplace = true;
+    return 0;
+}
+
+/* Lengths of this batch; the average moves towards them. */
+static void measure(const ActNode *a, const float *x, float *fl)
+{
+    const F8Layer *l = &a->l;
+    const size_t nfl = act_lengths(a), len = a->rows * a->c;
+    float *mean = l->fraclen->value.data;
+    for (size_t k = 0; k < nfl; k++) {
+        if (l->source == F8_SEARCH)
+            fl[k] = (float)fixed_fl_search(l->input, x, len, NULL);
+        else
+            fl[k] = (float)fixed_fl_of(l->input, l->metric,
+                                       nfl == 1 ? fixed_statistic(l->metric, x, len, 1)
+                                                : fixed_statistic(l->metric, x + k, a->rows, a->c));
+    }
+    for (size_t k = 0; k < input_lengths(l); k++)
+        mean[k] = l->momentum * fl[nfl == 1 ? 0 : k] + (1 - l->momentum) * mean[k];
+    param_touch(l->fraclen);
+}
+
+static void act_forward(Node *n, Exec *x)
+{
+    const ActNode *a = n->attr;
+    const float *src = exec_in(x, n, 0);
+    float *dst = exec_out(x, n, 0), *fl = tables(n, x);
+    if (rectifies(&a->l)) {
+        const bool neg = a->l.input.neg;
+        PARALLEL_FOR(k, par_chunks(a->rows * a->c))
+        {
+            const size_t at = (size_t)k * PAR_CHUNK;
+            SIMD_FOR(i, par_chunk_len(a->rows * a->c, (size_t)k))
+            dst[at + i] = neg || !(src[at + i] < 0) ? src[at + i] : 0;
+        }
+        return;
+    }
+    if (a->train && a->l.source != F8_GIVEN)
+        measure(a, src, fl);
+    else
+        for (size_t k = 0; k < act_lengths(a); k++) fl[k] = (float)settled_fl(&a->l, k);
+    fixed_tensor(a->l.input, (FixedView){.rows = a->rows, .c = a->c, .nfl = act_lengths(a)}, fl,
+                 src, dst);
+}
+
+static void act_backward(Node *n, Exec *x)
+{
+    const ActNode *a = n->attr;
+    const float *src = exec_in(x, n, 0), *dy = exec_gout(x, n, 0);
+    float *dx = exec_gin(x, n, 0);
+    if (!dx) return;
+    if (rectifies(&a->l)) {
+        const bool neg = a->l.input.neg;
+        PARALLEL_FOR(k, par_chunks(a->rows * a->c))
+        {
+            const size_t at = (size_t)k * PAR_CHUNK;
+            SIMD_FOR(i, par_chunk_len(a->rows * a->c, (size_t)k))
+            dx[at + i] = neg || src[at + i] > 0 ? dy[at + i] : 0;
+        }
+        return;
+    }
+    fixed_tensor_bwd(a->l.input, (FixedView){.rows = a->rows, .c = a->c, .nfl = act_lengths(a)},
+                     tables(n, x), src, dy, dx);
+}
+
+static const OpDef op_act = {
+    .name = "f8_act", .prepare = act_prepare, .forward = act_forward, .backward = act_backward};
+
+int graph_f8_act(Graph *g, const char *name, int x, const F8Layer *l, bool train)
+{
+    const Tensor t = g->v[x].t;
+    ActNode a = {
+        .l = *l, .rows = tensor_len(&t) / (size_t)t.dim[1], .c = (size_t)t.dim[1], .train = train};
+    return graph_out(g, graph_node(g, &op_act, name, 1, &x, &a, sizeof a), t);
+}
+
+/* ---- f8_scale ---- */
+
+typedef struct ScaleNode {
+    F8Layer l;
+    size_t oc, ic, per, groups; /* ic: input channels of one output; per: weights of a pair */
+} ScaleNode;
+
+/* The scaling of weights at(o, i) is that of the input channel they read. */
+static size_t channel_of(const ScaleNode *a, size_t o, size_t i)
+{
+    return scalings(&a->l) == 1 ? 0 : o / (a->oc / a->groups) * a->ic + i;
+}
+
+static int scale_prepare(Graph *g, Node *n, Prim *p, Err *e)
+{
+    ScaleNode *a = n->attr;
+    (void)p, (void)e;
+    keep_tables(g, n, scalings(&a->l));
+    if (!n->run_bwd) return 0;
+    n->bwd_in = 1;
+    n->scratch_bytes = a->oc * sizeof(double);
+    trains_alpha(&a->l);
+    return 0;
+}
+
+static void scale_forward(Node *n, Exec *x)
+{
+    const ScaleNode *a = n->attr;
+    const float *w = exec_in(x, n, 0);
+    float *ws = exec_out(x, n, 0), *s = tables(n, x);
+    if (zero_alpha(&a->l)) x->fault = zero_alpha(&a->l);
+    for (size_t k = 0; k < scalings(&a->l); k++) s[k] = scaling(&a->l, k);
+    PARALLEL_FOR(o, a->oc)
+    {
+        for (size_t i = 0; i < a->ic; i++) {
+            const size_t at = ((size_t)o * a->ic + i) * a->per;
+            const float f = s[channel_of(a, (size_t)o, i)];
+            for (size_t j = 0; j < a->per; j++) ws[at + j] = w[at + j] * f;
+        }
+    }
+}
+
+static void scale_backward(Node *n, Exec *x)
+{
+    const ScaleNode *a = n->attr;
+    const float *w = exec_in(x, n, 0), *d = exec_gout(x, n, 0), *s = tables(n, x);
+    float *dw = exec_gin(x, n, 0);
+    double *sum = exec_scratch_bwd(x, n), total = 0;
+    PARALLEL_FOR(o, a->oc)
+    {
+        double t = 0;
+        for (size_t i = 0; i < a->ic; i++) {
+            const size_t at = ((size_t)o * a->ic + i) * a->per;
+            const float f = s[channel_of(a, (size_t)o, i)];
+            for (size_t j = 0; j < a->per; j++) {
+                t += (double)d[at + j] * (double)w[at + j] * (double)f;
+                if (dw) dw[at + j] = d[at + j] * f;
+            }
+        }
+        sum[o] = t;
+    }
+    for (size_t o = 0; o < a->oc; o++) total += sum[o];
+    add_alpha_grad(&a->l, total);
+}
+
+static const OpDef op_scale = {.name = "f8_scale",
+                               .flags = OP_OWN_PARAMS | OP_HOISTABLE,
+                               .prepare = scale_prepare,
+                               .forward = scale_forward,
+                               .backward = scale_backward};
+
+int graph_f8_scale(Graph *g, const char *name, int w, const F8Layer *l, int groups)
+{
+    const Tensor t = g->v[w].t;
+    ScaleNode a = {.l = *l,
+                   .oc = (size_t)t.dim[0],
+                   .ic = (size_t)t.dim[1],
+                   .per = (size_t)t.dim[2] * (size_t)t.dim[3],
+                   .groups = (size_t)groups};
+    return graph_out(g, graph_node(g, &op_scale, name, 1, &w, &a, sizeof a), t);
+}
+
+/* ---- lengths of weights ---- */
+
+/* fl[rows]: of a tensor of rows x per weights. */
+static void weight_lengths(const F8Layer *l, const float *w, size_t rows, size_t per, float *fl)
+{
+    const bool each = l->source == F8_METRIC && l->per_channel;
+    float one = (float)l->weight_fl;
+    if (l->source == F8_SEARCH) one = (float)fixed_fl_search(l->weight, w, rows * per, NULL);
+    if (l->source == F8_METRIC && !each)
+        one =
+            (float)fixed_fl_of(l->weight, l->metric, fixed_statistic(l->metric, w, rows * per, 1));
+    for (size_t k = 0; k < rows; k++)
+        fl[k] = each ? (float)fixed_fl_of(l->weight, l->metric,
+                                          fixed_statistic(l->metric, w + k * per, per, 1))
+                     : one;
+}
+
+/* Rounded biases pass no gradient on. */
+static void round_bias(const F8Layer *l, size_t k, float weight_fl, float *b)
+{
+    const Fixed bias = {.bits = 32, .neg = true};
+    if (l->quant_bias) fixed_row(bias, settled_fl(l, k) + (int)weight_fl, b, b, 1);
+}
+
+/* ---- f8_fold ---- */
+
+typedef struct FoldNode {
+    F8Layer l, next;
+    bool has_next, batch;
+    NormStats st;
+    size_t c, per, rows;
+} FoldNode;
+
+enum { FOLD_WS, FOLD_GAMMA, FOLD_BETA, FOLD_Y0 }; /* inputs */
+enum {
+    T_MEAN,
+    T_INV,
+    T_R,
+    T_FL,
+    T_K,
+    T_DMEAN,
+    T_DVAR,
+    N_TABLES
+}; /* rows of the tables, c floats each */
+
+#define FOLD_PARTS 32
+
+static float *table(const Node *n, const Exec *x, int row)
+{
+    const FoldNode *a = n->attr;
+    return tables(n, x) + (size_t)row * a->c;
+}
+
+static int fold_prepare(Graph *g, Node *n, Prim *p, Err *e)
+{
+    const FoldNode *a = n->attr;
+    (void)p, (void)e;
+    keep_tables(g, n, N_TABLES * a->c);
+    if (a->batch) n->scratch_bytes = FOLD_PARTS * 2 * a->c * sizeof(double);
+    if (!n->run_bwd) return 0;
+    if (n->scratch_bytes < a->c * sizeof(double)) n->scratch_bytes = a->c * sizeof(double);
+    n->bwd_in = 1u << FOLD_WS | 1u << FOLD_GAMMA | 1u << FOLD_BETA | (a->batch ? 1u << FOLD_Y0 : 0);
+    if (a->has_next) trains_alpha(&a->next);
+    return 0;
+}
+
+/* Sums around the first pixel: nothing cancels when the mean is large. */
+static void batch_statistics(const FoldNode *a, const float *y, double *sums, float *mean,
+                             float *var)
+{
+    const size_t c = a->c, step = (a->rows + FOLD_PARTS - 1) / FOLD_PARTS;
+    PARALLEL_FOR(p, FOLD_PARTS)
+    {
+        double *s = sums + (size_t)p * 2 * c, *q = s + c;
+        const size_t end = ((size_t)p + 1) * step < a->rows ? ((size_t)p + 1) * step : a->rows;
+        memset(s, 0, 2 * c * sizeof *s);
+        for (size_t r = (size_t)p * step; r < end; r++) {
+            const float *row = y + r * c;
+            SIMD_FOR(k, c)
+            {
+                const double d = (double)row[k] - (double)y[k];
+                s[k] += d;
+                q[k] += d * d;
+            }
+        }
+    }
+    for (size_t k = 0; k < c; k++) {
+        double s = 0, q = 0;
+        for (size_t p = 0; p < FOLD_PARTS; p++)
+            s += sums[p * 2 * c + k], q += sums[(p * 2 + 1) * c + k];
+        s /= (double)a->rows;
+        q = q / (double)a->rows - s * s;
+        mean[k] = (float)((double)y[k] + s);
+        var[k] = q > 0 ? (float)q : 0;
+    }
+}
+
+static void fold_forward(Node *n, Exec *x)
+{
+    const FoldNode *a = n->attr;
+    const float *ws = exec_in(x, n, FOLD_WS), *gamma = exec_in(x, n, FOLD_GAMMA),
+                *beta = exec_in(x, n, FOLD_BETA);
+    float *wf = exec_out(x, n, 0), *bf = exec_out(x, n, 1), *mean = table(n, x, T_MEAN),
+          *inv = table(n, x, T_INV);
+    float *r = table(n, x, T_R), *fl = table(n, x, T_FL), *scale = table(n, x, T_K);
+    if (a->batch) {
+        batch_statistics(a, exec_in(x, n, FOLD_Y0), exec_scratch(x, n), mean, inv);
+        norm_update_running(&a->st, mean, inv, (int)a->c, (double)a->rows);
+    } else {
+        memcpy(mean, a->st.mean->value.data, a->c * sizeof *mean);
+        memcpy(inv, a->st.var->value.data, a->c * sizeof *inv);
+    }
+    if (a->has_next && zero_alpha(&a->next)) x->fault = zero_alpha(&a->next);
+    for (size_t k = 0; k < a->c; k++) {
+        inv[k] = 1 / sqrtf(inv[k] + a->st.eps);
+        r[k] = a->has_next ? scaling(&a->next, k) : 1;
+        scale[k] = gamma[k] * inv[k];
+        bf[k] = (beta[k] - scale[k] * mean[k]) / r[k];
+    }
+    PARALLEL_FOR(k, a->c)
+    {
+        const float f = scale[k] / r[k];
+        for (size_t i = (size_t)k * a->per; i < ((size_t)k + 1) * a->per; i++) wf[i] = ws[i] * f;
+    }
+    if (a->l.pure) return;
+    weight_lengths(&a->l, wf, a->c, a->per, fl);
+    fixed_tensor(a->l.weight, (FixedView){.rows = a->c, .c = a->per, .nfl = a->c, .by_row = true},
+                 fl, wf, wf);
+    for (size_t k = 0; k < a->c && !a->batch; k++) round_bias(&a->l, k, fl[k], &bf[k]);
+}
+
+/* The gradients of output channel k; returns r times that to its r. */
+static double fold_channel(const FoldNode *a, const Node *n, const Exec *x, size_t k,
+                           const float *dwf, double db)
+{
+    const size_t at = k * a->per;
+    const float *ws = (const float *)exec_in(x, n, FOLD_WS) + at, *g = dwf + at;
+    const double inv = (double)table(n, x, T_INV)[k], r = (double)table(n, x, T_R)[k],
+                 mean = (double)table(n, x, T_MEAN)[k];
+    const double gamma = (double)((const float *)exec_in(x, n, FOLD_GAMMA))[k];
+    const double beta = (double)((const float *)exec_in(x, n, FOLD_BETA))[k],
+                 scale = (double)table(n, x, T_K)[k];
+    const float f = table(n, x, T_K)[k] / table(n, x, T_R)[k], top = fixed_top(a->l.weight);
+    const float up = a->l.pure ? 1 : ldexpf(1, (int)table(n, x, T_FL)[k]);
+    float *dws = exec_gin(x, n, FOLD_WS), *dgamma = exec_gin(x, n, FOLD_GAMMA),
+          *dbeta = exec_gin(x, n, FOLD_BETA);
+    double dot = 0, da;
+    for (size_t i = 0; i < a->per; i++) {
+        const float t = a->l.weight.floating ? ws[i] * f * up : rintf(ws[i] * f * up);
+        const float d = a->l.pure || fabsf(t) < top ? g[i] : 0;
+        dot += (double)d * (double)ws[i];
+        if (dws) dws[at + i] = d * f;
+    }
+    da = (dot - db * mean) / r;
+    if (dgamma) dgamma[k] = (float)(da * inv);
+    if (dbeta) dbeta[k] = (float)(db / r);
+    if (a->batch) {
+        table(n, x, T_DMEAN)[k] = (float)(-db * scale / r / (double)a->rows);
+        table(n, x, T_DVAR)[k] = (float)(-da * gamma * inv * inv * inv / (double)a->rows);
+    }
+    return -(dot * scale + db * (beta - scale * mean)) / r;
+}
+
+static void fold_backward(Node *n, Exec *x)
+{
+    const FoldNode *a = n->attr;
+    const bool rounded = a->l.quant_bias && !a->batch;
+    const float *dwf = exec_gout(x, n, 0), *dbf = exec_gout(x, n, 1);
+    float *dy0 = a->batch ? exec_gin(x, n, FOLD_Y0) : NULL;
+    double *dr = exec_scratch_bwd(x, n), total = 0;
+    PARALLEL_FOR(k, a->c)
+    dr[k] = fold_channel(a, n, x, (size_t)k, dwf, rounded ? 0 : (double)dbf[k]);
+    for (size_t k = 0; k < a->c; k++) total += dr[k];
+    if (a->has_next) add_alpha_grad(&a->next, total);
+    if (!dy0) return;
+    {
+        const float *y0 = exec_in(x, n, FOLD_Y0), *mean = table(n, x, T_MEAN),
+                    *dm = table(n, x, T_DMEAN), *dv = table(n, x, T_DVAR);
+        PARALLEL_FOR(r, a->rows)
+        {
+            const float *y = y0 + (size_t)r * a->c;
+            float *d = dy0 + (size_t)r * a->c;
+            SIMD_FOR(k, a->c) d[k] = dm[k] + dv[k] * (y[k] - mean[k]);
+        }
+    }
+}
+
+static const OpDef op_fold = {.name = "f8_fold",
+                              .flags = OP_OWN_PARAMS | OP_HOISTABLE,
+                              .prepare = fold_prepare,
+                              .forward = fold_forward,
+                              .backward = fold_backward};
+
+void graph_f8_fold(Graph *g, const char *name, int y0, int ws, int gamma, int beta,
+                   const F8Layer *l, const F8Layer *next, const NormStats *st, int out[2])
+{
+    const Tensor t = g->v[ws].t;
+    const int in[] = {ws, gamma, beta, y0}, oc = t.dim[0];
+    FoldNode a = {.l = *l, .has_next = next != NULL, .batch = y0 >= 0, .st = *st, .c = (size_t)oc};
+    int node;
+    ASSERT(!l->quant_bias || scalings(l) == 1 || scalings(l) == a.c,
+           "%s: biases rounded by the lengths of %zu input channels", name, scalings(l));
+    a.per = tensor_len(&t) / a.c;
+    if (next) a.next = *next;
+    if (y0 >= 0) a.rows = tensor_len(&g->v[y0].t) / a.c;
+    node = graph_node(g, &op_fold, name, y0 >= 0 ? 4 : 3, in, &a, sizeof a);
+    out[0] = graph_out(g, node, t);
+    out[1] = graph_out(g, node, tensor_make(DT_F32, 1, &oc, NULL));
+}
+
+/* ---- f8_linear ---- */
+
+typedef struct LinearNode {
+    F8Layer l;
+    size_t out, per;
+    bool train;
+} LinearNode;
+
+enum { L_S, L_K, N_LINEAR }; /* kept: scaling, rescaling; then the length of each output */
+
+static int linear_prepare(Graph *g, Node *n, Prim *p, Err *e)
+{
+    LinearNode *a = n->attr;
+    (void)p, (void)e;
+    keep_tables(g, n, N_LINEAR + a->out);
+    if (!n->run_bwd) return 0;
+    n->bwd_in = 1 | (n->nin > 1 ? 2 : 0);
+    n->bwd_out = 1;
+    n->scratch_bytes = a->out * sizeof(double);
+    trains_alpha(&a->l);
+    return 0;
+}
+
+static float rescaling(const LinearNode *a, const float *before, const float *after, Exec *x)
+{
+    const size_t len = a->out * a->per;
+    double std, want;
+    if (!a->l.rescale) return 1;
+    std = fixed_statistic(FM_STD, after, len, 1);
+    want = a->l.rescale_stddev ? fixed_statistic(FM_STD, before, len, 1) : 1 / sqrt((double)a->out);
+    if (!(std > 0)) {
+        x->fault = "the rounded weights of the F8Net linear layer are all equal: rescale_forward "
+                   "divides by their deviation";
+        return 1;
+    }
+    return (float)(want / std);
+}
+
+static void linear_forward(Node *n, Exec *x)
+{
+    const LinearNode *a = n->attr;
+    const float *w = exec_in(x, n, 0), *b = n->nin > 1 ? exec_in(x, n, 1) : NULL;
+    float *wf = exec_out(x, n, 0), *bf = b ? exec_out(x, n, 1) : NULL, *t = tables(n, x),
+          *fl = t + N_LINEAR, f;
+    if (a->l.pure) {
+        memcpy(wf, w, a->out * a->per * sizeof *wf);
+    } else {
+        weight_lengths(&a->l, w, a->out, a->per, fl);
+        fixed_tensor(a->l.weight,
+                     (FixedView){.rows = a->out, .c = a->per, .nfl = a->out, .by_row = true}, fl, w,
+                     wf);
+    }
+    if (zero_alpha(&a->l)) x->fault = zero_alpha(&a->l);
+    t[L_S] = scaling(&a->l, 0);
+    t[L_K] = rescaling(a, w, wf, x);
+    f = t[L_S] * t[L_K];
+    if (a->train || a->l.pure) {
+        PARALLEL_FOR(o, a->out)
+        for (size_t i = (size_t)o * a->per; i < ((size_t)o + 1) * a->per; i++) wf[i] *= f;
+        if (b) memcpy(bf, b, a->out * sizeof *bf);
+        return;
+    }
+    for (size_t o = 0; b && o < a->out; o++) {
+        bf[o] = b[o] / f;
+        round_bias(&a->l, 0, fl[o], &bf[o]);
+    }
+}
+
+static void linear_backward(Node *n, Exec *x)
+{
+    const LinearNode *a = n->attr;
+    const bool whole = a->train || a->l.pure; /* the weights carry the factor, not the biases */
+    const bool stop = a->l.quant_bias && !whole;
+    const float *w = exec_in(x, n, 0), *b = n->nin > 1 ? exec_in(x, n, 1) : NULL,
+                *wf = exec_out(x, n, 0), *t = tables(n, x);
+    const float *g = exec_gout(x, n, 0), *gb = b ? exec_gout(x, n, 1) : NULL, f = t[L_S] * t[L_K];
+    float *dw = exec_gin(x, n, 0), *db = b ? exec_gin(x, n, 1) : NULL;
+    double *sum = exec_scratch_bwd(x, n), total = 0;
+    PARALLEL_FOR(o, a->out)
+    {
+        const size_t at = (size_t)o * a->per;
+        double s = 0;
+        for (size_t i = at; i < at + a->per && whole; i++) s += (double)g[i] * (double)wf[i];
+        if (!whole && gb && !stop) s = -(double)gb[o] * (double)b[o] / (double)f;
+        if (db) db[o] = stop ? 0 : whole ? gb[o] : gb[o] / f;
+        sum[o] = s;
+        if (!dw) continue;
+        for (size_t i = at; i < at + a->per; i++) dw[i] = whole ? g[i] * f : g[i];
+        if (!a->l.pure)
+            fixed_row_bwd(a->l.weight, (int)t[N_LINEAR + (size_t)o], w + at, dw + at, dw + at,
+                          a->per);
+    }
+    for (size_t o = 0; o < a->out; o++) total += sum[o];
+    add_alpha_grad(&a->l, total);
+}
+
+static const OpDef op_linear = {.name = "f8_linear",
+                                .flags = OP_OWN_PARAMS | OP_HOISTABLE,
+                                .prepare = linear_prepare,
+                                .forward = linear_forward,
+                                .backward = linear_backward};
+
+void graph_f8_linear(Graph *g, const char *name, int w, int bias, const F8Layer *l, bool train,
+                     int out[2])
+{
+    const Tensor t = g->v[w].t;
+    const int in[] = {w, bias};
+    LinearNode a = {.l = *l, .out = (size_t)t.dim[0], .per = (size_t)t.dim[1], .train = train};
+    const int node = graph_node(g, &op_linear, name, bias >= 0 ? 2 : 1, in, &a, sizeof a);
+    out[0] = graph_out(g, node, t);
+    out[1] = bias >= 0 ? graph_out(g, node, g->v[bias].t) : -1;
+}
