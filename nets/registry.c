@@ -19,7 +19,8 @@
 
 #define IMAGENET(d)                                                                                \
     NET("resnet" #d, "ResNet-" #d " for ImageNet", d, NAMES_TORCHVISION, net_resnet, 3, 224,       \
-        {"res" #d, NAMES_APOT}, {"resnet_" #d, NAMES_FAT}, {"resnet", NAMES_TORCHVISION})
+        {"res" #d, NAMES_APOT}, {"resnet_" #d, NAMES_FAT}, {"resnet", NAMES_TORCHVISION},          \
+        {"fix_resnet", NAMES_F8NET}, {"models.fix_resnet", NAMES_F8NET})
 
 #define MNIST(d)                                                                                   \
     NET("mnist_resnet" #d, "ResNet-" #d " of a quarter of the width, for MNIST", d, NAMES_APOT,    \
@@ -32,7 +33,8 @@
 #define MOBILENET(v)                                                                               \
     NET("mobilenet_v" #v, "MobileNet V" #v " for ImageNet", 0, NAMES_ADABITS, net_mobilenet_v##v,  \
         3, 224, {"q_mobilenet_v" #v, NAMES_ADABITS},                                               \
-        {"models.q_mobilenet_v" #v, NAMES_ADABITS})
+        {"models.q_mobilenet_v" #v, NAMES_ADABITS}, {"fix_mobilenet_v" #v, NAMES_F8NET},           \
+        {"models.fix_mobilenet_v" #v, NAMES_F8NET})
 // clang-format on
 
 const NetDef *const nets[] = {

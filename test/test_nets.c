@@ -103,11 +103,11 @@ static void test_lists(void **state)
     expect_list("apot_mnist_resnet10_4bit.tsv", &o);
     o = opts("resnet50", "", 0, 1000, 3, 224);
     expect_list("torchvision_resnet50.tsv", &o);
-    o = opts("resnet18", "f8net", 0, 1000, 3, 224);
+    o = opts("models.fix_resnet", "", 18, 1000, 3, 224);
     expect_list("f8net_resnet18.tsv", &o);
     o = opts("resnet50", "f8net", 0, 1000, 3, 224);
     expect_list("f8net_resnet50.tsv", &o);
-    o = opts("mobilenet_v1", "f8net", 0, 1000, 3, 224);
+    o = opts("models.fix_mobilenet_v1", "", 0, 1000, 3, 224);
     expect_list("f8net_mobilenetv1.tsv", &o);
     o = opts("mobilenet_v2", "f8net", 0, 1000, 3, 224);
     expect_list("f8net_mobilenetv2.tsv", &o);
