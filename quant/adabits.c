@@ -63,7 +63,7 @@ static inline __attribute__((always_inline)) float level(Scheme s, float a, floa
 static int check_bits(const QInst *q, Err *e)
 {
     if (q->bits == 32 || (q->bits >= 1 && q->bits <= MAX_BITS)) return 0;
-    return err_set(e, ERR_CONFIG, "%s: adabits has 1 to %d bits or 32, not %d", q->name, MAX_BITS,
+    return err_set(e, ERR_CONFIG, "%s: adabits has 1 to %d bits or 32, not %d", q->unit, MAX_BITS,
                    q->bits);
 }
 

@@ -93,7 +93,7 @@ static int init(QInst *q, int max_bits, GridRange range, float alpha_init, const
             max_bits = MAX_APOT_BITS;
         if (q->bits < 2 || q->bits > max_bits)
             return err_set(e, ERR_CONFIG, "%s: apot (%s, %s) has 2 to %d bits or 32 for %s, not %d",
-                           q->name, p->variant->name,
+                           q->unit, p->variant->name,
                            !q->opts->power     ? "power: false"
                            : q->opts->additive ? "additive"
                                                : "additive: false",

@@ -42,7 +42,7 @@ static int weight_init(QInst *q, ParamStore *ps, Err *e)
         return 0;
     }
     if (q->bits != 1)
-        return err_set(e, ERR_CONFIG, "%s: hysteresis has 1 bit or 32 for weights, not %d", q->name,
+        return err_set(e, ERR_CONFIG, "%s: hysteresis has 1 bit or 32 for weights, not %d", q->unit,
                        q->bits);
     if (!(q->opts->weight_thres >= 0))
         return err_set(e, ERR_CONFIG, "weight_thres: %g; expected 0 or more",
@@ -137,7 +137,7 @@ static int act_init(QInst *q, ParamStore *ps, Err *e)
     }
     if (q->bits < 1 || q->bits > MAX_ACT_BITS)
         return err_set(e, ERR_CONFIG,
-                       "%s: hysteresis has 1 to %d bits or 32 for activations, not %d", q->name,
+                       "%s: hysteresis has 1 to %d bits or 32 for activations, not %d", q->unit,
                        MAX_ACT_BITS, q->bits);
     r->top = (float)((1 << q->bits) - 1);
     return 0;

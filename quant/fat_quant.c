@@ -75,7 +75,7 @@ static int init_grid(QInst *q, int min_bits, GridRange range, Err *e)
     f->variant = find_variant(q, e);
     if (!f->variant) return -1;
     if (q->bits < min_bits || q->bits > MAX_BITS)
-        return err_set(e, ERR_CONFIG, "%s: %s has %d to %d bits or 32 for %s, not %d", q->name,
+        return err_set(e, ERR_CONFIG, "%s: %s has %d to %d bits or 32 for %s, not %d", q->unit,
                        q->method->name, min_bits, MAX_BITS,
                        q->role == Q_WEIGHT ? "weights" : "activations", q->bits);
     if (q->opts->power) {

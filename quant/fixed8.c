@@ -25,7 +25,7 @@ static int init(QInst *q, ParamStore *ps, Err *e)
 {
     (void)ps;
     if (q->bits != 8)
-        return err_set(e, ERR_CONFIG, "%s: fixed8 has 8 bits, not %d", q->name, q->bits);
+        return err_set(e, ERR_CONFIG, "%s: fixed8 has 8 bits, not %d", q->unit, q->bits);
     return 0;
 }
 

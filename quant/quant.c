@@ -52,6 +52,7 @@ int qinst_init(QInst *q, const QMethod *m, QRole role, int bits, int variant, co
     q->method = m;
     q->opts = o;
     q->name = xstrdup(name);
+    q->unit = xstrndup(name, strlen(name) - str_ends(name, "."));
     q->role = role;
     q->bits = bits;
     q->variant = variant;
@@ -74,6 +75,7 @@ void qinst_free(QInst *q)
     if (q->fn && q->fn->release) q->fn->release(q);
     free(q->priv);
     free((void *)(uintptr_t)q->name);
+    free((void *)(uintptr_t)q->unit);
     memset(q, 0, sizeof *q);
 }
 

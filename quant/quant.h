@@ -50,6 +50,7 @@ typedef struct QInst {
     const struct QMethod *method;
     const QOpts *opts;
     const char *name;      /* prefix for its parameters, with the dot: "layer1.0.conv1." */
+    const char *unit;      /* the unit it belongs to, for messages: "layer1.0.conv1" */
     QRole role;
     int bits, variant;
     unsigned marks;        /* of the unit: UM_FIRST, UM_LAST */

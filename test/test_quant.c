@@ -248,7 +248,7 @@ static void refusals(void **state)
                 fail_msg("row %zu, %d bits: %s", i, b, got ? f->e.msg : "accepted");
             snprintf(number, sizeof number, "not %d", b);
             if (!fine && (!strstr(f->e.msg, number) || !strstr(f->e.msg, rows[i].text) ||
-                          !strstr(f->e.msg, "l.")))
+                          !str_starts(f->e.msg, "l: ")))
                 fail_msg("row %zu: message '%s'", i, f->e.msg);
             drop(f);
         }
