@@ -62,20 +62,6 @@ typedef struct Apot {
     char fault[320];
 } Apot;
 
-static const Variant *find_variant(const QInst *q, Err *e)
-{
-    const char *name = q->opts->quant_variant, *names[ARRAY_LEN(variants)], *near;
-    if (!name || !*name) return &variants[0];
-    for (size_t i = 0; i < ARRAY_LEN(variants); i++) {
-        if (str_eq(variants[i].name, name)) return &variants[i];
-        names[i] = variants[i].name;
-    }
-    near = str_nearest(name, names, ARRAY_LEN(names));
-    err_set(e, ERR_CONFIG, "quant_variant: apot has cifar, imagenet and mnist, not '%s'%s%s%s",
-            name, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
-    return NULL;
-}
-
 /* The part common to both roles: variant, bits, level set (weights have one bit less for
  * magnitudes). */
 static int init(QInst *q, int max_bits, GridRange range, float alpha_init, const char *alpha_name,
@@ -146,7 +132,7 @@ static int act_init(QInst *q, ParamStore *ps, Err *e)
 {
     Apot *p = q->priv;
     const double start = q->opts->act_clip_init;
-    p->variant = find_variant(q, e);
+    p->variant = quant_variant(q, variants, ARRAY_LEN(variants), sizeof *variants, e);
     if (!p->variant) return -1;
     return init(q, MAX_BITS, p->variant->clip_below ? GRID_UNIT : GRID_BELOW,
                 start > 0 ? (float)start : p->variant->act_init, "act_alpha", ps, e);
@@ -182,7 +168,7 @@ static int weight_init(QInst *q, ParamStore *ps, Err *e)
 {
     Apot *p = q->priv;
     const double start = q->opts->wt_clip_init;
-    p->variant = find_variant(q, e);
+    p->variant = quant_variant(q, variants, ARRAY_LEN(variants), sizeof *variants, e);
     if (!p->variant) return -1;
     p->normalize = q->opts->wt_normalize;
     p->masked = p->variant->mask_weights && q->bits > 2;

@@ -52,27 +52,12 @@ typedef struct FatQuant {
 
 enum { P_ALPHA, P_TRANSFORM };
 
-static const Variant *find_variant(const QInst *q, Err *e)
-{
-    const char *name = q->opts->quant_variant, *names[ARRAY_LEN(variants)], *near;
-    if (!name || !*name) return &variants[0];
-    for (size_t i = 0; i < ARRAY_LEN(variants); i++) {
-        if (str_eq(variants[i].name, name)) return &variants[i];
-        names[i] = variants[i].name;
-    }
-    near = str_nearest(name, names, ARRAY_LEN(names));
-    err_set(e, ERR_CONFIG, "quant_variant: %s has cifar and imagenet, not '%s'%s%s%s",
-            q->method->name, name, near ? "; did you mean '" : "", near ? near : "",
-            near ? "'?" : "");
-    return NULL;
-}
-
 /* The part common to both roles: variant, bits, levels. */
 static int init_grid(QInst *q, int min_bits, GridRange range, Err *e)
 {
     FatQuant *f = q->priv;
     const int bits = q->role == Q_WEIGHT ? q->bits - 1 : q->bits;
-    f->variant = find_variant(q, e);
+    f->variant = quant_variant(q, variants, ARRAY_LEN(variants), sizeof *variants, e);
     if (!f->variant) return -1;
     if (q->bits < min_bits || q->bits > MAX_BITS)
         return err_set(e, ERR_CONFIG, "%s: %s has %d to %d bits or 32 for %s, not %d", q->unit,
@@ -130,13 +115,13 @@ static int init_act(QInst *q, float start, ParamStore *ps, Err *e)
 
 static int act_init(QInst *q, ParamStore *ps, Err *e)
 {
-    const Variant *v = find_variant(q, e);
+    const Variant *v = quant_variant(q, variants, ARRAY_LEN(variants), sizeof *variants, e);
     return v ? init_act(q, v->act_init, ps, e) : -1;
 }
 
 static int uniform_act_init(QInst *q, ParamStore *ps, Err *e)
 {
-    const Variant *v = find_variant(q, e);
+    const Variant *v = quant_variant(q, variants, ARRAY_LEN(variants), sizeof *variants, e);
     return v ? init_act(q, v->uniform_act_init, ps, e) : -1;
 }
 

@@ -38,6 +38,28 @@ void qopts_default(QOpts *o)
                  .method_opts = ""};
 }
 
+const void *quant_variant(const QInst *q, const void *rows, size_t n, size_t size, Err *e)
+{
+    const char *want = q->opts->quant_variant, *names[16], *near;
+    Str list = {0};
+    ASSERT(n > 0 && n <= ARRAY_LEN(names), "%zu variants", n);
+    if (!want || !*want) return rows;
+    for (size_t i = 0; i < n; i++) {
+        const void *row = (const char *)rows + i * size;
+        memcpy(&names[i], row, sizeof names[i]); /* the name comes first */
+        if (str_eq(names[i], want)) {
+            str_free(&list);
+            return row;
+        }
+        str_printf(&list, "%s%s", i == 0 ? "" : i + 1 < n ? ", " : " and ", names[i]);
+    }
+    near = str_nearest(want, names, n);
+    err_set(e, ERR_CONFIG, "quant_variant: %s has %s, not '%s'%s%s%s", q->method->name, list.s, want,
+            near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    str_free(&list);
+    return NULL;
+}
+
 int qinst_init(QInst *q, const QMethod *m, QRole role, int bits, int variant, const QOpts *o,
                ParamStore *ps, Param *owner, unsigned marks, int ndim, const int *shape,
                const char *name, Err *e)

@@ -128,6 +128,10 @@ enum { /* QMethod.traits */
 extern const QMethod *const quant_methods[]; /* ended by NULL */
 const QMethod *quant_find(const char *name);
 
+/* The row of a method's variants (n structs of `size` bytes that begin with their name) that the run's
+ * quant_variant names; the first when it names none. NULL with `e`, suggesting a name. */
+const void *quant_variant(const QInst *q, const void *rows, size_t n, size_t size, Err *e);
+
 /* Whole-tensor forward and backward of any role: what qfn offers, else its rows over chunks, sums in chunk order. A
  * disabled instance copies. x, y, dy, dx: same shape; y may be x and dx may be dy; dx may be NULL when it is not needed.
  * c->save and c->scratch have the bytes of qinst_need. */
