@@ -416,6 +416,8 @@ static int prepare_data(Trainer *t, Err *e)
 {
     if (session_data(&t->s, SPLIT_TRAIN, e) || session_data(&t->s, SPLIT_VAL, e)) return -1;
     t->batches = loader_batches(t->s.loader[SPLIT_TRAIN]);
+    t->run->cfg->optim.step_epochs =
+        (double)t->o->batch_size / (double)t->s.data[SPLIT_TRAIN].count;
     if (t->st.batch > t->batches)
         return err_set(e, ERR_DATA,
                        "%s: the checkpoint stands at batch %" PRId64 " of an epoch of %" PRId64

@@ -85,6 +85,7 @@ void golden_quantizer(Case *c); /* weight, activation */
 void golden_layer(Case *c);
 void golden_spectral(Case *c); /* FAT's transform alone */
 void golden_optimizer(Case *c);
+void golden_binarised_updates(Case *c); /* optimizer: hysteresis */
 void golden_param_selection(Case *c);
 void golden_loss(Case *c);     /* label-smoothed cross-entropy alone */
 void golden_net(Case *c);

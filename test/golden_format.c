@@ -1,5 +1,5 @@
-/* test/golden_format.c -- ops `format` (level tables, the fill rules themselves, printed lines,
- * checkpoint files) and `schedule`. */
+/* test/golden_format.c -- op `format`: level tables, the fill rules themselves, printed lines,
+ * checkpoint files. */
 #include "test/golden.h"
 
 #include <math.h>
@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "optim/optim.h"
 #include "quant/grid.h"
 #include "test/golden_pth.h"
 
@@ -105,64 +104,4 @@ void golden_format(Case *c)
         case_skip(c, "no runner for this kind of format");
     }
     str_free(&why);
-}
-
-/* "act_alpha (lr 0.1)" or "act_alpha (0.1)": the rate; without one, the original's for that group.
- */
-static double group_rate(const char *text, double base)
-{
-    const char *open = strchr(text, '(');
-    double lr;
-    if (open && (sscanf(open, "(lr %lf)", &lr) == 1 || sscanf(open, "(%lf)", &lr) == 1)) return lr;
-    if (str_starts(text, "act_alpha")) return 0.1;
-    if (str_starts(text, "wgt_alpha") || str_starts(text, "transform")) return 0.02;
-    return base;
-}
-
-/* Learning rate per epoch (rows) and parameter group (columns) of a multi-step schedule. */
-void golden_schedule(Case *c)
-{
-    const Yaml *steps = yaml_path(c->y, "params.milestones"),
-               *groups = yaml_path(c->y, "params.groups");
-    const int epochs = (int)case_int(c, "params.epochs", 0),
-              ng = groups && groups->kind == Y_LIST ? groups->n : 1;
-    const int start = (int)case_int(c, "params.start_epoch", 0);
-    OptimOpts o = {.optimizer = "sgd", .lr_scheduler = "multistep", .momentum = 0.9};
-    ParamStore ps = {0};
-    Optim op = {0};
-    Err e = {0};
-    float *lr;
-    if (!steps || steps->kind != Y_LIST || steps->n > OPTIM_MAX_LIST ||
-        !yaml_path(c->y, "outputs.lr") || epochs < 1 || ng > OPTIM_MAX_GROUPS) {
-        case_skip(c, "not a multi-step schedule per epoch");
-        return;
-    }
-    o.lr = case_num(c, "params.base_lr", 0);
-    o.gamma = case_num(c, "params.gamma", 0.1);
-    o.num_epochs = start + epochs;
-    o.milestone_compat = start > 0;
-    o.start_epoch = start;
-    for (int i = 0; i < steps->n; i++) {
-        long long at = 0;
-        if (!yaml_int(steps->v[i], &at)) case_fail(c, "milestones[%d] is not a whole number", i);
-        o.milestones[o.nmilestones++] = (int)at;
-    }
-    for (int g = 1; g < ng; g++) { /* the first is the run's */
-        GroupRule *r = &o.group[o.ngroups++];
-        snprintf(r->match, sizeof r->match, "group%d", g);
-        r->lr = group_rate(groups->v[g]->s, o.lr);
-        r->weight_decay = -1;
-        store_scalar(&ps, PK_CLIP, 1, "group%d", g);
-    }
-    store_scalar(&ps, PK_CLIP, 1, "rest");
-    if (optim_init(&op, &o, &ps, &e)) {
-        case_fail(c, "%s", e.msg);
-    } else {
-        lr = arena_alloc(&c->arena, (size_t)(epochs * ng) * sizeof *lr);
-        for (int i = 0; i < epochs; i++)
-            for (int g = 0; g < ng; g++) lr[i * ng + g] = (float)optim_lr(&op, g - 1, start + i);
-        case_expect(c, "lr", yaml_path(c->y, "outputs.lr"), lr, (size_t)(epochs * ng));
-        optim_free(&op);
-    }
-    store_free(&ps);
 }

@@ -1,5 +1,5 @@
-/* test/golden_hysteresis.c -- op `optimizer`: steps with given gradients, some weights binarised
- * after each; and which parameters of a net are binarised. */
+/* test/golden_hysteresis.c -- steps with given gradients, some weights binarised after each; and
+ * which parameters of a net are binarised. */
 #include "test/golden.h"
 
 #include <stdio.h>
@@ -115,7 +115,7 @@ static void run(Case *c, Steps *s, Optim *op, float *grads, int steps)
                         (size_t)steps * s->total);
 }
 
-void golden_optimizer(Case *c)
+void golden_binarised_updates(Case *c)
 {
     Steps s = {0};
     Optim op = {0};
