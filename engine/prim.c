@@ -1,35 +1,16 @@
-/* engine/prim.c -- oneDNN 2.6 behind prim.h. The only file that includes dnnl.h.
+/* engine/prim.c -- oneDNN 2.6 behind prim.h. Only the files engine/prim*.c see
+ * dnnl.h, through prim_dnnl.h.
  *
  * What a port to oneDNN 3 changes stays in here: memory descriptors become opaque, operation
  * descriptors vanish, and scales become per-argument attributes. */
 #include "engine/prim.h"
 
-#include <dnnl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "engine/mem.h"
-
-struct Prim {
-    dnnl_engine_t engine;
-    dnnl_stream_t stream;
-};
-
-static int failed(dnnl_status_t s, const char *what, Err *e)
-{
-    if (s == dnnl_success) return 0;
-    return err_set(e, ERR_RUN, "oneDNN: %s: status %d%s", what, (int)s,
-                   s == dnnl_unimplemented   ? " (unimplemented)"
-                   : s == dnnl_out_of_memory ? " (out of memory)"
-                                             : "");
-}
-
-static void must(dnnl_status_t s, const char *what)
-{
-    ASSERT(s == dnnl_success, "oneDNN: %s: status %d", what, (int)s);
-}
+#include "engine/prim_dnnl.h"
 
 Prim *prim_open(Err *e)
 {
@@ -75,96 +56,12 @@ const char *prim_version(char *buf, size_t n)
     return buf;
 }
 
-/* ---- shared pieces ---- */
-
 static dnnl_memory_desc_t desc4(int n, int c, int h, int w, dnnl_format_tag_t tag)
 {
     dnnl_memory_desc_t d;
     dnnl_dims_t dims = {n, c, h, w};
     must(dnnl_memory_desc_init_by_tag(&d, 4, dims, dnnl_f32, tag), "descriptor");
     return d;
-}
-
-static dnnl_memory_t memory(const Prim *p, const dnnl_memory_desc_t *d)
-{
-    dnnl_memory_t m;
-    must(dnnl_memory_create(&m, d, p->engine, DNNL_MEMORY_NONE), "memory");
-    return m;
-}
-
-static const dnnl_memory_desc_t *query(const_dnnl_primitive_desc_t pd, dnnl_query_t what)
-{
-    const dnnl_memory_desc_t *d = dnnl_primitive_desc_query_md(pd, what, 0);
-    ASSERT(d, "query %d", (int)what);
-    return d;
-}
-
-static const char *impl_name(const_dnnl_primitive_desc_t pd)
-{
-    const char *s = NULL;
-    must(dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &s), "implementation name");
-    return s;
-}
-
-/* A primitive with its arguments bound to memory objects whose data pointers are set at each run.
- */
-#define MAX_ARGS 10
-typedef struct Bound {
-    const Prim *prim;
-    dnnl_primitive_desc_t pd;
-    dnnl_primitive_t prv;
-    dnnl_exec_arg_t arg[MAX_ARGS];
-    int nargs;
-    size_t scratch;
-} Bound;
-
-static void bound_arg(Bound *b, int id, const dnnl_memory_desc_t *d)
-{
-    ASSERT(b->nargs < MAX_ARGS, "%d arguments", b->nargs);
-    b->arg[b->nargs].arg = id;
-    b->arg[b->nargs++].memory = memory(b->prim, d);
-}
-
-static void bound_set(const Bound *b, int id, const void *data)
-{
-    void *p;
-    memcpy(&p, &data, sizeof p); /* oneDNN takes read-only arguments through void * */
-    for (int i = 0; i < b->nargs; i++)
-        if (b->arg[i].arg == id) {
-            must(dnnl_memory_set_data_handle(b->arg[i].memory, p), "data handle");
-            return;
-        }
-}
-
-static int bound_make(Bound *b, Err *e)
-{
-    const dnnl_memory_desc_t *d = query(b->pd, dnnl_query_scratchpad_md);
-    if (failed(dnnl_primitive_create(&b->prv, b->pd), "primitive", e)) return -1;
-    b->scratch = dnnl_memory_desc_get_size(d);
-    bound_arg(b, DNNL_ARG_SCRATCHPAD, d);
-    return 0;
-}
-
-static void bound_run(const Bound *b, void *scratch)
-{
-    bound_set(b, DNNL_ARG_SCRATCHPAD, scratch);
-    must(dnnl_primitive_execute(b->prv, b->prim->stream, b->nargs, b->arg), "execute");
-    must(dnnl_stream_wait(b->prim->stream), "wait");
-}
-
-static void bound_free(Bound *b)
-{
-    for (int i = 0; i < b->nargs; i++) dnnl_memory_destroy(b->arg[i].memory);
-    if (b->prv) dnnl_primitive_destroy(b->prv);
-    if (b->pd) dnnl_primitive_desc_destroy(b->pd);
-}
-
-static dnnl_primitive_attr_t user_scratch(void)
-{
-    dnnl_primitive_attr_t a;
-    must(dnnl_primitive_attr_create(&a), "attributes");
-    must(dnnl_primitive_attr_set_scratchpad_mode(a, dnnl_scratchpad_mode_user), "scratchpad mode");
-    return a;
 }
 
 /* ---- convolution ---- */
@@ -177,20 +74,6 @@ struct PrimConv {
     dnnl_primitive_t pack, unpack; /* plain -> packed, packed -> plain; NULL when plain */
     dnnl_memory_t m_plain, m_packed;
 };
-
-static int conv_reorder(PrimConv *c, const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to,
-                        dnnl_primitive_t *r, Err *e)
-{
-    dnnl_primitive_desc_t pd;
-    dnnl_status_t s;
-    if (failed(dnnl_reorder_primitive_desc_create(&pd, from, c->b.prim->engine, to,
-                                                  c->b.prim->engine, NULL),
-               "reorder descriptor", e))
-        return -1;
-    s = dnnl_primitive_create(r, pd);
-    dnnl_primitive_desc_destroy(pd);
-    return failed(s, "reorder", e);
-}
 
 PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
 {
@@ -270,8 +153,8 @@ PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
         if (!c->plain) {
             c->m_plain = memory(p, &plain);
             c->m_packed = memory(p, w);
-            if (conv_reorder(c, &plain, w, &c->pack, e) ||
-                conv_reorder(c, w, &plain, &c->unpack, e))
+            if (reorder_make(p, &plain, w, &c->pack, e) ||
+                reorder_make(p, w, &plain, &c->unpack, e))
                 goto fail;
         }
     }
@@ -319,24 +202,12 @@ bool prim_conv_plain(const PrimConv *c)
     return c->plain;
 }
 
-static void reorder(const PrimConv *c, dnnl_primitive_t r, dnnl_memory_t from, const void *src,
-                    dnnl_memory_t to, void *dst)
-{
-    dnnl_exec_arg_t arg[2] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
-    void *s;
-    memcpy(&s, &src, sizeof s);
-    must(dnnl_memory_set_data_handle(from, s), "reorder source");
-    must(dnnl_memory_set_data_handle(to, dst), "reorder target");
-    must(dnnl_primitive_execute(r, c->b.prim->stream, 2, arg), "reorder");
-    must(dnnl_stream_wait(c->b.prim->stream), "wait");
-}
-
 void prim_conv_pack(const PrimConv *c, const float *oihw, void *packed)
 {
     if (c->plain)
         memcpy(packed, oihw, c->packed_bytes);
     else
-        reorder(c, c->pack, c->m_plain, oihw, c->m_packed, packed);
+        reorder_run(c->b.prim, c->pack, c->m_plain, oihw, c->m_packed, packed);
 }
 
 void prim_conv_unpack(const PrimConv *c, const void *packed, float *oihw)
@@ -344,7 +215,7 @@ void prim_conv_unpack(const PrimConv *c, const void *packed, float *oihw)
     if (c->plain)
         memcpy(oihw, packed, c->packed_bytes);
     else
-        reorder(c, c->unpack, c->m_packed, packed, c->m_plain, oihw);
+        reorder_run(c->b.prim, c->unpack, c->m_packed, packed, c->m_plain, oihw);
 }
 
 void prim_conv_run(const PrimConv *c, const void *a, void *w, const void *b, void *out,

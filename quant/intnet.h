@@ -64,13 +64,23 @@ const char *int_kind_name(IntKind k);
  * image; > INT32_MAX: its sums may wrap. bound: net->n entries. */
 void intnet_bounds(const IntNet *net, int64_t *bound);
 
+/* Smallest and largest value; outside of 32 bits where sums may wrap: readers then see any 32-bit
+ * number. range: net->n entries. */
+typedef struct IntRange {
+    int64_t lo, hi;
+} IntRange;
+void intnet_ranges(const IntNet *net, IntRange *range);
+bool int_range_wraps(IntRange r);
+/* Of convolution or linear i over all channels, when its input lies in x or is padding. */
+IntRange intnet_conv_range(const IntNet *net, int i, IntRange x, bool with_bias);
+
 /* One operation after the other in the plainest way, one image at a time: what the fast execution
  * is tested against. image: [n, h, w, c] of the input's type. value (may be NULL): per operation a
  * block for n images (NHWC s32), or NULL where not wanted. logits: [n, classes]. */
 void intnet_reference(const IntNet *net, const void *image, int n, int32_t **value,
                       int32_t *logits);
 
-/* clamp(round(x / (divisor 2^shift)), lo, hi), half to even. */
+/* clamp(round(x / (divisor 2^shift)), lo, hi), half to even; -62 <= shift <= 62. */
 int32_t int_requant(int64_t x, int shift, int32_t divisor, int32_t lo, int32_t hi);
 
 #endif

@@ -49,7 +49,8 @@ may_include run engine quant nets optim io data run
 includes $folders main.c | awk '$2 ~ /\// && $2 !~ /^(engine|quant|nets|optim|io|data|run|stb|sys|google)\//' |
     nothing 'own headers are named from the top'
 
-only_in '.*dnnl.*' 'engine/prim\.c:' 'oneDNN only in engine/prim.c'
+only_in 'dnnl.*' 'engine/prim_dnnl\.h:' 'oneDNN only through engine/prim_dnnl.h'
+only_in '.*prim_dnnl\.h' 'engine/prim[_a-z]*\.c:' 'engine/prim_dnnl.h only in engine/prim*.c'
 only_in 'fftw3.*' 'quant/fat\.c:' 'FFTW only in quant/fat.c'
 only_in 'yaml\.h' 'io/yaml\.c:' 'libyaml only in io/yaml.c'
 only_in 'stb/.*|stb_image.*|jpeglib\.h|jerror\.h|turbojpeg\.h' 'data/decode\.c:' 'image decoders only in data/decode.c'
