@@ -77,7 +77,8 @@ enum {                   /* Unit.marks */
        UM_SKIP = 4,      /* the convolution of a shortcut */
        UM_OWN_CLIP = 8,  /* does not share the clip level of its class */
        UM_NO_QUANT = 16, /* never quantized, whatever the policy */
-       UM_SIGNED = 32    /* its input may be negative (behind a linear bottleneck) */
+       UM_SIGNED = 32,   /* its input may be negative (behind a linear bottleneck) */
+       UM_INNER = 64     /* a ReLU between two convolutions of one block, read by nothing else */
 };
 
 typedef struct Unit {

@@ -12,7 +12,7 @@
 #define NAME_LEN 128
 
 static int one(Spec *s, int x, const StagedStyle *st, const StagedConv *c, unsigned marks,
-               const char *group, int *at)
+               bool last, const char *group, int *at)
 {
     ConvAttr a = {.oc = c->oc, .k = c->k, .stride = c->stride, .pad = c->k / 2, .groups = c->groups};
     a.init = (Init){INIT_NORMAL, 0, (float)sqrt(2.0 / (c->k * c->k * c->oc))};
@@ -20,7 +20,10 @@ static int one(Spec *s, int x, const StagedStyle *st, const StagedConv *c, unsig
     if (marks) spec_mark(s, x, marks);
     x = block_norm(s, x, "%s.%d%s", group, st->joined ? *at : *at + 1, st->joined ? ".bn" : "");
     *at += st->joined ? 1 : 3;
-    return c->relu ? block_relu(s, x, "%s", "") : x;
+    if (!c->relu) return x;
+    x = block_relu(s, x, "%s", "");
+    if (!last) spec_mark(s, x, UM_INNER);
+    return x;
 }
 
 int staged_sequence(Spec *s, int x, const StagedStyle *st, const StagedConv *c, int n,
@@ -32,7 +35,7 @@ int staged_sequence(Spec *s, int x, const StagedStyle *st, const StagedConv *c, 
     va_start(ap, fmt);
     vsnprintf(group, sizeof group, fmt, ap);
     va_end(ap);
-    for (int i = 0; i < n; i++) x = one(s, x, st, &c[i], i ? 0 : marks, group, &at);
+    for (int i = 0; i < n; i++) x = one(s, x, st, &c[i], i ? 0 : marks, i + 1 == n, group, &at);
     return x;
 }
 

@@ -33,6 +33,16 @@ static float scaling(const F8Layer *l, size_t k)
     return unscaled(l) ? 1 : fixed_scaling(l->input, settled_fl(l, k), param_scalar(l->alpha));
 }
 
+float f8_scaling(const F8Layer *l)
+{
+    return scaling(l, 0);
+}
+
+int f8_input_fl(const F8Layer *l)
+{
+    return settled_fl(l, 0);
+}
+
 /* Number of different scalings: 1 or one per channel. */
 static size_t scalings(const F8Layer *l)
 {
@@ -112,6 +122,10 @@ static void measure(const ActNode *a, const float *x, float *fl)
     for (size_t k = 0; k < input_lengths(l); k++)
         mean[k] = l->momentum * fl[nfl == 1 ? 0 : k] + (1 - l->momentum) * mean[k];
     param_touch(l->fraclen);
+    for (int i = 0; i < l->ntwins; i++) {
+        memcpy(l->twin[i]->value.data, mean, input_lengths(l) * sizeof *mean);
+        param_touch(l->twin[i]);
+    }
 }
 
 static void act_forward(Node *n, Exec *x)
@@ -170,6 +184,11 @@ int graph_f8_act(Graph *g, const char *name, int x, const F8Layer *l, bool train
 
 /* ---- f8_scale ---- */
 
+static float weight_factor(const F8Layer *l)
+{
+    return l->pool_factor > 0 ? l->pool_factor : 1;
+}
+
 typedef struct ScaleNode {
     F8Layer l;
     size_t oc, ic, per, groups; /* ic: input channels of one output; per: weights of a pair */
@@ -196,7 +215,7 @@ static int scale_prepare(Graph *g, Node *n, Prim *p, Err *e)
 static void scale_forward(Node *n, Exec *x)
 {
     const ScaleNode *a = n->attr;
-    const float *w = exec_in(x, n, 0);
+    const float *w = exec_in(x, n, 0), factor = weight_factor(&a->l);
     float *ws = exec_out(x, n, 0), *s = tables(n, x);
     if (zero_alpha(&a->l)) x->fault = zero_alpha(&a->l);
     for (size_t k = 0; k < scalings(&a->l); k++) s[k] = scaling(&a->l, k);
@@ -205,7 +224,7 @@ static void scale_forward(Node *n, Exec *x)
         for (size_t i = 0; i < a->ic; i++) {
             const size_t at = ((size_t)o * a->ic + i) * a->per;
             const float f = s[channel_of(a, (size_t)o, i)];
-            for (size_t j = 0; j < a->per; j++) ws[at + j] = w[at + j] * f;
+            for (size_t j = 0; j < a->per; j++) ws[at + j] = w[at + j] * factor * f;
         }
     }
 }
@@ -214,6 +233,7 @@ static void scale_backward(Node *n, Exec *x)
 {
     const ScaleNode *a = n->attr;
     const float *w = exec_in(x, n, 0), *d = exec_gout(x, n, 0), *s = tables(n, x);
+    const float factor = weight_factor(&a->l);
     float *dw = exec_gin(x, n, 0);
     double *sum = exec_scratch_bwd(x, n), total = 0;
     PARALLEL_FOR(o, a->oc)
@@ -221,7 +241,7 @@ static void scale_backward(Node *n, Exec *x)
         double t = 0;
         for (size_t i = 0; i < a->ic; i++) {
             const size_t at = ((size_t)o * a->ic + i) * a->per;
-            const float f = s[channel_of(a, (size_t)o, i)];
+            const float f = s[channel_of(a, (size_t)o, i)] * factor;
             for (size_t j = 0; j < a->per; j++) {
                 t += (double)d[at + j] * (double)w[at + j] * (double)f;
                 if (dw) dw[at + j] = d[at + j] * f;
@@ -255,10 +275,11 @@ int graph_f8_scale(Graph *g, const char *name, int w, const F8Layer *l, int grou
 /* fl[rows]: of a tensor of rows x per weights. */
 static void weight_lengths(const F8Layer *l, const float *w, size_t rows, size_t per, float *fl)
 {
-    const bool each = l->source == F8_METRIC && l->per_channel;
+    const F8Source source = l->given_weight_fl ? F8_GIVEN : l->source;
+    const bool each = source == F8_METRIC && l->per_channel;
     float one = (float)l->weight_fl;
-    if (l->source == F8_SEARCH) one = (float)fixed_fl_search(l->weight, w, rows * per, NULL);
-    if (l->source == F8_METRIC && !each)
+    if (source == F8_SEARCH) one = (float)fixed_fl_search(l->weight, w, rows * per, NULL);
+    if (source == F8_METRIC && !each)
         one =
             (float)fixed_fl_of(l->weight, l->metric, fixed_statistic(l->metric, w, rows * per, 1));
     for (size_t k = 0; k < rows; k++)
@@ -347,6 +368,39 @@ static void batch_statistics(const FoldNode *a, const float *y, double *sums, fl
     }
 }
 
+typedef struct FoldIn {
+    size_t c, per;
+    const float *ws, *gamma, *beta, *mean;
+    float eps;
+} FoldIn;
+
+typedef struct FoldOut {
+    float *wf, *bf;
+    float *inv; /* in: variance; out: 1 / deviation */
+    float *r, *scale, *fl;
+} FoldOut;
+
+/* Weights and biases with the norm and the next layer's scaling in them; weights rounded. */
+static void fold_weights(const F8Layer *l, const F8Layer *next, FoldIn in, FoldOut out)
+{
+    for (size_t k = 0; k < in.c; k++) {
+        out.inv[k] = 1 / sqrtf(out.inv[k] + in.eps);
+        out.r[k] = next ? scaling(next, k) : 1;
+        out.scale[k] = in.gamma[k] * out.inv[k];
+        out.bf[k] = (in.beta[k] - out.scale[k] * in.mean[k]) / out.r[k];
+    }
+    PARALLEL_FOR(k, in.c)
+    {
+        const float f = out.scale[k] / out.r[k];
+        const size_t end = ((size_t)k + 1) * in.per;
+        for (size_t i = (size_t)k * in.per; i < end; i++) out.wf[i] = in.ws[i] * f;
+    }
+    if (l->pure) return;
+    weight_lengths(l, out.wf, in.c, in.per, out.fl);
+    fixed_tensor(l->weight, (FixedView){.rows = in.c, .c = in.per, .nfl = in.c, .by_row = true},
+                 out.fl, out.wf, out.wf);
+}
+
 static void fold_forward(Node *n, Exec *x)
 {
     const FoldNode *a = n->attr;
@@ -363,22 +417,9 @@ static void fold_forward(Node *n, Exec *x)
         memcpy(inv, a->st.var->value.data, a->c * sizeof *inv);
     }
     if (a->has_next && zero_alpha(&a->next)) x->fault = zero_alpha(&a->next);
-    for (size_t k = 0; k < a->c; k++) {
-        inv[k] = 1 / sqrtf(inv[k] + a->st.eps);
-        r[k] = a->has_next ? scaling(&a->next, k) : 1;
-        scale[k] = gamma[k] * inv[k];
-        bf[k] = (beta[k] - scale[k] * mean[k]) / r[k];
-    }
-    PARALLEL_FOR(k, a->c)
-    {
-        const float f = scale[k] / r[k];
-        for (size_t i = (size_t)k * a->per; i < ((size_t)k + 1) * a->per; i++) wf[i] = ws[i] * f;
-    }
-    if (a->l.pure) return;
-    weight_lengths(&a->l, wf, a->c, a->per, fl);
-    fixed_tensor(a->l.weight, (FixedView){.rows = a->c, .c = a->per, .nfl = a->c, .by_row = true},
-                 fl, wf, wf);
-    for (size_t k = 0; k < a->c && !a->batch; k++) round_bias(&a->l, k, fl[k], &bf[k]);
+    fold_weights(&a->l, a->has_next ? &a->next : NULL, (FoldIn){a->c, a->per, ws, gamma, beta, mean, a->st.eps},
+                 (FoldOut){wf, bf, inv, r, scale, fl});
+    for (size_t k = 0; k < a->c && !a->batch && !a->l.pure; k++) round_bias(&a->l, k, fl[k], &bf[k]);
 }
 
 /* The gradients of output channel k; returns r times that to its r. */
@@ -465,7 +506,7 @@ void graph_f8_fold(Graph *g, const char *name, int y0, int ws, int gamma, int be
 typedef struct LinearNode {
     F8Layer l;
     size_t out, per;
-    bool train;
+    bool train, whole; /* whole: the weights carry the factor, not the biases */
 } LinearNode;
 
 enum { L_S, L_K, N_LINEAR }; /* kept: scaling, rescaling; then the length of each output */
@@ -483,19 +524,29 @@ static int linear_prepare(Graph *g, Node *n, Prim *p, Err *e)
     return 0;
 }
 
-static float rescaling(const LinearNode *a, const float *before, const float *after, Exec *x)
+/* By which the rounded weights of a linear layer are multiplied; 0: they are all equal. */
+static float rescaling(const F8Layer *l, const float *before, const float *after, size_t out,
+                       size_t per)
 {
-    const size_t len = a->out * a->per;
     double std, want;
-    if (!a->l.rescale) return 1;
-    std = fixed_statistic(FM_STD, after, len, 1);
-    want = a->l.rescale_stddev ? fixed_statistic(FM_STD, before, len, 1) : 1 / sqrt((double)a->out);
-    if (!(std > 0)) {
-        x->fault = "the rounded weights of the F8Net linear layer are all equal: rescale_forward "
-                   "divides by their deviation";
-        return 1;
-    }
-    return (float)(want / std);
+    if (!l->rescale) return 1;
+    std = fixed_statistic(FM_STD, after, out * per, 1);
+    want = l->rescale_stddev ? fixed_statistic(FM_STD, before, out * per, 1) : 1 / sqrt((double)out);
+    return std > 0 ? (float)(want / std) : 0;
+}
+
+/* Weights of a linear layer, rounded; fl: length of each output's. */
+static void round_linear(const F8Layer *l, const float *w, size_t out, size_t per, float *wf,
+                         float *fl)
+{
+    weight_lengths(l, w, out, per, fl);
+    fixed_tensor(l->weight, (FixedView){.rows = out, .c = per, .nfl = out, .by_row = true}, fl, w,
+                 wf);
+}
+
+static bool rounds_bias(const LinearNode *a)
+{
+    return a->l.quant_bias && !a->train && !a->l.pure;
 }
 
 static void linear_forward(Node *n, Exec *x)
@@ -504,35 +555,35 @@ static void linear_forward(Node *n, Exec *x)
     const float *w = exec_in(x, n, 0), *b = n->nin > 1 ? exec_in(x, n, 1) : NULL;
     float *wf = exec_out(x, n, 0), *bf = b ? exec_out(x, n, 1) : NULL, *t = tables(n, x),
           *fl = t + N_LINEAR, f;
-    if (a->l.pure) {
+    if (a->l.pure)
         memcpy(wf, w, a->out * a->per * sizeof *wf);
-    } else {
-        weight_lengths(&a->l, w, a->out, a->per, fl);
-        fixed_tensor(a->l.weight,
-                     (FixedView){.rows = a->out, .c = a->per, .nfl = a->out, .by_row = true}, fl, w,
-                     wf);
-    }
+    else
+        round_linear(&a->l, w, a->out, a->per, wf, fl);
     if (zero_alpha(&a->l)) x->fault = zero_alpha(&a->l);
     t[L_S] = scaling(&a->l, 0);
-    t[L_K] = rescaling(a, w, wf, x);
+    t[L_K] = rescaling(&a->l, w, wf, a->out, a->per);
+    if (t[L_K] == 0) {
+        x->fault = "the rounded weights of the F8Net linear layer are all equal: rescale_forward "
+                   "divides by their deviation";
+        t[L_K] = 1;
+    }
     f = t[L_S] * t[L_K];
-    if (a->train || a->l.pure) {
+    if (a->whole) {
         PARALLEL_FOR(o, a->out)
         for (size_t i = (size_t)o * a->per; i < ((size_t)o + 1) * a->per; i++) wf[i] *= f;
-        if (b) memcpy(bf, b, a->out * sizeof *bf);
-        return;
     }
     for (size_t o = 0; b && o < a->out; o++) {
-        bf[o] = b[o] / f;
+        bf[o] = a->whole && !rounds_bias(a) ? b[o] : b[o] / f;
+        if (!rounds_bias(a)) continue;
         round_bias(&a->l, 0, fl[o], &bf[o]);
+        if (a->whole) bf[o] *= f;
     }
 }
 
 static void linear_backward(Node *n, Exec *x)
 {
     const LinearNode *a = n->attr;
-    const bool whole = a->train || a->l.pure; /* the weights carry the factor, not the biases */
-    const bool stop = a->l.quant_bias && !whole;
+    const bool whole = a->whole, stop = rounds_bias(a);
     const float *w = exec_in(x, n, 0), *b = n->nin > 1 ? exec_in(x, n, 1) : NULL,
                 *wf = exec_out(x, n, 0), *t = tables(n, x);
     const float *g = exec_gout(x, n, 0), *gb = b ? exec_gout(x, n, 1) : NULL, f = t[L_S] * t[L_K];
@@ -562,13 +613,67 @@ static const OpDef op_linear = {.name = "f8_linear",
                                 .forward = linear_forward,
                                 .backward = linear_backward};
 
-void graph_f8_linear(Graph *g, const char *name, int w, int bias, const F8Layer *l, bool train,
-                     int out[2])
+void graph_f8_linear(Graph *g, const char *name, int w, int bias, const F8Layer *l,
+                     F8Logits logits, int out[2])
 {
     const Tensor t = g->v[w].t;
     const int in[] = {w, bias};
-    LinearNode a = {.l = *l, .out = (size_t)t.dim[0], .per = (size_t)t.dim[1], .train = train};
+    LinearNode a = {.l = *l, .out = (size_t)t.dim[0], .per = (size_t)t.dim[1], .train = logits == F8_TRAIN, .whole = logits != F8_DIVIDED || l->pure};
     const int node = graph_node(g, &op_linear, name, bias >= 0 ? 2 : 1, in, &a, sizeof a);
     out[0] = graph_out(g, node, t);
     out[1] = bias >= 0 ? graph_out(g, node, g->v[bias].t) : -1;
+}
+
+/* ---- conversion to whole numbers ---- */
+
+static void to_integers(const float *w, size_t n, int fl, int8_t *k)
+{
+    for (size_t i = 0; i < n; i++) k[i] = (int8_t)lrintf(ldexpf(w[i], fl));
+}
+
+static int32_t bias_integer(float b, int fl)
+{
+    const double v = nearbyint((double)ldexpf(b, fl));
+    return v >= INT32_MAX ? INT32_MAX : v <= -INT32_MAX ? -INT32_MAX : (int32_t)v;
+}
+
+static void scale_weights(const F8Layer *l, const F8Conv *c, float *ws)
+{
+    const float factor = weight_factor(l), s = scaling(l, 0);
+    for (size_t i = 0; i < c->oc * c->ic * c->per; i++) ws[i] = c->w[i] * factor * s;
+}
+
+void f8_convert_conv(const F8Layer *l, const F8Layer *next, const F8Conv *c, int8_t *k,
+                     int32_t *bias, int *weight_fl)
+{
+    const size_t per = c->ic * c->per, n = c->oc * per;
+    float *w = xcalloc(2 * n, sizeof *w), *row = xcalloc(5 * c->oc, sizeof *row), *b = row + c->oc,
+          *fl = row + 4 * c->oc;
+    scale_weights(l, c, w);
+    memcpy(row, c->st->var->value.data, c->oc * sizeof *row);
+    fold_weights(l, next,
+                 (FoldIn){c->oc, per, w, c->gamma, c->beta, c->st->mean->value.data, c->st->eps},
+                 (FoldOut){w + n, b, row, row + 2 * c->oc, row + 3 * c->oc, fl});
+    *weight_fl = (int)fl[0];
+    to_integers(w + n, n, *weight_fl, k);
+    for (size_t o = 0; o < c->oc; o++)
+        bias[o] = bias_integer(b[o] * weight_factor(l), settled_fl(l, 0) + *weight_fl);
+    free(w);
+    free(row);
+}
+
+bool f8_convert_linear(const F8Layer *l, const float *w, const float *b, size_t oc, size_t per,
+                       int8_t *k, int32_t *bias, int *weight_fl, double *divisor)
+{
+    float *wf = xcalloc(oc * per, sizeof *wf), *fl = xcalloc(oc, sizeof *fl), f;
+    round_linear(l, w, oc, per, wf, fl);
+    f = scaling(l, 0) * rescaling(l, w, wf, oc, per);
+    *weight_fl = (int)fl[0];
+    *divisor = (double)f;
+    to_integers(wf, oc * per, *weight_fl, k);
+    for (size_t o = 0; o < oc; o++)
+        bias[o] = b && f != 0 ? bias_integer(b[o] / f, settled_fl(l, 0) + *weight_fl) : 0;
+    free(wf);
+    free(fl);
+    return f != 0;
 }

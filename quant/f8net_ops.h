@@ -20,6 +20,10 @@
 
 typedef enum F8Source { F8_GIVEN, F8_METRIC, F8_SEARCH } F8Source;
 
+/* Logits of a linear layer: in training; outside of it, the same numbers; as the original has them,
+ * divided by scaling and rescaling, which then are not in the weights but under the biases. */
+typedef enum F8Logits { F8_TRAIN, F8_EVAL, F8_DIVIDED } F8Logits;
+
 typedef struct F8Layer {
     Fixed input, weight;
     F8Source source; /* of fractional lengths; F8_GIVEN: input_fl, weight_fl */
@@ -33,9 +37,17 @@ typedef struct F8Layer {
     bool quant_bias;     /* evaluation: biases rounded to 32 bits */
     bool rescale;        /* linear: weights brought to deviation 1 / sqrt(outputs), or with */
     bool rescale_stddev; /* this to the one they had before rounding */
+    bool given_weight_fl; /* weights have weight_fl whatever the source */
+    float pool_factor;    /* weights are multiplied by it; 0: 1 */
     Param *alpha;        /* 0-d, of the owner; NULL with image, pure or no_clip */
     Param *fraclen;      /* buffer [1] or [channels]; NULL with F8_GIVEN or pure */
+    Param *twin[3];      /* buffers that follow it: of layers that read the same numbers */
+    int ntwins;
 } F8Layer;
+
+/* s of channel 0; the length input numbers have outside training. */
+float f8_scaling(const F8Layer *l);
+int f8_input_fl(const F8Layer *l);
 
 /* train: lengths of this batch and the average moves; else the average, rounded. x NHWC or [n, c].
  */
@@ -46,9 +58,28 @@ int graph_f8_scale(Graph *g, const char *name, int w, const F8Layer *l, int grou
  * convolution. next NULL: r = 1. out: weights like ws, bias [oc]. */
 void graph_f8_fold(Graph *g, const char *name, int y0, int ws, int gamma, int beta,
                    const F8Layer *l, const F8Layer *next, const NormStats *st, int out[2]);
-/* bias -1: none, and out[1] is -1. Outside training weights are not rescaled, biases divided
- * instead: logits are those of training divided by the scaling and the factor. */
-void graph_f8_linear(Graph *g, const char *name, int w, int bias, const F8Layer *l, bool train,
-                     int out[2]);
+/* A convolution outside training as whole numbers: wf = k / 2^fl of the folded weights, bias the folded
+ * one at the length of the input plus fl. w: [oc, ic / groups, per]. k: like w; bias: [oc]. One
+ * length per layer. */
+typedef struct F8Conv {
+    size_t oc, ic, per, groups;
+    const float *w, *gamma, *beta;
+    const NormStats *st;
+} F8Conv;
+void f8_convert_conv(const F8Layer *l, const F8Layer *next, const F8Conv *c, int8_t *k,
+                     int32_t *bias, int *weight_fl);
+/* The same for a linear layer, [oc, per]; b NULL: no bias. `divisor`: its logits are those of
+ * training divided by it. false: all its rounded weights are equal, and rescaling is on. */
+bool f8_convert_linear(const F8Layer *l, const float *w, const float *b, size_t oc, size_t per,
+                       int8_t *k, int32_t *bias, int *weight_fl, double *divisor);
+
+/* a + b s_from / s_to, and a ReLU: a sum of numbers in units of two layers. */
+int graph_f8_sum(Graph *g, const char *name, int a, int b, const F8Layer *from, const F8Layer *to,
+                 bool relu);
+/* The sum over the map / 2^shift. */
+int graph_f8_pool(Graph *g, const char *name, int x, int shift);
+/* bias -1: none, and out[1] is -1. */
+void graph_f8_linear(Graph *g, const char *name, int w, int bias, const F8Layer *l,
+                     F8Logits logits, int out[2]);
 
 #endif

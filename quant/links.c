@@ -60,9 +60,9 @@ static int first_reader(const Spec *s, int *up, int c, int from)
     return -1;
 }
 
-void links_find(Links *l, const Spec *s)
+void links_find(Links *l, const Spec *s, bool strict)
 {
-    int *near = classes(s, false), *far = classes(s, true);
+    int *near = classes(s, strict), *far = classes(s, true);
     l->clip_owner = xcalloc((size_t)s->n, sizeof *l->clip_owner);
     l->feeds = xcalloc((size_t)s->n, sizeof *l->feeds);
     for (int i = 0; i < s->n; i++) {
@@ -70,7 +70,7 @@ void links_find(Links *l, const Spec *s)
         l->clip_owner[i] = l->feeds[i] = -1;
         if (!is_layer(u)) continue;
         l->clip_owner[i] =
-            u->marks & UM_OWN_CLIP ? i : first_reader(s, near, root(near, u->in[0]), 0);
+            u->marks & UM_OWN_CLIP && !strict ? i : first_reader(s, near, root(near, u->in[0]), 0);
         l->feeds[i] = first_reader(s, far, root(far, i), i + 1);
     }
     free(near);

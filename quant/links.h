@@ -18,7 +18,9 @@ typedef struct Links {
         *feeds; /* per unit: conv or linear unit; -1 for other kinds, and where nothing is fed */
 } Links;
 
-void links_find(Links *l, const Spec *s);
+/* strict: one clip level for all that read a class, whatever their marks, and average pools keep the
+ * class: then every two terms of a sum are numbers in units of the same level. */
+void links_find(Links *l, const Spec *s, bool strict);
 void links_free(Links *l);
 
 #endif

@@ -16,7 +16,7 @@ void lower_set(Lower *lw, int unit, int value)
     lw->value[unit] = value;
 }
 
-static int in_value(const Lower *lw, int unit, int i)
+int lower_input(const Lower *lw, int unit, int i)
 {
     int v = lw->value[lw->spec->u[unit].in[i]];
     ASSERT(v >= 0, "unit %d (%s) reads one that has no value", unit, lw->spec->u[unit].name);
@@ -32,8 +32,8 @@ int lower_act(Lower *lw, int unit)
 {
     QInst *q = qplan_get(lw->qp, unit, Q_ACT, lw->variant);
     if (lw->quantized[unit] >= 0) return lw->quantized[unit];
-    if (!q) return in_value(lw, unit, 0);
-    return lw->quantized[unit] = graph_quant(lw->g, lw->spec->u[unit].name, in_value(lw, unit, 0), q);
+    if (!q) return lower_input(lw, unit, 0);
+    return lw->quantized[unit] = graph_quant(lw->g, lw->spec->u[unit].name, lower_input(lw, unit, 0), q);
 }
 
 int lower_weight(Lower *lw, int unit)
@@ -118,7 +118,7 @@ static void lower_chain(Lower *lw, int unit)
 
     if (s->u[unit].kind == U_NORM) {
         chain_norm(lw, unit, &c);
-        x = in_value(lw, unit, 0);
+        x = lower_input(lw, unit, 0);
         next = sole_reader(lw, last, U_ADD);
         if (next >= 0) {
             int other = s->u[next].in[0] == last ? s->u[next].in[1] : s->u[next].in[0];
@@ -128,10 +128,10 @@ static void lower_chain(Lower *lw, int unit)
             }
         }
     } else if (s->u[unit].kind == U_ADD) {
-        x = in_value(lw, unit, 0);
-        c.residual = in_value(lw, unit, 1);
+        x = lower_input(lw, unit, 0);
+        c.residual = lower_input(lw, unit, 1);
     } else {
-        x = in_value(lw, unit, 0);
+        x = lower_input(lw, unit, 0);
     }
     next = s->u[unit].kind == U_ACT ? unit : sole_reader(lw, last, U_ACT);
     if (next >= 0 && (s->u[next].u.act.kind == AK_RELU || s->u[next].u.act.kind == AK_RELU6)) {
@@ -182,7 +182,7 @@ static int lower_norm(Lower *lw, int unit, Err *e)
     if (u->c > CHAIN_MAX_CHANNELS)
         return err_set(e, ERR_CONFIG, "%s: a norm over %d channels; at most %d", u->name, u->c, CHAIN_MAX_CHANNELS);
     chain_norm(lw, unit, &c);
-    graph_chain(lw->g, u->name, in_value(lw, unit, 0), &c, out);
+    graph_chain(lw->g, u->name, lower_input(lw, unit, 0), &c, out);
     lower_set(lw, unit, out[0]);
     return 0;
 }
@@ -191,7 +191,7 @@ static int lower_unit(Lower *lw, int unit, Err *e)
 {
     const Unit *u = &lw->spec->u[unit];
     Graph *g = lw->g;
-    int x = u->nin ? in_value(lw, unit, 0) : -1, y = -1, ins[UNIT_MAX_IN];
+    int x = u->nin ? lower_input(lw, unit, 0) : -1, y = -1, ins[UNIT_MAX_IN];
     switch (u->kind) {
     case U_INPUT:
         y = lw->input;
@@ -208,10 +208,10 @@ static int lower_unit(Lower *lw, int unit, Err *e)
         y = graph_pool(g, u->name, x, u->u.pool, u->h, u->w);
         break;
     case U_ADD:
-        y = graph_add(g, u->name, x, in_value(lw, unit, 1));
+        y = graph_add(g, u->name, x, lower_input(lw, unit, 1));
         break;
     case U_CONCAT:
-        for (int i = 0; i < u->nin; i++) ins[i] = in_value(lw, unit, i);
+        for (int i = 0; i < u->nin; i++) ins[i] = lower_input(lw, unit, i);
         y = graph_concat(g, u->name, ins, u->nin);
         break;
     case U_SCALE:
@@ -257,6 +257,8 @@ void lower_begin(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int b
 int lower_units(Lower *lw, Err *e)
 {
     for (int i = 0; i < lw->spec->n; i++) {
+        const QMethod *m = lw->qp->act_method;
+        if (lw->value[i] < 0 && m && m->lower_other) m->lower_other(lw, i);
         if (lw->value[i] >= 0) continue;
         if (in_chain(lw, i)) {
             lower_chain(lw, i);

@@ -32,6 +32,8 @@ void lower_free(Lower *lw);
 /* ---- for methods with `.lower` ---- */
 /* The default lowering of a conv or linear unit. */
 int lower_default(Lower *lw, int unit, Err *e);
+/* Value of input i as it is. */
+int lower_input(const Lower *lw, int unit, int i);
 /* Value of the unit's input, quantized by its act role (made by a chain, or a node of its own); the input itself when float. */
 int lower_act(Lower *lw, int unit);
 /* Value of its weight, quantized; the parameter when float. */

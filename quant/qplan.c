@@ -142,6 +142,8 @@ static int declare(QPlan *qp, int unit, const QMethod *const method[Q_NROLES], E
     QUnit *qu = &qp->u[unit];
     ParamStore *ps = qp->store;
     static const QRole order[] = {Q_ACT, Q_WEIGHT, Q_OUT};
+    const bool first = u->kind == U_CONV && method[Q_ACT] && method[Q_ACT]->traits & QT_DECLARES_FIRST;
+    if (first && add_instances(qp, unit, Q_ACT, method, e) < 0) return -1;
     switch (u->kind) {
     case U_CONV: {
         const ConvAttr *a = &u->u.conv;
@@ -171,7 +173,7 @@ static int declare(QPlan *qp, int unit, const QMethod *const method[Q_NROLES], E
     default:
         return 0;
     }
-    for (size_t i = 0; i < ARRAY_LEN(order); i++)
+    for (size_t i = first; i < ARRAY_LEN(order); i++)
         if (add_instances(qp, unit, order[i], method, e) < 0) return -1;
     return 0;
 }
@@ -196,6 +198,8 @@ int qplan_build(QPlan *qp, const Spec *spec, const QOpts *opts, ParamStore *stor
         if (opts->nbits_list > 0 && !(method[i]->traits & QT_VARIANTS))
             return err_set(e, ERR_CONFIG, "bits_list: method '%s' (%s) has one width only; expected adabits", name[i], key[i]);
     }
+    qp->act_method = method[Q_ACT];
+    links_find(&qp->links, spec, !opts->f8.original);
     qp->u = xcalloc((size_t)spec->n, sizeof *qp->u);
     order = xcalloc((size_t)spec->n, sizeof *order);
     spec_declaration_order(spec, order);
@@ -222,6 +226,7 @@ void qplan_free(QPlan *qp)
 {
     if (qp->u) qplan_each(qp, release, NULL);
     free(qp->u);
+    links_free(&qp->links);
     arena_free(&qp->arena);
     *qp = (QPlan){0};
 }

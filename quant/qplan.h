@@ -3,6 +3,7 @@
 #define QUANT_QPLAN_H
 
 #include "engine/spec.h"
+#include "quant/links.h"
 #include "quant/quant.h"
 
 #define QPLAN_MAX_VARIANTS 8
@@ -25,6 +26,8 @@ typedef struct QPlan {
     int nvariants, bits[QPLAN_MAX_VARIANTS]; /* bits: of bits_list, then extra_bits; 0 = wt_bit and fm_bit */
     int act_bits[QPLAN_MAX_VARIANTS];        /* of activations; 0 = as bits */
     QUnit *u;                                /* spec->n */
+    const QMethod *act_method;               /* of fm_quant; NULL: float */
+    Links links;                             /* strict unless compat asks for the original's */
     Arena arena;
 } QPlan;
 

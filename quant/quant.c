@@ -35,6 +35,10 @@ void qopts_default(QOpts *o)
                  .clamp = true,
                  .rescale = true,
                  .rescale_type = "constant",
+                 .f8 = {.format_type = "",
+                        .metric = "std",
+                        .momentum_for_metric = 0.1,
+                        .rescale_forward = true},
                  .method_opts = ""};
 }
 

@@ -14,6 +14,27 @@ typedef enum QRole { Q_WEIGHT, Q_ACT, Q_OUT, Q_NROLES } QRole;
 typedef enum Phase { PH_TRAIN, PH_EVAL, PH_CALIB, PH_INT_SIM, PH_INT } Phase;
 
 struct QMethod;
+
+/* F8Net: fixed-point numbers of a word length and a fractional length fl; see docs/methods/f8net.md. */
+typedef struct F8Opts {
+    int weight_format[2], nweight_format;       /* [word length, fl]; empty: [wt_bit, wt_bit - 1] */
+    int input_format[2], ninput_format;         /* empty: [fm_bit, fm_bit - 2] */
+    const char *format_type;                    /* per_layer, per_channel, per_model; "": fl as given in the formats */
+    bool format_from_metric;                    /* fl from a statistic, `metric`: std, mae, rms */
+    const char *metric;
+    bool format_grid_search;                    /* fl of the least error; before format_from_metric */
+    double momentum_for_metric;                 /* of the average of input lengths */
+    bool input_fraclen_sharing;                 /* layers that share a clip level share the average too */
+    bool floating_model;                        /* clipped, not rounded */
+    bool floating_wo_clip;                      /* with floating_model: plain float */
+    bool no_clipping;                           /* clip at the largest number instead of a trained level */
+    bool rescale_forward, rescale_forward_conv; /* weights of the linear layer, of convolutions, to a fixed deviation */
+    bool quant_bias;                            /* outside training: biases of 32 bits */
+    bool quant_avgpool, pool_fusing;            /* average pool by a shift; its factor in the convolution before it */
+    bool image;                                 /* the first layer reads pixels k / 256 */
+    bool original;                              /* compat: original */
+} F8Opts;
+
 typedef struct QOpts {
     const char *wt_quant, *fm_quant, *ot_quant; /* rows of quant_methods; "" or "none" = float */
     int wt_bit, fm_bit, ot_bit;                 /* 32 = float */
@@ -38,6 +59,7 @@ typedef struct QOpts {
     bool switch_alpha;                          /* AdaBits: a clip level for each entry of bits_list */
     bool pact_fp;                               /* AdaBits: clip activations that are not quantized too */
     bool double_side;                           /* AdaBits: inputs marked UM_SIGNED are quantized on both sides of 0 */
+    F8Opts f8;
     int edge_min_bits;                          /* AdaBits: least weight bits of first and last layer; 0 = the largest of bits_list */
     const char *method_opts;                    /* free text for experimental methods: "key=value,..." */
     const struct QMethod *const *extra_methods; /* looked up before quant_methods: tests, trials. NULL, or ended by NULL */
@@ -116,12 +138,15 @@ typedef struct QMethod {
     int (*unit_bits)(const QOpts *o, QRole role, unsigned marks, int bits);
     /* Instead of the default chain for a conv or linear unit: see quant/lower.h. NULL = default. */
     int (*lower)(struct Lower *lw, int unit, Err *e);
+    /* Any other unit of a net whose activations the method quantizes: sets its value, or leaves it to the default by setting none. */
+    void (*lower_other)(struct Lower *lw, int unit);
 } QMethod;
 
 enum { /* QMethod.traits */
     QT_ZERO_FIXED = 1,       /* maps 0 to 0: padding commutes with it */
     QT_DECLARES_AT_32 = 2,   /* instances are made at 32 bits too: init declares what checkpoints hold, and leaves q->enabled false */
     QT_VARIANTS = 8,         /* a layer may have an instance for each entry of bits_list */
+    QT_DECLARES_FIRST = 16,  /* activation instances of convolutions declare before the weight */
     QT_CHAINED = 4           /* `.lower` takes its input by lower_act, so that the chain before it may quantize it */
 };
 

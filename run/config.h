@@ -12,6 +12,8 @@ typedef struct RunOpts {
     const char *config_file, *config_name; /* as typed; base name without ending */
     const char *log_dir;                   /* default results/<config name> */
     bool test_only;
+    bool int_infer, integize, int_op_only; /* F8Net's integer stages */
+    const char *integize_file_path, *int_op_only_file_path;
     const char *pretrained_file;    /* .pth or .safetensors, or a run folder (its best) */
     const char *fp_pretrained_file; /* loaded before it: what fits */
     bool adaptive_training;         /* train and evaluate all entries of bits_list; false: the last */

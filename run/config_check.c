@@ -9,12 +9,12 @@
 
 #include "run/keys.h"
 
-static bool typed(const Config *c, const char *key)
+bool key_typed(const Config *c, const char *key)
 {
     return key_state(c, key)->origin != ORIGIN_DEFAULT;
 }
 
-static bool good(const Config *c, const char *a, const char *b)
+bool keys_good(const Config *c, const char *a, const char *b)
 {
     return !key_state(c, a)->bad && (!b || !key_state(c, b)->bad);
 }
@@ -34,7 +34,7 @@ void fault_key(Faults *f, const Config *c, const char *canonical, const char *fm
         fault_at(f, file, 0, 0, "%s", text);
 }
 
-static void by_rule(Config *c, const char *key, const char *rule)
+void key_by_rule(Config *c, const char *key, const char *rule)
 {
     KeyState *st = key_state(c, key);
     st->origin = ORIGIN_RULE;
@@ -68,12 +68,12 @@ static void derive_input(Config *c, Faults *f)
 {
     NetNames fam = family(c);
     bool plain = fam == NAMES_F8NET || fam == NAMES_ADABITS;
-    if (typed(c, "normalize") && good(c, "normalize", "input")) {
+    if (key_typed(c, "normalize") && keys_good(c, "normalize", "input")) {
         const char *in = c->data.input;
         if (in[0] && (c->run.normalize != str_eq(in, "normalized")))
             fault_key(f, c, "normalize", "normalize: %s contradicts input: %s",
                       c->run.normalize ? "true" : "false", in);
-        else if (!c->run.normalize && !plain && !in[0] && good(c, "model", "names"))
+        else if (!c->run.normalize && !plain && !in[0] && keys_good(c, "model", "names"))
             fault_key(f, c, "normalize",
                       "normalize: false is for F8Net's and AdaBits' networks; expected input: k256 "
                       "or byte");
@@ -82,16 +82,16 @@ static void derive_input(Config *c, Faults *f)
     c->data.input = c->run.normalize || !plain ? "normalized"
                     : fam == NAMES_F8NET       ? "k256"
                                                : "byte";
-    by_rule(c, "input", typed(c, "normalize") ? "from normalize" : "by family of the model");
+    key_by_rule(c, "input", key_typed(c, "normalize") ? "from normalize" : "by family of the model");
 }
 
 static void derive_batch(Config *c, Faults *f)
 {
     long long total = (long long)c->run.batch_size_per_gpu * c->run.num_gpus_per_job;
-    if (c->run.batch_size_per_gpu == 0 || !good(c, "batch_size_per_gpu", "num_gpus_per_job"))
+    if (c->run.batch_size_per_gpu == 0 || !keys_good(c, "batch_size_per_gpu", "num_gpus_per_job"))
         return;
-    if (typed(c, "batch_size")) {
-        if (total != c->run.batch_size && good(c, "batch_size", NULL))
+    if (key_typed(c, "batch_size")) {
+        if (total != c->run.batch_size && keys_good(c, "batch_size", NULL))
             fault_key(
                 f, c, "batch_size_per_gpu",
                 "batch_size_per_gpu: %d times num_gpus_per_job: %d contradicts batch_size: %d",
@@ -106,7 +106,7 @@ static void derive_batch(Config *c, Faults *f)
         return;
     }
     c->run.batch_size = (int)total;
-    by_rule(c, "batch_size", "batch_size_per_gpu times num_gpus_per_job");
+    key_by_rule(c, "batch_size", "batch_size_per_gpu times num_gpus_per_job");
 }
 
 /* The networks of AdaBits are quantized by it and decay as in its optimizer; its MobileNets have
@@ -116,19 +116,19 @@ static void derive_adabits(Config *c)
     static const char rule[] = "by family of the model";
     QOpts *q = &c->quant;
     if (family(c) != NAMES_ADABITS) return;
-    if (q->nbits_list > 0 && !typed(c, "wt_quant") && !typed(c, "fm_quant")) {
+    if (q->nbits_list > 0 && !key_typed(c, "wt_quant") && !key_typed(c, "fm_quant")) {
         q->wt_quant = q->fm_quant = "adabits";
-        by_rule(c, "wt_quant", rule);
-        by_rule(c, "fm_quant", rule);
+        key_by_rule(c, "wt_quant", rule);
+        key_by_rule(c, "fm_quant", rule);
     }
-    if (str_eq(q->wt_quant, "adabits") && !typed(c, "edge_min_bits") &&
+    if (str_eq(q->wt_quant, "adabits") && !key_typed(c, "edge_min_bits") &&
         strstr(c->net.model, "mobilenet")) {
         q->edge_min_bits = 8;
-        by_rule(c, "edge_min_bits", rule);
+        key_by_rule(c, "edge_min_bits", rule);
     }
-    if (str_eq(c->optim.optimizer, "sgd") && !typed(c, "weight_decay_scheme")) {
+    if (str_eq(c->optim.optimizer, "sgd") && !key_typed(c, "weight_decay_scheme")) {
         c->optim.weight_decay_scheme = "no_depthwise_no_bn";
-        by_rule(c, "weight_decay_scheme", rule);
+        key_by_rule(c, "weight_decay_scheme", rule);
     }
 }
 
@@ -137,15 +137,16 @@ void config_derive(Config *c, Faults *f)
     derive_adabits(c);
     derive_batch(c, f);
     derive_input(c, f);
+    config_derive_f8net(c, family(c) == NAMES_F8NET);
     if (!c->run.log_dir[0]) {
         c->run.log_dir = arena_printf(&c->arena, "results/%s", c->run.config_name);
-        by_rule(c, "log_dir", "from the file's name");
+        key_by_rule(c, "log_dir", "from the file's name");
     }
     if (!c->run.experiment[0]) {
         c->run.experiment = c->run.config_name;
-        by_rule(c, "experiment", "from the file's name");
+        key_by_rule(c, "experiment", "from the file's name");
     }
-    if (!typed(c, "topk") &&
+    if (!key_typed(c, "topk") &&
         c->data.num_classes > 0) /* the default reports nothing that all networks would reach */
         while (c->run.ntopk > 1 && c->run.topk[c->run.ntopk - 1] > c->data.num_classes)
             c->run.ntopk--;
@@ -156,9 +157,9 @@ void config_derive(Config *c, Faults *f)
 
 static void check_required(const Config *c, Faults *f)
 {
-    if (!c->net.model[0] && good(c, "model", NULL))
+    if (!c->net.model[0] && keys_good(c, "model", NULL))
         fault_key(f, c, "model", "model is missing; expected a name from `qrun list nets`");
-    if (!c->data.dataset[0] && good(c, "dataset", NULL))
+    if (!c->data.dataset[0] && keys_good(c, "dataset", NULL))
         fault_key(f, c, "dataset", "dataset is missing; expected a name from `qrun list datasets`");
     if (str_eq(c->run.precision, "bf16"))
         fault_key(
@@ -169,7 +170,7 @@ static void check_required(const Config *c, Faults *f)
 static void check_widths(const Config *c, Faults *f)
 {
     const QOpts *q = &c->quant;
-    if (!good(c, "bits_list", NULL)) return;
+    if (!keys_good(c, "bits_list", NULL)) return;
     for (int i = 1; i < q->nbits_list; i++)
         for (int k = 0; k < i; k++)
             if (q->bits_list[k] == q->bits_list[i])
@@ -190,21 +191,21 @@ static void check_quant(const Config *c, Faults *f)
                 {"ot_quant", "ot_bit", c->quant.ot_quant, c->quant.ot_bit}};
     for (size_t i = 0; i < ARRAY_LEN(role); i++) {
         bool none = str_eq(role[i].method, "none");
-        if (!good(c, role[i].quant, role[i].bit)) continue;
+        if (!keys_good(c, role[i].quant, role[i].bit)) continue;
         if (none && role[i].bits < 32)
             fault_key(
                 f, c, role[i].bit,
                 "%s: %d has no effect with %s: none; expected a name from `qrun list quant` for %s",
                 role[i].bit, role[i].bits, role[i].quant, role[i].quant);
-        if (!none && !typed(c, role[i].bit) && c->quant.nbits_list == 0)
+        if (!none && !key_typed(c, role[i].bit) && c->quant.nbits_list == 0)
             fault_key(f, c, role[i].quant,
                       "%s: %s without %s; expected the number of bits (32 = float)", role[i].quant,
                       role[i].method, role[i].bit);
     }
     check_widths(c, f);
     if (c->quant.nbits_list > 0 && str_eq(role[0].method, "none") &&
-        str_eq(role[1].method, "none") && good(c, "wt_quant", "fm_quant") &&
-        good(c, "bits_list", NULL))
+        str_eq(role[1].method, "none") && keys_good(c, "wt_quant", "fm_quant") &&
+        keys_good(c, "bits_list", NULL))
         fault_key(f, c, "bits_list",
                   "bits_list has no effect with wt_quant: none and fm_quant: none; expected a name "
                   "from `qrun list quant` for them");
@@ -214,7 +215,7 @@ static void check_data(const Config *c, Faults *f)
 {
     const DataOpts *d = &c->data;
     int batch = c->run.batch_size;
-    if (good(c, "mean", "std")) {
+    if (keys_good(c, "mean", "std")) {
         if (d->nmean != d->nstd)
             fault_key(f, c, d->nmean ? "mean" : "std",
                       "mean has %d entries and std has %d; expected as many in both", d->nmean,
@@ -226,10 +227,10 @@ static void check_data(const Config *c, Faults *f)
                 break;
             }
     }
-    if (d->nmean && !str_eq(d->input, "normalized") && good(c, "mean", "input"))
+    if (d->nmean && !str_eq(d->input, "normalized") && keys_good(c, "mean", "input"))
         fault_key(f, c, "mean", "mean and std have no effect with input: %s", d->input);
     if (d->drop_last && d->limit_train > 0 && d->limit_train < batch &&
-        good(c, "limit_train", "batch_size"))
+        keys_good(c, "limit_train", "batch_size"))
         fault_key(f, c, "drop_last",
                   "drop_last: true leaves no batch with limit_train: %d and batch_size: %d",
                   d->limit_train, batch);
@@ -263,32 +264,32 @@ static void check_optim(const Config *c, Faults *f)
                       o->milestones[i], o->milestones[i - 1]);
             break;
         }
-    if (multistep && o->nmilestones == 0 && good(c, "lr_scheduler", "multistep_lr_milestones"))
+    if (multistep && o->nmilestones == 0 && keys_good(c, "lr_scheduler", "multistep_lr_milestones"))
         fault_key(f, c, "lr_scheduler",
                   "lr_scheduler: %s without multistep_lr_milestones; expected a list of epochs",
                   o->lr_scheduler);
-    if (str_eq(o->lr_scheduler, "custom") && o->nlr_list == 0 && good(c, "lr_scheduler", "lr_list"))
+    if (str_eq(o->lr_scheduler, "custom") && o->nlr_list == 0 && keys_good(c, "lr_scheduler", "lr_list"))
         fault_key(f, c, "lr_scheduler",
                   "lr_scheduler: custom without lr_list; expected a list of rates");
-    if (o->nesterov && (o->momentum == 0 || o->dampening != 0) && good(c, "momentum", "dampening"))
+    if (o->nesterov && (o->momentum == 0 || o->dampening != 0) && keys_good(c, "momentum", "dampening"))
         fault_key(f, c, "nesterov",
                   "nesterov: true with momentum: %g and dampening: %g; expected momentum above 0 "
                   "and dampening 0",
                   o->momentum, o->dampening);
-    if (o->warmup_epochs > o->num_epochs && good(c, "warmup_epochs", "num_epochs"))
+    if (o->warmup_epochs > o->num_epochs && keys_good(c, "warmup_epochs", "num_epochs"))
         fault_key(f, c, "warmup_epochs", "warmup_epochs: %g is more than num_epochs: %d",
                   o->warmup_epochs, o->num_epochs);
-    if (o->lr_min > o->lr && good(c, "lr", "lr_min"))
+    if (o->lr_min > o->lr && keys_good(c, "lr", "lr_min"))
         fault_key(f, c, "lr_min", "lr_min: %g is more than lr: %g", o->lr_min, o->lr);
-    if (f->n == before && good(c, "optimizer", "lr_scheduler") &&
-        good(c, "weight_decay_scheme", NULL) && optim_check(o, &e))
+    if (f->n == before && keys_good(c, "optimizer", "lr_scheduler") &&
+        keys_good(c, "weight_decay_scheme", NULL) && optim_check(o, &e))
         add_lines(f, c, e.msg);
 }
 
 static void check_run(const Config *c, Faults *f)
 {
     const RunOpts *r = &c->run;
-    for (int i = 0; i < r->ntopk && good(c, "topk", "num_classes"); i++) {
+    for (int i = 0; i < r->ntopk && keys_good(c, "topk", "num_classes"); i++) {
         if (i > 0 && r->topk[i] <= r->topk[i - 1]) {
             fault_key(f, c, "topk", "topk: %d after %d; expected ascending numbers", r->topk[i],
                       r->topk[i - 1]);
@@ -300,7 +301,7 @@ static void check_run(const Config *c, Faults *f)
             break;
         }
     }
-    if (r->ntopk == 0 && good(c, "topk", NULL))
+    if (r->ntopk == 0 && keys_good(c, "topk", NULL))
         fault_key(f, c, "topk", "topk: an empty list; expected at least one number");
 }
 
@@ -311,4 +312,5 @@ void config_check(const Config *c, Faults *f)
     check_data(c, f);
     check_optim(c, f);
     check_run(c, f);
+    config_check_f8net(c, f);
 }

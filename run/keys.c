@@ -101,6 +101,8 @@ WORDS(precision, "f32", "bf16")
 WORDS(compat, "corrected", "original")
 WORDS(scheme, "original", "modified", "centered")
 WORDS(rescale, "constant", "stddev")
+WORDS(format, "per_layer", "per_channel", "per_model")
+WORDS(metric, "std", "mae", "rms")
 
 static const Choices choice_nets = {"nets", at_nets};
 static const Choices choice_datasets = {"datasets", at_datasets};

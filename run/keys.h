@@ -90,6 +90,12 @@ typedef struct Faults {
 void fault_at(Faults *f, const char *file, int line, int col, const char *fmt, ...)
     PRINTF_LIKE(5, 6);
 /* A fault of the value of a key, where it was set. */
+/* For rules over several keys (config_check.c, config_f8net.c). A key that was written down; two keys
+ * that were not refused (b may be NULL); a value that follows from others. */
+bool key_typed(const Config *c, const char *key);
+bool keys_good(const Config *c, const char *a, const char *b);
+void key_by_rule(Config *c, const char *key, const char *rule);
+
 void fault_key(Faults *f, const Config *c, const char *canonical, const char *fmt, ...)
     PRINTF_LIKE(4, 5);
 
@@ -97,6 +103,9 @@ void fault_key(Faults *f, const Config *c, const char *canonical, const char *fm
  * contradictions. */
 void config_derive(Config *c, Faults *f);
 void config_check(const Config *c, Faults *f);
+/* The same for F8Net's keys; `family`: the network's names are F8Net's. */
+void config_derive_f8net(Config *c, bool family);
+void config_check_f8net(const Config *c, Faults *f);
 /* The fields that are copies of others: optim.num_epochs, data.seed, net.num_classes, optim.gamma
  * ... */
 void config_copy_fields(Config *c);

@@ -115,7 +115,7 @@ static bool make_graph(Case *c, FixedCase *f, const float *upstream)
         out[1] = graph_tap(c, g, "effective_bias", out[1], &f->tap_b, NULL);
         y = graph_conv(g, "y", x, out[0], out[1], s);
     } else {
-        graph_f8_linear(g, "fold", param(f, "weight"), param(f, "bias"), &f->l, f->train, out);
+        graph_f8_linear(g, "fold", param(f, "weight"), param(f, "bias"), &f->l, f->train ? F8_TRAIN : F8_DIVIDED, out);
         y = graph_linear(g, "y", x, out[0], out[1]);
     }
     f->y_shape = g->v[y].t;

@@ -44,7 +44,7 @@ static void expect_links(const char *file, const char *model)
     int layers = 0, expected = 0;
     o.in_h = o.in_w = 224;
     if (net_build(&s, &o, &e)) fail_msg("%s: %s", model, e.msg);
-    links_find(&l, &s);
+    links_find(&l, &s, false);
     snprintf(path, sizeof path, "test/state_dicts/%s", file);
     f = fopen(path, "r");
     if (!f) fail_msg("%s: cannot open", path);
@@ -102,7 +102,7 @@ static void test_all_nets(void **state)
         o.in_h = nets[k]->in_h;
         o.in_w = nets[k]->in_w;
         if (net_build(&s, &o, &e)) fail_msg("%s: %s", o.model, e.msg);
-        links_find(&l, &s);
+        links_find(&l, &s, false);
         for (int i = 0; i < s.n; i++) {
             if (s.u[i].kind != U_CONV && s.u[i].kind != U_LINEAR) continue;
             if (l.clip_owner[i] < 0 || l.clip_owner[i] > i)

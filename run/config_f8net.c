@@ -1,0 +1,112 @@
+/* run/config_f8net.c -- what follows from F8Net's keys, and what contradicts itself among them. */
+#include "run/config.h"
+
+#include "run/keys.h"
+
+static bool is_f8net(const Config *c)
+{
+    return str_eq(c->quant.wt_quant, "f8net") || str_eq(c->quant.fm_quant, "f8net");
+}
+
+/* Bits from a format, where they are not given. */
+static void derive_bits(Config *c, int *bits, const char *key, int n, int word)
+{
+    if (key_typed(c, key)) return;
+    *bits = c->quant.f8.floating_model ? 32 : n ? word : 8;
+    key_by_rule(c, key, "from the format");
+}
+
+/* Networks of the family are F8Net's as soon as a format or floating_model says so. */
+void config_derive_f8net(Config *c, bool family)
+{
+    QOpts *q = &c->quant;
+    F8Opts *f8 = &q->f8;
+    const bool wanted = f8->nweight_format || f8->ninput_format || f8->floating_model;
+    if (family && wanted && !key_typed(c, "wt_quant") && !key_typed(c, "fm_quant")) {
+        q->wt_quant = q->fm_quant = "f8net";
+        key_by_rule(c, "wt_quant", "by family of the model");
+        key_by_rule(c, "fm_quant", "by family of the model");
+    }
+    f8->original = str_eq(c->run.compat, "original");
+    f8->image = str_eq(c->data.input, "k256");
+    if (!is_f8net(c)) return;
+    derive_bits(c, &q->wt_bit, "wt_bit", f8->nweight_format, f8->weight_format[0]);
+    derive_bits(c, &q->fm_bit, "fm_bit", f8->ninput_format, f8->input_format[0]);
+}
+
+/* [word length, fractional length]: neg: one bit is the sign. */
+static void check_format(const Config *c, Faults *f, const char *key, const int *v, int n, bool neg)
+{
+    if (n == 0 || !keys_good(c, key, NULL)) return;
+    if (n != 2)
+        fault_key(f, c, key, "%s has %d entries; expected [word length, fractional length]", key, n);
+    else if (v[0] < 1 + neg || v[0] > 16)
+        fault_key(f, c, key, "%s: a word length of %d; expected %d to 16", key, v[0], 1 + neg);
+    else if (v[1] > v[0] - neg)
+        fault_key(f, c, key, "%s: a fractional length of %d with %d bits; expected 0 to %d", key,
+                  v[1], v[0], v[0] - neg);
+}
+
+static void check_source(const Config *c, Faults *f)
+{
+    const F8Opts *o = &c->quant.f8;
+    const bool source = o->format_from_metric || o->format_grid_search;
+    if (o->floating_model) return;
+    if (source && !o->format_type[0] && keys_good(c, "format_type", NULL))
+        fault_key(f, c, o->format_grid_search ? "format_grid_search" : "format_from_metric",
+                  "%s: true without format_type; expected per_layer, per_channel or per_model",
+                  o->format_grid_search ? "format_grid_search" : "format_from_metric");
+    if (o->format_from_metric && !o->format_grid_search && keys_good(c, "format_from_metric", NULL) &&
+        ((o->nweight_format && o->weight_format[0] != 8) ||
+         (o->ninput_format && o->input_format[0] != 8)))
+        fault_key(f, c, "format_from_metric",
+                  "format_from_metric: its constants are for word lengths of 8; expected "
+                  "format_grid_search: true, or lengths given by the formats");
+}
+
+/* The stages that work with integers need a net made of them. */
+static void check_stages(const Config *c, Faults *f)
+{
+    const struct {
+        const char *key;
+        bool on;
+    } stage[] = {{"int_infer", c->run.int_infer},
+                 {"integize", c->run.integize},
+                 {"int_op_only", c->run.int_op_only}};
+    const F8Opts *o = &c->quant.f8;
+    for (size_t i = 0; i < ARRAY_LEN(stage); i++) {
+        if (!stage[i].on || !keys_good(c, stage[i].key, NULL)) continue;
+        if (!is_f8net(c) || o->floating_model)
+            fault_key(f, c, stage[i].key,
+                      "%s: the network is not quantized; expected wt_quant and fm_quant: f8net "
+                      "without floating_model",
+                      stage[i].key);
+        else if (c->quant.wt_bit > 8 || c->quant.fm_bit > 8)
+            fault_key(f, c, stage[i].key, "%s: word lengths of %d and %d; expected at most 8 bits",
+                      stage[i].key, c->quant.wt_bit, c->quant.fm_bit);
+        else if (str_eq(o->format_type, "per_channel"))
+            fault_key(f, c, stage[i].key,
+                      "%s: format_type: per_channel has no shift common to a layer; expected "
+                      "per_layer or per_model",
+                      stage[i].key);
+    }
+}
+
+void config_check_f8net(const Config *c, Faults *f)
+{
+    const F8Opts *o = &c->quant.f8;
+    check_format(c, f, "weight_format", o->weight_format, o->nweight_format, true);
+    check_format(c, f, "input_format", o->input_format, o->ninput_format, false);
+    check_stages(c, f);
+    if (!is_f8net(c)) return;
+    check_source(c, f);
+    if (o->rescale_forward_conv && str_eq(c->quant.rescale_type, "constant") &&
+        keys_good(c, "rescale_forward_conv", "rescale_type"))
+        fault_key(f, c, "rescale_forward_conv",
+                  "rescale_forward_conv: true with rescale_type: constant, which the norm behind a "
+                  "convolution would undo; expected rescale_type: stddev");
+    if (str_eq(o->format_type, "per_channel") && o->quant_bias && keys_good(c, "quant_bias", "format_type"))
+        fault_key(f, c, "quant_bias",
+                  "quant_bias: true with format_type: per_channel: a bias has one length only; "
+                  "expected per_layer");
+}
