@@ -92,13 +92,33 @@ static void check_stages(const Config *c, Faults *f)
     }
 }
 
+/* Formats of a network that F8Net does not quantize would be left out silently. */
+static void check_unused(const Config *c, Faults *f)
+{
+    const F8Opts *o = &c->quant.f8;
+    const struct {
+        const char *key;
+        bool on;
+    } use[] = {{"weight_format", o->nweight_format > 0},
+               {"input_format", o->ninput_format > 0},
+               {"floating_model", o->floating_model}};
+    for (size_t i = 0; i < ARRAY_LEN(use); i++)
+        if (use[i].on && keys_good(c, use[i].key, "wt_quant"))
+            fault_key(f, c, use[i].key,
+                      "%s has no effect with wt_quant: %s and fm_quant: %s; expected f8net for both",
+                      use[i].key, c->quant.wt_quant, c->quant.fm_quant);
+}
+
 void config_check_f8net(const Config *c, Faults *f)
 {
     const F8Opts *o = &c->quant.f8;
     check_format(c, f, "weight_format", o->weight_format, o->nweight_format, true);
     check_format(c, f, "input_format", o->input_format, o->ninput_format, false);
     check_stages(c, f);
-    if (!is_f8net(c)) return;
+    if (!is_f8net(c)) {
+        check_unused(c, f);
+        return;
+    }
     check_source(c, f);
     if (o->rescale_forward_conv && str_eq(c->quant.rescale_type, "constant") &&
         keys_good(c, "rescale_forward_conv", "rescale_type"))

@@ -359,14 +359,17 @@ static void test_faults(void **state)
         {"max_time: 5d\n", NULL,
          "F:3:11: error: max_time: '5d' is not a time; expected a time of at least 0 (90, 55m, 2h)"},
         {"floating_model: True\n", NULL,
-         "F:3:17: error: floating_model: 'True' is not available in this version (float training "
-         "with clipping levels); expected false"},
-        {"weight_format: [8, 7]\n", NULL,
-         "F:3:16: error: weight_format: a list is not available in this version (fixed-point "
-         "weights); expected no such key"},
-        {"input_format: [8, 6]\n", NULL,
-         "F:3:15: error: input_format: a list is not available in this version (fixed-point "
-         "activations); expected no such key"},
+         "F:3:1: error: floating_model has no effect with wt_quant: none and fm_quant: none; "
+         "expected f8net for both"},
+        {"wt_quant: f8net\nfm_quant: f8net\nweight_format: [8]\n", NULL,
+         "F:5:1: error: weight_format has 1 entries; expected [word length, fractional length]"},
+        {"wt_quant: f8net\nfm_quant: f8net\nweight_format: [8, 8]\n", NULL,
+         "F:5:1: error: weight_format: a fractional length of 8 with 8 bits; expected 0 to 7"},
+        {"wt_quant: f8net\nfm_quant: f8net\ninput_format: [0, 0]\n", NULL,
+         "F:5:1: error: input_format: a word length of 0; expected 1 to 16"},
+        {"int_op_only: True\n", NULL,
+         "F:3:1: error: int_op_only: the network is not quantized; expected wt_quant and fm_quant: "
+         "f8net without floating_model"},
         {"bits_list: [5, 4, 3]\nadaptive_training: false\n", NULL,
          "F:3:1: error: bits_list has no effect with wt_quant: none and fm_quant: none; expected a "
          "name from `qrun list quant` for them"},
