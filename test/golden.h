@@ -91,6 +91,11 @@ void golden_loss(Case *c);     /* label-smoothed cross-entropy alone */
 void golden_net(Case *c);
 void golden_variants(Case *c);    /* layers and blocks at several widths */
 void golden_variant_net(Case *c); /* nets at several widths */
+struct QPlan;
+/* Statistics of every layer against the file of `trace`, at these variants; nothing without one.
+ * x: [batch, H, W, C]. */
+void golden_trace(Case *c, struct QPlan *qp, const int *variant, int nvariants, const float *x,
+                  int batch);
 void golden_used_bias(Case *c, const QOpts *o, int bits); /* outputs.used_bias of a linear layer */
 void golden_schedule(Case *c);
 void golden_fixed_layer(Case *c);    /* layer: fixed point */

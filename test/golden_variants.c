@@ -509,6 +509,7 @@ static void filled_net(Case *c)
         check_losses(c, m, &r, x, d[0]);
     else if (!c->failed)
         check_logits(c, m, &r, x, d[0]);
+    if (!c->failed) golden_trace(c, model_qplan(m), r.variant, r.n, x, d[0]);
     model_free(m);
 }
 
