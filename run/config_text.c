@@ -28,6 +28,33 @@ static void pad(Str *out, size_t from, size_t width)
 
 /* ---- one configuration ---- */
 
+/* The keys that were written down but stand in no row above: what became of each. */
+static void show_others(const Config *c, size_t width, Str *out)
+{
+    bool any = false;
+    for (size_t i = 0; i < nkeys; i++) {
+        const Key *k = &keys[i];
+        const KeyState *st = &c->state[i];
+        size_t from;
+        if (k->kind == KK_SECTION || is_listed(k)) continue;
+        if (st->origin != ORIGIN_FILE && st->origin != ORIGIN_COMMAND) continue;
+        if (!any) str_puts(out, "\nWritten down, but no option of its own\n");
+        any = true;
+        from = out->len;
+        str_printf(out, "  %s", k->name);
+        pad(out, from, width);
+        if (k->kind == KK_IGNORED)
+            str_printf(out, "no effect: %s", k->doc);
+        else if (k->kind == KK_LATER)
+            str_printf(out, "asks for nothing here (else: %s)", k->doc);
+        else
+            str_printf(out, "used: %s", k->doc);
+        str_puts(out, "  ");
+        key_origin_text(st, out);
+        str_puts(out, "\n");
+    }
+}
+
 void config_show(const Config *c, Str *out)
 {
     Str t = {0};
@@ -54,6 +81,7 @@ void config_show(const Config *c, Str *out)
         key_origin_text(&c->state[i], out);
         str_puts(out, "\n");
     }
+    show_others(c, wname + 4, out);
     str_free(&t);
 }
 

@@ -116,7 +116,7 @@ static Limits limits_at(Case *c, int bits)
         double std, moved;
         if (stats->v[i]->n > 3 && yaml_int(stats->v[i]->v[0], &of) && of == bits &&
             yaml_double(stats->v[i]->v[1], &std) && yaml_double(stats->v[i]->v[3], &moved))
-            l = (Limits){fmax(l.mean, 2 * moved / std), fmax(l.std, 2 * moved / std)};
+            l = (Limits){fmax(l.mean, 4 * moved / std), fmax(l.std, 4 * moved / std)};
     }
     return l;
 }
