@@ -15,7 +15,7 @@ Q       := $(if $(V),,@)
 comma   := ,
 
 PACKAGES      := libdnnl-dev libfftw3-dev libyaml-dev zlib1g-dev libstb-dev libjpeg-dev libjansson-dev libprotobuf-c-dev \
-                 protobuf-c-compiler
+                 protobuf-c-compiler libonnx-dev
 TEST_PACKAGES := libcmocka-dev bats
 
 # Packages are looked for once, before anything else is read: what the build then finds depends on them.
@@ -27,6 +27,8 @@ build/config.mk: Makefile .ci/deps
 	$(Q)if [ -f /usr/include/jpeglib.h ]; then echo 'HAVE_JPEG := 1'; else echo 'HAVE_JPEG :='; fi > $@
 build/test-packages: Makefile .ci/deps
 	$(Q)mkdir -p build && sh .ci/deps $(TEST_PACKAGES) && touch $@
+build/judges: .ci/judges .ci/deps test/onnx/package-lock.json
+	$(Q)mkdir -p build && sh .ci/judges && touch $@
 
 CFLAGS ?= -O2 -g
 REVISION := $(shell git describe --always --dirty=+dirty 2>/dev/null || echo unknown)
@@ -39,7 +41,7 @@ FLAGS  := -std=c11 -D_GNU_SOURCE -DQRUN_VERSION='"$(VERSION)"' $(if $(HAVE_JPEG)
 LIBS   := -ldnnl -lfftw3f -lyaml -lz -ljansson -lprotobuf-c $(if $(HAVE_JPEG),-ljpeg) -lpthread -lm
 
 SRC   := $(wildcard $(FOLDERS:%=%/*.c))
-PROTO := $(patsubst io/%.proto,$(BUILD)/io/%.pb-c.c,$(wildcard io/*.proto))
+PROTO := $(patsubst io/%.proto,$(BUILD)/io/%.pb-c.c,$(wildcard io/*.proto)) $(BUILD)/io/onnx.pb-c.c
 OBJ   := $(SRC:%.c=$(BUILD)/%.o) $(PROTO:.c=.o)
 LIB   := $(BUILD)/libqrun.a
 
@@ -76,6 +78,14 @@ $(BUILD)/io/%.pb-c.c $(BUILD)/io/%.pb-c.h: io/%.proto build/config.mk
 	@echo "  PROTO $<"
 	$(Q)protoc-c --proto_path=. --c_out=$(BUILD) $<
 
+# Of libonnx-dev only this description of the format is used; nothing of it is linked.
+ONNX_PROTO := /usr/include/onnx/onnx.proto
+$(BUILD)/io/onnx.pb-c.c $(BUILD)/io/onnx.pb-c.h: $(ONNX_PROTO) build/config.mk
+	@mkdir -p $(@D)
+	@echo "  PROTO $<"
+	$(Q)protoc-c --proto_path=$(dir $<) --c_out=$(BUILD)/io $<
+$(ONNX_PROTO): build/config.mk ;
+
 # Generated headers first; afterwards the .d files know who needs them.
 $(BUILD)/run/manifest.o: FLAGS += -DQRUN_REVISION='"$(REVISION)"' -DQRUN_CFLAGS='"$(CFLAGS) ARCH=$(ARCH)"'
 $(SRC:%.c=$(BUILD)/%.o) $(BUILD)/main.o: | $(PROTO) $(BUILD)/smoke_yml.h
@@ -106,9 +116,9 @@ demo: all
 	$(BUILD)/qrun configs/smoke.yml log_dir=results/demo
 	$(BUILD)/qrun configs/smoke.yml log_dir=results/demo test_only=true pretrained_file=results/demo
 
-check: tests
+check: tests build/judges
 	$(Q)BUILD=$(BUILD) sh test/run.sh '$(T)'
-check-full: tests
+check-full: tests build/judges
 	$(Q)BUILD=$(BUILD) QRUN_FULL=1 sh test/run.sh '$(T)'
 
 GOLDEN ?= test/golden
@@ -135,4 +145,4 @@ uninstall:
 clean:
 	rm -rf build qrun
 
--include $(OBJ:.o=.d) $(BUILD)/main.d $(wildcard $(BUILD)/test/*.d $(BUILD)/test/probe/*.d)
+-include $(OBJ:.o=.d) $(BUILD)/main.d $(wildcard $(BUILD)/test/*.d $(BUILD)/test/probe/*.d $(BUILD)/test/support/*.d)

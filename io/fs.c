@@ -190,6 +190,16 @@ int fs_write(const char *path, const void *data, size_t n, Err *e)
     return fs_commit(&a, e);
 }
 
+int fs_check_writable(const char *path, Err *e)
+{
+    AtomicFile a;
+    if (fs_exists(path) == 2)
+        return err_set(e, ERR_RUN, "%s: cannot be written: it is a folder", path);
+    if (fs_begin(&a, path, e) < 0) return -1;
+    fs_abandon(&a);
+    return 0;
+}
+
 /* ---- folders and names ---- */
 
 int fs_mkdirs(const char *path, Err *e)

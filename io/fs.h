@@ -31,6 +31,8 @@ int fs_begin(AtomicFile *a, const char *path, Err *e);
 int fs_commit(AtomicFile *a, Err *e);
 void fs_abandon(AtomicFile *a);
 int fs_write(const char *path, const void *data, size_t n, Err *e); /* begin, write, commit */
+/* Whether fs_begin will be able to write PATH, for asking before long work; leaves nothing behind. */
+int fs_check_writable(const char *path, Err *e);
 
 int fs_mkdirs(const char *path, Err *e); /* with parents */
 int fs_exists(const char *path);         /* 1 file, 2 folder, 0 neither */

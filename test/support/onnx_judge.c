@@ -1,0 +1,130 @@
+/* test/support/onnx_judge.c -- see test/onnx_judge.h. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "io/fs.h"
+#include "test/onnx_judge.h"
+
+enum { NOT_INSTALLED = 77, NO_PROGRAM = 127 };
+
+int judge_open(Judge *j)
+{
+    const char *tmp = getenv("TMPDIR");
+    *j = (Judge){.dir = xasprintf("%s/qrun-onnx.XXXXXX", tmp && *tmp ? tmp : "/tmp")};
+    return mkdtemp(j->dir) ? 0 : -1;
+}
+
+void judge_close(Judge *j)
+{
+    char *command = xasprintf("rm -rf '%s'", j->dir);
+    if (system(command) != 0) fprintf(stderr, "# %s stays\n", j->dir);
+    free(command);
+    for (int i = 0; i < j->n; i++) {
+        free(j->c[i].name);
+        free(j->c[i].model);
+    }
+    free(j->c);
+    free(j->dir);
+    *j = (Judge){0};
+}
+
+const char *judge_add(Judge *j, const char *name, double atol)
+{
+    mem_grow(&j->c, &j->cap, (size_t)j->n + 1, sizeof *j->c);
+    j->c[j->n] = (JudgeCase){xstrdup(name), xasprintf("%s/%s.onnx", j->dir, name), atol};
+    return j->c[j->n++].model;
+}
+
+static void put(const Judge *j, const char *what, const Tensor *t)
+{
+    char *path = xasprintf("%s/%s.%s.npy", j->dir, j->c[j->n - 1].name, what);
+    Err e = {0};
+    if (npy_write(path, t, &e)) fail_msg("%s", e.msg);
+    free(path);
+}
+
+void judge_tensors(Judge *j, const Tensor *input, const Tensor *output)
+{
+    put(j, "in", input);
+    put(j, "want", output);
+}
+
+/* Exit status of a shell command; what it says is in DIR/log. */
+static int run(const Judge *j, const char *command)
+{
+    char *all = xasprintf("{ %s; } >'%s/log' 2>&1", command, j->dir);
+    const int status = system(all);
+    free(all);
+    return status >= 0 && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static char *said(const Judge *j)
+{
+    char *path = xasprintf("%s/log", j->dir), *s;
+    s = fs_read(path, 4000, NULL, NULL);
+    free(path);
+    return s ? s : xstrdup("");
+}
+
+void judge_check(const Judge *j)
+{
+    /* python3 of the path may be another one than the package's */
+    static const char *const python[] = {"python3", "/usr/bin/python3"};
+    int status = NOT_INSTALLED;
+    Str files = {0};
+    for (int i = 0; i < j->n; i++) str_printf(&files, " '%s'", j->c[i].model);
+    for (size_t i = 0; i < ARRAY_LEN(python); i++) {
+        char *command = xasprintf("%s test/onnx/check.py%s", python[i], files.s ? files.s : "");
+        status = run(j, command);
+        free(command);
+        if (status != NOT_INSTALLED && status != NO_PROGRAM) break;
+    }
+    str_free(&files);
+    if (status == NOT_INSTALLED || status == NO_PROGRAM) {
+        print_message("# python3-onnx is not installed\n");
+        skip();
+    }
+    if (status != 0) {
+        char *log = said(j);
+        print_error("%s\n", log);
+        free(log);
+        fail_msg("the checker's exit status is %d", status);
+    }
+    print_message("# %d files pass the full check\n", j->n);
+}
+
+void judge_run(const Judge *j, const char *level)
+{
+    int failed = 0;
+    for (int i = 0; i < j->n; i++) {
+        const JudgeCase *c = &j->c[i];
+        char *command =
+            xasprintf("node test/onnx/onnx-run.mjs '%s' --opt %s -i input='%s/%s.in.npy' "
+                      "--expect output='%s/%s.want.npy' --atol %g",
+                      c->model, level, j->dir, c->name, j->dir, c->name, c->atol);
+        const int status = run(j, command);
+        char *log = said(j);
+        free(command);
+        if (status == NOT_INSTALLED || status == NO_PROGRAM) {
+            print_message("# ONNX Runtime is not installed: %s\n", log);
+            free(log);
+            skip();
+        }
+        if (status != 0) {
+            failed++;
+            print_error("%s, --opt %s, exit status %d:\n%s\n", c->name, level, status, log);
+        } else {
+            const char *line = strstr(log, "ok  ");
+            print_message("# %-22s %s", c->name, line ? line : log);
+        }
+        free(log);
+    }
+    if (failed) fail_msg("%d of %d models differ", failed, j->n);
+}
