@@ -52,7 +52,9 @@ static const char *fault(const IntNet *net, const IntOp *op)
             return "limits outside the type";
         break;
     case IK_MAXPOOL:
-        if (op->u.pool.pad >= op->u.pool.k) return "a window of padding only";
+        if (op->u.pool.pad >= op->u.pool.k || (op->h - 1) * op->u.pool.stride - op->u.pool.pad >= x->h ||
+            (op->w - 1) * op->u.pool.stride - op->u.pool.pad >= x->w)
+            return "a window of padding only";
         return op->type == x->type && op->c == x->c ? NULL : "type";
     case IK_SUM:
         return op->h == 1 && op->w == 1 && op->c == x->c && !narrow_in ? NULL : "map";
@@ -305,7 +307,8 @@ void intnet_reference(const IntNet *net, const void *image, int n, int32_t **val
     int32_t **val = arena_alloc(&tmp, (size_t)net->n * sizeof *val);
     const IntOp *in = &net->op[0];
     const size_t pixels = (size_t)in->c * (size_t)in->h * (size_t)in->w,
-                 classes = (size_t)net->op[net->out].c;
+                 classes = (size_t)net->op[net->out].c * (size_t)net->op[net->out].h *
+                           (size_t)net->op[net->out].w;
     for (int i = 0; i < net->n; i++) {
         const IntOp *op = &net->op[i];
         if (!value || !value[i])
