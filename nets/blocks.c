@@ -71,7 +71,10 @@ static int body(Spec *s, int x, const NetStyle *st, const BodyConv *c, int n, co
 {
     int first_norm = -1;
     for (int i = 0; i < n; i++) {
-        if (i) x = block_relu(s, x, "%s.relu%d", prefix, i);
+        if (i) {
+            x = block_relu(s, x, "%s.relu%d", prefix, i);
+            spec_mark(s, x, UM_INNER);
+        }
         x = block_conv(s, x, st, c[i].oc, c[i].k, c[i].stride, "%s.conv%d", prefix, i + 1);
         if (i && st->convs_first) spec_declare_before(s, x, first_norm);
         x = block_norm(s, x, "%s.bn%d", prefix, i + 1);

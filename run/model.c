@@ -97,6 +97,11 @@ QPlan *model_qplan(Model *m)
     return &m->qp;
 }
 
+Prim *model_prim(Model *m)
+{
+    return m->prim;
+}
+
 static void open_exec(Model *m, Program *p)
 {
     exec_init(&p->x, &p->g, &p->plan, m->arena);
@@ -174,12 +179,20 @@ int model_train(Model *m, int variant, const float *x, const int32_t *label, int
     return 0;
 }
 
-static double cross_entropy(const float *z, int classes, int label)
+static double one_cross_entropy(const float *z, int classes, int label)
 {
     double top = (double)z[0], sum = 0;
     for (int k = 1; k < classes; k++) top = fmax(top, (double)z[k]);
     for (int k = 0; k < classes; k++) sum += exp((double)z[k] - top);
     return top + log(sum) - (double)z[label];
+}
+
+double cross_entropy_sum(const float *z, int classes, const int32_t *label, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        if (label[i] >= 0) sum += one_cross_entropy(z + (size_t)i * (size_t)classes, classes, label[i]);
+    return sum;
 }
 
 int model_eval(Model *m, int variant, const float *x, const int32_t *label, int n, int batch, double *loss_sum,
@@ -208,9 +221,7 @@ int model_eval(Model *m, int variant, const float *x, const int32_t *label, int 
     if (p->x.fault) return err_set(e, ERR_DIVERGED, "%s", p->x.fault);
     z = p->x.data[p->lw.logits];
     if (logits) *logits = z;
-    *loss_sum = 0;
-    for (int i = 0; i < n; i++)
-        if (label[i] >= 0) *loss_sum += cross_entropy(z + (size_t)i * (size_t)classes, classes, label[i]);
+    *loss_sum = cross_entropy_sum(z, classes, label, n);
     return 0;
 }
 

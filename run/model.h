@@ -17,6 +17,7 @@ void model_free(Model *m);
 const Spec *model_spec(const Model *m);
 ParamStore *model_store(Model *m);
 struct QPlan *model_qplan(Model *m);
+struct Prim *model_prim(Model *m);
 
 /* Builds (or finds) the program for (phase, variant, batch); it is also done on first use by the
  * calls below. */
@@ -33,6 +34,8 @@ int model_train(Model *m, int variant, const float *x, const int32_t *label, int
  * cross-entropy over n. */
 int model_eval(Model *m, int variant, const float *x, const int32_t *label, int n, int batch,
                double *loss_sum, const float **logits, Err *e);
+/* Sum of the plain cross-entropy of n rows of logits; label -1: not counted. */
+double cross_entropy_sum(const float *z, int classes, const int32_t *label, int n);
 void model_after_step(Model *m); /* after the optimizer: every quantizer's after_step */
 
 /* Policy: `enable`, or a method's own attribute, on every instance whose name contains `pattern`.
