@@ -42,13 +42,17 @@ static char *below(const DatasetDef *def, const DataOpts *o, const char *base, S
     return NULL;
 }
 
+char *data_user_folder(void)
+{
+    const char *xdg = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
+    if (xdg && *xdg) return fs_join(xdg, "qrun");
+    return home && *home ? fs_join(home, ".local/share/qrun") : NULL;
+}
+
 char *data_locate(const DatasetDef *def, const DataOpts *o, Split split, PlaceTest test, Err *e)
 {
     const char *dir = o->dataset_dir ? o->dataset_dir : "", *env = getenv("QRUN_DATA_DIR");
-    const char *xdg = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
-    char *user = xdg && *xdg     ? fs_join(xdg, "qrun")
-                 : home && *home ? fs_join(home, ".local/share/qrun")
-                                 : NULL;
+    char *user = data_user_folder();
     const char *bases[2] = {env && *env ? env : NULL, user};
     char *path = NULL;
     Str names = {0};

@@ -13,6 +13,9 @@ typedef bool (*PlaceTest)(const DatasetDef *def, const DataOpts *o, const char *
  * was looked for, where, and how to get it. */
 char *data_locate(const DatasetDef *def, const DataOpts *o, Split split, PlaceTest test, Err *e);
 
+/* "$XDG_DATA_HOME/qrun", else "$HOME/.local/share/qrun"; NULL without both. The caller frees. */
+char *data_user_folder(void);
+
 bool is_archive(const char *name); /* .tar.gz, .tgz, .tar */
 bool has_entry(const char *folder, const char *name);
 const char *split_name(Split split);

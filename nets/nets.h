@@ -45,6 +45,8 @@ extern const NetDef *const nets[];  /* ended by NULL */
 /* Looks up name and aliases; builds and finishes the Spec. Unknown name: ERR_CONFIG with a suggestion. */
 const NetDef *net_find(const char *name, NetNames *names);
 int net_build(Spec *s, const NetOpts *o, Err *e);
+/* The row that net_build takes, by o->model and o->depth alone; NULL with ERR_CONFIG. */
+const NetDef *net_select(const NetOpts *o, Err *e);
 
 /* "apot" -> NAMES_APOT; -1 when there is no such family. */
 int net_names_parse(const char *text);

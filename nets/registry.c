@@ -146,6 +146,12 @@ static const NetDef *choose(const NetOpts *o, NetNames *names, Err *e)
     return found;
 }
 
+const NetDef *net_select(const NetOpts *o, Err *e)
+{
+    NetNames names;
+    return choose(o, &names, e);
+}
+
 int net_build(Spec *s, const NetOpts *o, Err *e)
 {
     NetNames own = NAMES_DEFAULT;

@@ -57,6 +57,11 @@ static int check_weights(Check *k, Err *e)
     const char *given = k->s.cfg->run.pretrained_file;
     char *path;
     int r;
+    if (session_load_first(&k->s, e)) return -1;
+    if ((!given || !*given) && session_has_first(&k->s.cfg->run)) {
+        say(k, "weights", "fp_pretrained_file or the import fits");
+        return 0;
+    }
     if (!given || !*given) {
         say(k, "weights", "initial values of seed %" PRIu64, k->s.cfg->run.random_seed);
         return 0;
@@ -151,7 +156,7 @@ static int check_time(Check *k, Err *e)
     char text[32];
     if (o->test_only) return 0;
     if (time_update(k, &step, e)) return -1;
-    progress_plan(&p, o, 0, loader_batches(k->s.loader[SPLIT_TRAIN]),
+    progress_plan(&p, o, 0, session_epoch_batches(&k->s),
                   loader_batches(k->s.loader[SPLIT_VAL]));
     p.step_s = step;
     say(k, "time",

@@ -16,6 +16,13 @@ typedef struct RunOpts {
     const char *integize_file_path, *int_op_only_file_path;
     const char *pretrained_file;    /* .pth or .safetensors, or a run folder (its best) */
     const char *fp_pretrained_file; /* loaded before it: what fits */
+    bool ptcv_pretrained, nvidia_pretrained; /* weights of another program, paired by position */
+    const char *ptcv_pretrained_file, *nvidia_pretrained_file;
+    bool pretrained_model_remap_keys; /* so are those of the two files above */
+    bool bn_calib_before_test;        /* norms' statistics anew from training batches */
+    int64_t bn_calib_batch_num;       /* so many; -1: an epoch */
+    int64_t finetune_iters;           /* 0: whole epochs; else their first so many batches */
+    bool print_each_iter;
     bool adaptive_training;         /* train and evaluate all entries of bits_list; false: the last */
     bool strict_load;               /* missing or unexpected names are an error */
     int batch_size, val_batch_size; /* val 0: as batch_size */

@@ -301,6 +301,10 @@ static void check_run(const Config *c, Faults *f)
             break;
         }
     }
+    if (r->nvidia_pretrained && !*r->nvidia_pretrained_file && !*r->pretrained_file &&
+        keys_good(c, "nvidia_pretrained_file", "nvidia_pretrained"))
+        fault_key(f, c, "nvidia_pretrained",
+                  "nvidia_pretrained: true without nvidia_pretrained_file; expected the checkpoint");
     if (r->ntopk == 0 && keys_good(c, "topk", NULL))
         fault_key(f, c, "topk", "topk: an empty list; expected at least one number");
 }

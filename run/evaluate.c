@@ -6,6 +6,7 @@
 
 static int one_batch(Session *s, const Batch *b, Meter *m, WidthMeters *w, Err *e)
 {
+    Meter all = {0}; /* widths of this batch */
     for (int k = 0; k < s->nwidths; k++) {
         const float *logits;
         Meter now = {0};
@@ -14,8 +15,10 @@ static int one_batch(Session *s, const Batch *b, Meter *m, WidthMeters *w, Err *
             return -1;
         topk_count(&s->topk, logits, b->label, b->n, s->classes, &now);
         meter_add(m, &now);
+        meter_add(&all, &now);
         if (w->n) meter_add(&w->m[k], &now);
     }
+    if (s->cfg->run.print_each_iter) progress_batch("val", b->number + 1, &all, &s->topk);
     return 0;
 }
 

@@ -165,7 +165,7 @@ void manifest_begin(Manifest *m, const Config *c, const char *mode, int argc, ch
     json_object_set_new(m->root, "config", file_record(resolved));
     json_object_del(m->root, "result"); /* of a run that was shorter */
     json_object_del(m->root, "best");
-    if (init) json_object_set_new(m->root, "init", file_record(init));
+    if (init && *init) json_object_set_new(m->root, "init", file_record(init));
     m->start = json_object();
     m->clock = log_clock();
     set_time(m->start, "start", log_unix_time());

@@ -163,15 +163,29 @@ static int not_finite(Program *p, double loss, Err *e)
     return err_set(e, ERR_DIVERGED, "the loss is %g; first not finite: the output of '%s'", loss, node ? node : "loss");
 }
 
-int model_train(Model *m, int variant, const float *x, const int32_t *label, int batch, int64_t step, double *loss,
-                const float **logits, Err *e)
+static Program *train_forward(Model *m, int variant, const float *x, const int32_t *label, int batch, int64_t step, Err *e)
 {
     Program *p = program(m, PH_TRAIN, variant, batch, e);
-    if (!p) return -1;
+    if (!p) return NULL;
     exec_bind(&p->x, p->lw.input, x);
     exec_bind(&p->x, p->lw.labels, label);
     p->x.step = step;
     exec_forward(&p->x, 0);
+    return p;
+}
+
+int model_observe(Model *m, int variant, const float *x, const int32_t *label, int batch, int64_t step, Err *e)
+{
+    Program *p = train_forward(m, variant, x, label, batch, step, e);
+    if (!p) return -1;
+    return p->x.fault ? err_set(e, ERR_DIVERGED, "%s", p->x.fault) : 0;
+}
+
+int model_train(Model *m, int variant, const float *x, const int32_t *label, int batch, int64_t step, double *loss,
+                const float **logits, Err *e)
+{
+    Program *p = train_forward(m, variant, x, label, batch, step, e);
+    if (!p) return -1;
     *loss = (double)*(const float *)p->x.data[p->lw.loss] + p->x.aux_loss;
     if (logits) *logits = p->x.data[p->lw.logits];
     if (p->x.fault || !isfinite(*loss)) return not_finite(p, *loss, e);

@@ -29,6 +29,10 @@ int model_prepare(Model *m, Phase phase, int variant, int batch, Err *e);
  * with a non-finite output. `step` seeds dropout. */
 int model_train(Model *m, int variant, const float *x, const int32_t *label, int batch,
                 int64_t step, double *loss, const float **logits, Err *e);
+/* The forward pass of training alone: running statistics move, as do the buffers of quantizers; no
+ * gradient, no loss. */
+int model_observe(Model *m, int variant, const float *x, const int32_t *label, int batch,
+                  int64_t step, Err *e);
 /* Forward only, with running statistics. n images of x (NHWC) and labels; the model pads partial
  * batches itself: `batch` is the program's size, n <= batch. Sum (not mean) of the plain
  * cross-entropy over n. */

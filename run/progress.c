@@ -100,3 +100,13 @@ void progress_eval(Progress *p, int64_t batch)
     else
         log_msg(LOG_INFO, "%s", text);
 }
+
+void progress_batch(const char *phase, int64_t batch, const Meter *m, const TopK *topk)
+{
+    Str s = {0};
+    str_printf(&s, "%s batch %" PRId64 ": loss %.4f", phase, batch, meter_loss(m));
+    for (int i = 0; i < topk->n; i++)
+        str_printf(&s, "  top%d %.2f", topk->k[i], meter_percent(m, i));
+    log_msg(LOG_INFO, "%s", s.s);
+    str_free(&s);
+}

@@ -41,6 +41,9 @@ void progress_line(const Progress *p, const ProgressNow *n, Str *out);
 void progress_show(Progress *p, const ProgressNow *n); /* when it is time */
 void progress_eval(Progress *p, int64_t batch);        /* during an evaluation */
 
+/* print_each_iter: one log line of one batch. */
+void progress_batch(const char *phase, int64_t batch, const Meter *m, const TopK *topk);
+
 /* "1:02:03", "4:05", "12 s" */
 const char *duration_text(double seconds, char *buf, size_t n);
 

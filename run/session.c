@@ -9,7 +9,9 @@
 #include "io/fs.h"
 #include "run/checkpoint.h"
 #include "run/fan_out.h"
+#include "run/import.h"
 #include "run/keys.h"
+#include "run/which_net.h"
 
 static void choose_widths(Session *s)
 {
@@ -56,6 +58,12 @@ int session_data(Session *s, Split split, Err *e)
     return 0;
 }
 
+int64_t session_epoch_batches(const Session *s)
+{
+    const int64_t whole = loader_batches(s->loader[SPLIT_TRAIN]), cut = s->cfg->run.finetune_iters;
+    return cut > 0 && cut < whole ? cut : whole;
+}
+
 void session_free(Session *s)
 {
     for (int i = 0; i < 2; i++) {
@@ -98,6 +106,12 @@ static bool is_plain_name(const char *name)
     return false;
 }
 
+/* Older files have no counters of batches, and nothing here reads them. */
+static bool is_counter(const char *name)
+{
+    return str_ends(name, ".num_batches_tracked");
+}
+
 static bool is_quantizers(const Param *p)
 {
     return p->kind == PK_CLIP || (p->kind == PK_BUFFER && !is_plain_name(p->name));
@@ -122,6 +136,7 @@ static void pair(const TensorFile *f, const ParamStore *ps, Pairing *p)
     for (int i = 0; i < ps->n; i++) {
         const Param *q = ps->p[i];
         if (tensors_find(f, q->name)) continue;
+        if (is_counter(q->name)) continue;
         if (is_quantizers(q))
             p->kept++;
         else
@@ -136,13 +151,16 @@ static void pair(const TensorFile *f, const ParamStore *ps, Pairing *p)
     }
 }
 
-static int load(Session *s, const TensorFile *f, const char *path, bool strict, Err *e)
+static int load(Session *s, const char *key, const TensorFile *f, const char *path, bool strict,
+                Err *e)
 {
     LoadReport report = {0};
     Pairing p;
     int r = 0;
     pair(f, model_store(s->model), &p);
-    if (p.nfaults && strict)
+    if (p.nfaults && s->cfg->run.strict_load)
+        r = refuse_other_net(s->cfg, key, path, f, model_store(s->model), e);
+    if (!r && p.nfaults && strict)
         r = err_set(e, ERR_DATA,
                     "%s: %d names do not match the net %s (strict_load=false takes what does):%s",
                     path, p.nfaults, s->cfg->net.model, p.faults.s);
@@ -166,18 +184,23 @@ static int load(Session *s, const TensorFile *f, const char *path, bool strict, 
     return r;
 }
 
-static int load_file(Session *s, const char *path, bool strict, Err *e)
+static int load_file(Session *s, const char *key, const char *path, bool strict, Err *e)
 {
     TensorFile f;
     double mean[3], std[3];
     int r;
     if (tensors_read(&f, path, e)) return -1;
     checkpoint_strip(&f);
+    if (s->cfg->run.pretrained_model_remap_keys &&
+        import_by_position(s, key, path, &f, true, e)) {
+        tensors_free(&f);
+        return -1;
+    }
     if (s->cfg->quant.nbits_list) {
         const int made = fan_out(&f, model_store(s->model));
         if (made) log_msg(LOG_INFO, "%s: %d tensors repeated for the widths", path, made);
     }
-    r = load(s, &f, path, strict, e);
+    r = load(s, key, &f, path, strict, e);
     if (!r && checkpoint_input(&f, mean, std)) {
         const DataOpts *d = &s->cfg->data;
         for (int i = 0; i < 3; i++) {
@@ -192,19 +215,35 @@ static int load_file(Session *s, const char *path, bool strict, Err *e)
 
 int session_load(Session *s, const char *path, Err *e)
 {
-    return load_file(s, path, s->cfg->run.strict_load, e);
+    return load_file(s, "pretrained_file", path, s->cfg->run.strict_load, e);
+}
+
+static bool named(const char *file)
+{
+    return file && *file;
+}
+
+bool session_has_first(const RunOpts *o)
+{
+    return named(o->fp_pretrained_file) || import_wanted(o);
 }
 
 int session_load_first(Session *s, Err *e)
 {
-    const char *given = s->cfg->run.fp_pretrained_file;
+    const RunOpts *o = &s->cfg->run;
     char *path;
     int r;
-    if (!given || !*given) return 0;
-    if (!(path = weights_path(given, e))) return -1;
-    r = load_file(s, path, false, e);
-    free(path);
-    return r;
+    if (named(o->fp_pretrained_file)) {
+        if (!(path = weights_path(o->fp_pretrained_file, e))) return -1;
+        r = load_file(s, "fp_pretrained_file", path, false, e);
+        free(path);
+        if (r) return -1;
+    }
+    if (!import_wanted(o)) return 0;
+    if (!named(o->pretrained_file) || !o->strict_load) return import_weights(s, e);
+    log_msg(LOG_INFO, "ptcv_pretrained, nvidia_pretrained: nothing is read, since pretrained_file "
+                      "replaces every weight");
+    return 0;
 }
 
 void session_config_text(const Config *cfg, Str *out)

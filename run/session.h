@@ -26,6 +26,7 @@ void session_free(Session *s);
 /* The data set of one split and its loader (batch_size or val_batch_size). */
 int session_data(Session *s, Split split, Err *e);
 int session_eval_batch(const Session *s);
+int64_t session_epoch_batches(const Session *s); /* of training: finetune_iters at most */
 
 /* The file meant by pretrained_file: itself, or the best (else last) checkpoint of a run folder.
  * The caller frees; NULL with `e` when there is none. */
@@ -36,9 +37,10 @@ char *weights_path(const char *given, Err *e);
  * is off. Takes the file's normalisation constants when the configuration does not set them. */
 int session_load(Session *s, const char *path, Err *e);
 
-/* fp_pretrained_file, which comes before pretrained_file: takes the names that fit, whatever is
- * missing or left over. */
+/* What comes before pretrained_file: fp_pretrained_file, of which the names that fit are taken, then
+ * the imports (run/import.h), unless pretrained_file is to replace them whole. */
 int session_load_first(Session *s, Err *e);
+bool session_has_first(const RunOpts *o); /* is any of these given? */
 
 /* "key: value" lines of every key that can change results: what a checkpoint carries. No folder of
  * the run, no verbosity, so that two runs of one configuration write the same bytes wherever they

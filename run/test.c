@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "io/fs.h"
+#include "run/bn_calib.h"
 #include "run/checkpoint.h"
 #include "run/clips.h"
 #include "run/evaluate.h"
@@ -12,7 +13,8 @@
 #include "run/runfolder.h"
 #include "run/signals.h"
 
-/* pretrained_file, else what a training in log_dir left. The caller frees. */
+/* pretrained_file, else what a training in log_dir left; "" where only fp_pretrained_file or an
+ * import is asked for. The caller frees. */
 static char *what_to_test(const RunOpts *o, Err *e)
 {
     char *own = checkpoint_path(o->log_dir, CKPT_BEST);
@@ -25,10 +27,21 @@ static char *what_to_test(const RunOpts *o, Err *e)
                     o->log_dir);
         return weights_path(o->pretrained_file, e);
     }
+    if (!trained && session_has_first(o)) return xstrdup("");
     if (trained || fs_exists(o->log_dir) == 2) return weights_path(o->log_dir, e);
     err_set(e, ERR_DATA, "nothing to test: no pretrained_file is given and %s holds no checkpoint",
             o->log_dir);
     return NULL;
+}
+
+/* The net with the weights that are to be tested, its norms calibrated where that is asked for. */
+static int load_net(Session *s, Config *cfg, const char *weights, Err *e)
+{
+    const bool calibrate = cfg->run.bn_calib_before_test;
+    if (session_open(s, cfg, e)) return -1;
+    if ((!*weights || !cfg->run.strict_load) && session_load_first(s, e)) return -1;
+    if (*weights && session_load(s, weights, e)) return -1;
+    return calibrate && (session_data(s, SPLIT_TRAIN, e) || bn_calibrate(s, e)) ? -1 : 0;
 }
 
 static int report(Session *s, Run *run, Manifest *man, const Meter *m,
@@ -62,9 +75,7 @@ static int test(Session *s, RunFolder *f, Manifest **man, const char *weights, R
     Meter m;
     WidthMeters w;
     int r;
-    if (session_open(s, run->cfg, e) || session_load(s, weights, e) ||
-        session_data(s, SPLIT_VAL, e))
-        return -1;
+    if (load_net(s, run->cfg, weights, e) || session_data(s, SPLIT_VAL, e)) return -1;
     if (runfolder_begin(f, run->cfg, e)) return -1;
     json = runfolder_path(f, "run.json");
     resolved = runfolder_path(f, "resolved.yml");

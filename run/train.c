@@ -40,7 +40,7 @@ typedef struct Trainer {
     Recorder rec;
     Progress progress;
     Str config_text;
-    int64_t batches;      /* per epoch */
+    int64_t batches, whole; /* per epoch; as many without finetune_iters */
     double saved, curves; /* log_clock() of the last checkpoint, of the last picture */
     double epoch_s, epoch_wait, interval_s; /* this process' part of the epoch, of the interval */
     int64_t epoch_n, interval_n;
@@ -67,9 +67,14 @@ static bool finished(const RunOpts *o, const TrainState *st)
     return (st->epoch >= o->num_epochs || at_max_steps(o, st)) && st->val_step == st->step;
 }
 
+/* Where the schedules stand. Epochs that finetune_iters cuts short keep their length for those that
+ * move with each update: they count updates, as the original's do. */
 static double fractional_epoch(const Trainer *t)
 {
-    return (double)t->st.epoch + (double)t->st.batch / (double)t->batches;
+    const Schedule *s = t->optim.schedule;
+    if (t->batches < t->whole && s->per_iteration && s->warmup)
+        return (double)(t->st.epoch * t->batches + t->st.batch) / (double)t->whole;
+    return (double)t->st.epoch + (double)t->st.batch / (double)t->whole;
 }
 
 /* ---- saving ---- */
@@ -173,6 +178,7 @@ static int update(Trainer *t, const Batch *b, double *grad_norm, Err *e)
     t->lr = optim_lr(&t->optim, -1, epoch);
     optim_step(&t->optim, ps, epoch);
     model_after_step(t->s.model);
+    if (t->o->print_each_iter) progress_batch("train", b->number + 1, &m, &t->s.topk);
     meter_add(&t->st.train, &m);
     meter_add(&t->st.interval, &m);
     t->st.step++;
@@ -190,7 +196,7 @@ static int train_epoch(Trainer *t, Err *e)
     if (loader_seek(l, (uint64_t)t->st.epoch, t->st.batch, e)) return -1;
     t->epoch_s = t->epoch_wait = t->interval_s = 0;
     t->epoch_n = t->interval_n = 0;
-    while (!t->stopping && !at_max_steps(t->o, &t->st)) {
+    while (!t->stopping && t->st.batch < t->batches && !at_max_steps(t->o, &t->st)) {
         double start = log_clock(), waited = loader_wait_seconds(l), took, grad_norm = (double)NAN;
         if ((r = loader_next(l, &b, e)) != 1) break;
         if (update(t, b, &grad_norm, e)) return -1;
@@ -415,7 +421,8 @@ static int prepare_net(Trainer *t, bool resume, char **init, Err *e)
 static int prepare_data(Trainer *t, Err *e)
 {
     if (session_data(&t->s, SPLIT_TRAIN, e) || session_data(&t->s, SPLIT_VAL, e)) return -1;
-    t->batches = loader_batches(t->s.loader[SPLIT_TRAIN]);
+    t->batches = session_epoch_batches(&t->s);
+    t->whole = loader_batches(t->s.loader[SPLIT_TRAIN]);
     t->run->cfg->optim.step_epochs =
         (double)t->o->batch_size / (double)t->s.data[SPLIT_TRAIN].count;
     if (t->st.batch > t->batches)
