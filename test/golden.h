@@ -99,6 +99,8 @@ void golden_trace(Case *c, struct QPlan *qp, const int *variant, int nvariants, 
 void golden_used_bias(Case *c, const QOpts *o, int bits); /* outputs.used_bias of a linear layer */
 void golden_schedule(Case *c);
 void golden_fixed_layer(Case *c);    /* layer: fixed point */
+void golden_f8net_block(Case *c);    /* block: fixed point */
+void golden_f8net_net(Case *c);      /* net: fixed point */
 void golden_fixed(Case *c);          /* weight, activation: fixed point */
 bool golden_fixed_format(Case *c);   /* false: not a case of fractional lengths */
 void golden_format(Case *c);

@@ -25,7 +25,9 @@ static const char *const descriptive[] = {
     "net_args",       "model",       "block_setting", "depth",    "input",      "input_shape",
     "image_t",        "calibration", "fill_t_offset", "target",   "steps",      "bits_evaluated",
     "lr",             "momentum",    "nesterov",      "num_classes", "weight_decay",
-    "adaptive_training",
+    "adaptive_training", "layers",   "layers_columns", "residual",  "word_length",       "yml",
+    "normalize",      "ptcv_pretrained", "loss",      "weight_decay_scheme", "int_infer", "integize",
+    "int_op_only",    "quant_maxpool",
 };
 
 static bool is_descriptive(const char *name)
@@ -55,6 +57,17 @@ static const struct { const char *name; OptKind kind; size_t at; } options[] = {
     { "stats_sharing",       OPT_BOOL, offsetof(QOpts, stats_sharing) },
     { "pact_fp",             OPT_BOOL, offsetof(QOpts, pact_fp) },
     { "double_side",         OPT_BOOL, offsetof(QOpts, double_side) },
+    { "format_type",         OPT_TEXT, offsetof(QOpts, f8.format_type) },
+    { "format_from_metric",  OPT_BOOL, offsetof(QOpts, f8.format_from_metric) },
+    { "metric",              OPT_TEXT, offsetof(QOpts, f8.metric) },
+    { "format_grid_search",  OPT_BOOL, offsetof(QOpts, f8.format_grid_search) },
+    { "input_fraclen_sharing", OPT_BOOL, offsetof(QOpts, f8.input_fraclen_sharing) },
+    { "floating_model",      OPT_BOOL, offsetof(QOpts, f8.floating_model) },
+    { "floating_wo_clip",    OPT_BOOL, offsetof(QOpts, f8.floating_wo_clip) },
+    { "no_clipping",         OPT_BOOL, offsetof(QOpts, f8.no_clipping) },
+    { "quant_bias",          OPT_BOOL, offsetof(QOpts, f8.quant_bias) },
+    { "quant_avgpool",       OPT_BOOL, offsetof(QOpts, f8.quant_avgpool) },
+    { "pool_fusing",         OPT_BOOL, offsetof(QOpts, f8.pool_fusing) },
 };
 // clang-format on
 

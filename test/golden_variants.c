@@ -1,97 +1,22 @@
 /* test/golden_variants.c -- ops `layer` and `block` with a state and several bit widths, and op `net`
  * for nets whose weights serve several widths: gradients summed over the widths, statistics after,
  * logits of every width. A bit width outside bits_list is a variant of its own (QOpts.extra_bits). */
-#include "test/golden.h"
+#include "test/golden_state.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/ops.h"
 #include "nets/blocks.h"
 #include "nets/staged.h"
 #include "optim/optim.h"
-#include "quant/lower.h"
 #include "run/model.h"
-
-/* ---- state in one flat array ---- */
-
-typedef struct Entry {
-    const char *name;
-    size_t at;
-    bool graded; /* layouts of parameters: has a gradient */
-    Param *p;
-} Entry;
-
-/* Entry i of a layout [name, shape, offset, graded]; false fails the case. */
-static bool entry(Case *c, const Yaml *layout, int i, const ParamStore *ps, Entry *e)
-{
-    const Yaml *row = layout->v[i];
-    long long at;
-    bool graded = false;
-    if (row->kind != Y_LIST || row->n < 3 || row->v[0]->kind != Y_SCALAR ||
-        !yaml_int(row->v[2], &at) || (row->n > 3 && !yaml_bool(row->v[3], &graded))) {
-        case_fail(c, "a layout has a row that is not [name, shape, offset]");
-        return false;
-    }
-    *e = (Entry){row->v[0]->s, (size_t)at, graded, store_find(ps, row->v[0]->s)};
-    if (!e->p) case_fail(c, "there is no parameter %s", e->name);
-    return e->p != NULL;
-}
-
-static bool set_state(Case *c, ParamStore *ps)
-{
-    const Yaml *layout = yaml_get(c->y, "state_layout");
-    Tensor all;
-    int floats = 0;
-    if (!layout || !case_array(c, yaml_path(c->y, "inputs.state"), "state", &all)) return false;
-    for (int i = 0; i < layout->n; i++) {
-        Entry en;
-        if (!entry(c, layout, i, ps, &en)) return false;
-        if (en.at + tensor_len(&en.p->value) > tensor_len(&all)) {
-            case_fail(c, "the state ends before %s", en.name);
-            return false;
-        }
-        memcpy(en.p->value.data, (float *)all.data + en.at, tensor_bytes(&en.p->value));
-        param_touch(en.p);
-    }
-    for (int k = 0; k < ps->n; k++)
-        floats += ps->p[k]->value.dtype == DT_F32 && !str_eq(ps->p[k]->name, "x");
-    if (floats != layout->n)
-        case_fail(c, "%d floating tensors here, %d in the case", floats, layout->n);
-    return !c->failed;
-}
-
-/* Values (or gradients) of all entries of a layout. */
-static void check_state(Case *c, const ParamStore *ps, const char *layout_key, const Yaml *want_y,
-                        bool grads)
-{
-    const Yaml *layout = yaml_get(c->y, layout_key);
-    Tensor want;
-    if (!layout || !want_y || !case_array(c, want_y, layout_key, &want)) return;
-    for (int i = 0; i < layout->n; i++) {
-        Entry en;
-        if (!entry(c, layout, i, ps, &en)) return;
-        if (grads && en.graded != en.p->trained)
-            case_fail(c, "%s %s a gradient", en.name, en.graded ? "should have" : "has");
-        if (!grads || en.graded)
-            case_compare(c, arena_printf(&c->arena, "%s%s", grads ? "gradient of " : "", en.name),
-                         grads ? en.p->grad.data : en.p->value.data, (float *)want.data + en.at,
-                         tensor_len(&en.p->value));
-    }
-}
 
 /* ---- a layer or a block ---- */
 
 typedef struct Rig {
-    Spec spec;
-    QOpts o;
-    ParamStore ps;
-    QPlan qp;
-    Prim *prim;
-    Param *x;
-    bool train;
+    SpecRun run;
     int n, variant[QPLAN_MAX_VARIANTS]; /* the sequence of widths */
 } Rig;
 
@@ -99,7 +24,7 @@ typedef struct Rig {
  * where it is not in the list. */
 static bool add_width(Case *c, Rig *r, const Yaml *v)
 {
-    QOpts *o = &r->o;
+    QOpts *o = &r->run.o;
     long long w = 0, a = 0;
     bool good = v->kind == Y_LIST ? v->n == 2 && yaml_int(v->v[0], &w) && yaml_int(v->v[1], &a)
                                   : yaml_int(v, &w);
@@ -132,11 +57,11 @@ static int build_conv(Case *c, Rig *r, int x, bool edge)
     NormAttr norm = {
         .kind = NK_BATCH, .eps = 1e-5f, .momentum = 0.1f, .affine = true, .weight_init = 1};
     if (case_ints(c, "params.conv", v, 6) != 6) return x;
-    x = spec_conv(&r->spec, x,
+    x = spec_conv(&r->run.spec, x,
                   (ConvAttr){.oc = v[1], .k = v[2], .stride = v[3], .pad = v[4], .groups = v[5]},
                   "conv");
-    spec_mark(&r->spec, x, (edge ? UM_FIRST : 0) | UM_SIGNED);
-    return spec_norm(&r->spec, x, norm, "bn");
+    spec_mark(&r->run.spec, x, (edge ? UM_FIRST : 0) | UM_SIGNED);
+    return spec_norm(&r->run.spec, x, norm, "bn");
 }
 
 /* Shapes as in the arrays; the first weight tells how much a block expands. */
@@ -151,103 +76,49 @@ static int build_block(Case *c, Rig *r, int x, const Tensor *xs, const Tensor *y
         case_fail(c, "no shape of the first weight");
         return x;
     }
-    r->o.double_side = strstr(c->name, "double_side") != NULL;
+    r->run.o.double_side = strstr(c->name, "double_side") != NULL;
     if (str_starts(c->name, "block_dwsep"))
-        return staged_separable(&r->spec, x, &st, oc, stride, "");
+        return staged_separable(&r->run.spec, x, &st, oc, stride, "");
     if (str_starts(c->name, "block_invres"))
-        return staged_inverted(&r->spec, x, &st, (int)wide / xs->dim[1], oc, stride, "");
-    return staged_residual(&r->spec, x, &st, oc, stride, "");
+        return staged_inverted(&r->run.spec, x, &st, (int)wide / xs->dim[1], oc, stride, "");
+    return staged_residual(&r->run.spec, x, &st, oc, stride, "");
 }
 
 static bool rig_open(Case *c, Rig *r, Tensor *xs, const Tensor *ys)
 {
     int bits, x, out, fc[2];
-    Err e = {0};
-    case_quant_opts(c, &r->o, &bits);
+    case_quant_opts(c, &r->run.o, &bits);
     if (case_done(c) || !add_widths(c, r, "params.bits_sequence")) return false;
-    r->o.edge_min_bits = (int)case_int(c, "params.bitw_min", 0);
-    r->train = str_eq(case_str(c, "params.mode", ""), "train");
+    r->run.o.edge_min_bits = (int)case_int(c, "params.bitw_min", 0);
+    r->run.train = str_eq(case_str(c, "params.mode", ""), "train");
     while (xs->ndim < 4) xs->dim[xs->ndim++] = 1;
-    x = spec_input(&r->spec, xs->dim[1], xs->dim[2], xs->dim[3]);
+    x = spec_input(&r->run.spec, xs->dim[1], xs->dim[2], xs->dim[3]);
     if (str_eq(case_str(c, "op", ""), "block")) {
         out = build_block(c, r, x, xs, ys);
     } else if (yaml_path(c->y, "params.fc")) {
         if (case_ints(c, "params.fc", fc, 2) != 2) return false;
-        out = spec_linear(&r->spec, x, (LinearAttr){.out = fc[1], .bias = true}, "fc");
-        spec_mark(&r->spec, out, UM_LAST);
+        out = spec_linear(&r->run.spec, x, (LinearAttr){.out = fc[1], .bias = true}, "fc");
+        spec_mark(&r->run.spec, out, UM_LAST);
     } else {
-        out = build_conv(c, r, x, r->o.edge_min_bits != 0);
+        out = build_conv(c, r, x, r->run.o.edge_min_bits != 0);
     }
-    if (c->failed) return false;
-    out = spec_flatten(&r->spec, out); /* N,C,H,W on disk */
-    r->x = store_add(&r->ps, PK_WEIGHT, DT_F32, (Init){INIT_NONE, 0, 0}, 4, xs->dim, "x");
-    r->x->value.layout = LY_NHWC;
-    nchw_to_nhwc(xs->data, r->x->value.data, xs->dim[0], xs->dim[1], xs->dim[2], xs->dim[3]);
-    r->prim = prim_open(&e);
-    if (!r->prim || spec_finish(&r->spec, out, &e) < 0 ||
-        qplan_build(&r->qp, &r->spec, &r->o, &r->ps, &e) < 0) {
-        case_fail(c, "%s", e.msg);
-        return false;
-    }
-    store_alloc_grads(&r->ps);
-    return set_state(c, &r->ps);
-}
-
-static void rig_close(Rig *r)
-{
-    qplan_free(&r->qp);
-    spec_free(&r->spec);
-    store_free(&r->ps);
-    prim_close(r->prim);
+    return !c->failed && specrun_open(c, &r->run, out, xs) && state_set(c, &r->run.ps);
 }
 
 /* Forward and backward of width k; up, want: its part of the arrays. */
 static void rig_run(Case *c, Rig *r, int k, const float *up, const float *want, size_t n)
 {
-    const Phase phase = r->train ? PH_TRAIN : PH_EVAL;
-    Graph g;
-    Plan plan = {0};
-    Exec x = {0};
-    Lower lw;
-    Tap tap;
-    Err e = {0};
-    char *memory = NULL;
-    graph_init(&g, true);
-    lower_begin(&lw, &g, &r->qp, phase, r->variant[k], r->x->value.dim[0]);
-    lw.input = graph_param(&g, r->x);
-    if (lower_units(&lw, &e)) goto out;
-    if (tensor_len(&g.v[lw.logits].t) != n) {
-        case_fail(c, "y has %zu values, expected %zu", tensor_len(&g.v[lw.logits].t), n);
-        goto out;
-    }
-    graph_tap(c, &g, "end", lw.logits, &tap, up);
-    if (graph_finish(&g, r->prim, &e)) goto out;
-    plan_make(&plan, &g, true);
-    memory = xaligned(plan.arena_bytes + 1);
-    exec_init(&x, &g, &plan, memory);
-    x.phase = (int)phase;
-    exec_forward(&x, store_version(&r->ps));
-    if (x.fault) {
-        case_fail(c, "%s", x.fault);
-        goto out;
-    }
-    exec_backward(&x);
-    case_compare(c, arena_printf(&c->arena, "y of width %d", k), tap.value, want, n);
-out:
-    if (e.msg[0]) case_fail(c, "%s", e.msg);
-    exec_free(&x);
-    plan_free(&plan);
-    lower_free(&lw);
-    graph_free(&g);
-    free(memory);
+    specrun_pass(c, &r->run, r->variant[k], arena_printf(&c->arena, "y of width %d", k), up, want, n);
 }
 
 void golden_variants(Case *c)
 {
     Rig r = {.n = 0};
     Tensor x, y, up;
-    float *dx;
-    const int *d;
+    if (yaml_path(c->y, "params.layers")) {
+        golden_f8net_block(c);
+        return;
+    }
     if (!quant_find(case_str(c, "method", ""))) {
         case_skip(c, "method '%s' is not in this program", case_str(c, "method", ""));
         return;
@@ -260,50 +131,36 @@ void golden_variants(Case *c)
         const size_t n = tensor_len(&y) / (size_t)r.n;
         for (int k = 0; k < r.n && !c->failed; k++)
             rig_run(c, &r, k, (float *)up.data + (size_t)k * n, (float *)y.data + (size_t)k * n, n);
-        d = r.x->value.dim;
-        dx = arena_alloc(&c->arena, tensor_bytes(&x));
-        nhwc_to_nchw(r.x->grad.data, dx, d[0], d[1], d[2], d[3]);
-        case_expect(c, "gradient of x", yaml_path(c->y, "grads.x"), dx, tensor_len(&x));
-        check_state(c, &r.ps, "param_layout", yaml_path(c->y, "grads.params"), true);
-        check_state(c, &r.ps, "state_layout", yaml_path(c->y, "outputs.state_after"), false);
+        specrun_check_dx(c, &r.run);
+        state_check_grads(c, &r.run.ps, "param_layout", yaml_path(c->y, "grads.params"));
+        state_check(c, &r.run.ps, "state_layout", yaml_path(c->y, "outputs.state_after"));
     }
-    rig_close(&r);
+    specrun_close(&r.run);
 }
 
 void golden_used_bias(Case *c, const QOpts *o, int bits)
 {
     const Yaml *v = yaml_path(c->y, "inputs.bias"), *want = yaml_path(c->y, "outputs.used_bias");
-    Rig r = {.o = *o, .n = 1};
-    Tensor w, b, expected;
+    SpecRun r = {.o = *o, .train = str_eq(case_str(c, "params.mode", ""), "train")};
+    Tensor w, b, expected, x; /* x is 0: what comes out is the bias */
     float *zeros;
-    int x, out;
-    Err e = {0};
+    int out;
     if (!want || !v || !case_array(c, v, "bias", &b) ||
         !case_array(c, yaml_path(c->y, "inputs.x"), "x", &w) ||
         !case_array(c, want, "used_bias", &expected))
         return;
     r.o.wt_bit = bits;
-    r.train = str_eq(case_str(c, "params.mode", ""), "train");
-    x = spec_input(&r.spec, w.dim[1], 1, 1);
-    out = spec_linear(&r.spec, x, (LinearAttr){.out = w.dim[0], .bias = true}, "fc");
-    r.x = store_add(&r.ps, PK_WEIGHT, DT_F32, (Init){INIT_NONE, 0, 0}, 4,
-                    (int[]){1, w.dim[1], 1, 1}, "x");
-    r.x->value.layout = LY_NHWC; /* all 0: what comes out is the bias */
-    r.prim = prim_open(&e);
-    if (!r.prim || spec_finish(&r.spec, out, &e) < 0 ||
-        qplan_build(&r.qp, &r.spec, &r.o, &r.ps, &e) < 0) {
-        case_fail(c, "%s", e.msg);
-    } else {
-        store_init(&r.ps, 1);
-        store_alloc_grads(&r.ps);
-        memcpy(r.x->value.data, (float[64]){0}, tensor_bytes(&r.x->value));
+    zeros = arena_alloc(&c->arena, tensor_bytes(&w) + tensor_bytes(&b));
+    memset(zeros, 0, tensor_bytes(&w) + tensor_bytes(&b));
+    x = tensor_make(DT_F32, 2, (int[]){1, w.dim[1]}, zeros);
+    out = spec_linear(&r.spec, spec_input(&r.spec, w.dim[1], 1, 1),
+                      (LinearAttr){.out = w.dim[0], .bias = true}, "fc");
+    if (specrun_open(c, &r, out, &x)) {
         memcpy(store_find(&r.ps, "fc.weight")->value.data, w.data, tensor_bytes(&w));
         memcpy(store_find(&r.ps, "fc.bias")->value.data, b.data, tensor_bytes(&b));
-        zeros = arena_alloc(&c->arena, tensor_bytes(&b) + 1);
-        memset(zeros, 0, tensor_bytes(&b));
-        rig_run(c, &r, 0, zeros, expected.data, tensor_len(&expected));
+        specrun_pass(c, &r, 0, "bias", zeros, expected.data, tensor_len(&expected));
     }
-    rig_close(&r);
+    specrun_close(&r);
 }
 
 /* ---- nets ---- */
@@ -366,7 +223,7 @@ static Model *open_variants(Case *c, Rig *r, int size)
     int bits;
     Err e = {0};
     Model *m;
-    case_quant_opts(c, &r->o, &bits);
+    case_quant_opts(c, &r->run.o, &bits);
     if (case_done(c)) return NULL;
     if (!add_widths(c, r,
                     yaml_path(c->y, "params.bits_evaluated") ? "params.bits_evaluated"
@@ -374,8 +231,8 @@ static Model *open_variants(Case *c, Rig *r, int size)
         return NULL;
     no.num_classes = (int)case_int(c, "params.num_classes", 10);
     if (strstr(model, "resnet")) no.depth = (int)case_int(c, "params.depth", 20);
-    if (strstr(model, "mobilenet")) r->o.edge_min_bits = 8;
-    m = model_new(&no, &r->o, 0, 1, &e);
+    if (strstr(model, "mobilenet")) r->run.o.edge_min_bits = 8;
+    m = model_new(&no, &r->run.o, 0, 1, &e);
     if (!m) case_fail(c, "%s", e.msg);
     return m;
 }
@@ -501,7 +358,7 @@ static void filled_net(Case *c)
     } else if (*calibration) {
         double loss;
         set_momentum(m, 1);
-        for (int v = 0; v < r.o.nbits_list; v++)
+        for (int v = 0; v < r.run.o.nbits_list; v++)
             if (model_train(m, v, x, label, d[0], 0, &loss, NULL, &e)) case_fail(c, "%s", e.msg);
         set_momentum(m, 0.1f);
     }
@@ -564,14 +421,14 @@ static void train_mini(Case *c, Model *m, const Rig *r, const Tensor *x, const T
             losses[s * r->n + k] = (float)loss;
         }
         if (s == steps - 1)
-            check_state(c, ps, "param_layout", yaml_path(c->y, "grads.params_last_step"), true);
+            state_check_grads(c, ps, "param_layout", yaml_path(c->y, "grads.params_last_step"));
         optim_step(&op, ps, 0);
         model_after_step(m);
     }
     optim_free(&op);
     if (c->failed) return;
     case_expect(c, "loss", yaml_path(c->y, "outputs.loss"), losses, (size_t)(steps * r->n));
-    check_state(c, ps, "state_layout", yaml_path(c->y, "outputs.state_after"), false);
+    state_check(c, ps, "state_layout", yaml_path(c->y, "outputs.state_after"));
     if (!case_array(c, yaml_path(c->y, "outputs.logits_eval_after"), "logits", &want)) return;
     for (int k = 0; k < r->n; k++) {
         const size_t each = tensor_len(&want) / (size_t)r->n;
@@ -596,7 +453,7 @@ static void mini_net(Case *c)
     int bits;
     Model *m;
     Err e = {0};
-    case_quant_opts(c, &r.o, &bits);
+    case_quant_opts(c, &r.run.o, &bits);
     if (case_done(c) || !add_widths(c, &r, "params.bits_list") ||
         !case_array(c, yaml_path(c->y, "inputs.x"), "x", &x) ||
         !case_array(c, yaml_path(c->y, "inputs.target"), "target", &target))
@@ -607,13 +464,13 @@ static void mini_net(Case *c)
     }
     no.num_classes = (int)case_int(c, "params.num_classes", 0);
     no.in_c = x.dim[2], no.in_h = x.dim[3], no.in_w = x.dim[4];
-    m = model_new(&no, &r.o, 0, 1, &e);
+    m = model_new(&no, &r.run.o, 0, 1, &e);
     if (!m) {
         case_fail(c, "%s", e.msg);
         return;
     }
     store_alloc_grads(model_store(m));
-    if (set_state(c, model_store(m))) train_mini(c, m, &r, &x, &target);
+    if (state_set(c, model_store(m))) train_mini(c, m, &r, &x, &target);
     model_free(m);
 }
 
