@@ -1,10 +1,12 @@
 #!/bin/sh
-# test/kill.sh [N] -- N SIGKILLs (default 6; the full proof is 50) at random moments of a short run, which is started
+# test/kill.sh [N [KEY=VALUE...]] -- N SIGKILLs (default 6; the full proof is 50) at random moments of a short run, which is started
 # again each time with the same command. Its last and best checkpoint must be, byte for byte, those of a run that was
 # never disturbed, and metrics.jsonl must hold the same rows. When a run ends before its kill, it is compared and a
-# new one begins. TAP on stdout; QRUN names the program.
+# new one begins. Further keys (finetune_iters=7) are added to those of the run. TAP on stdout; QRUN names the program.
 set -u
 kills=${1:-${QRUN_KILLS:-6}}
+[ $# = 0 ] || shift
+more=$*
 qrun=${QRUN:-build/release/qrun}
 case $qrun in /*) ;; *) qrun=$PWD/$qrun ;; esac
 dir=$(mktemp -d "${TMPDIR:-/tmp}/qrun-kill.XXXXXX") || exit 1
@@ -13,7 +15,7 @@ cd "$dir" || exit 1
 
 run() {
     exec "$qrun" -q smoke log_dir="$1" synth_train=320 synth_val=96 num_epochs=3 batch_size=32 lr=0.1 \
-        save_every_steps=4 save_every_seconds=0.3 log_interval=3 >/dev/null 2>>"$1.err"
+        save_every_steps=4 save_every_seconds=0.3 log_interval=3 $more >/dev/null 2>>"$1.err"
 }
 # A random whole number below $1.
 below() {
