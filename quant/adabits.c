@@ -310,11 +310,15 @@ typedef struct Act {
     char fault[320];
 } Act;
 
-/* The entry of bits_list that the clip level of `bits` belongs to. */
-static int alpha_index(const QOpts *o, int bits)
+/* Which clip level a variant takes: its own. The original looks the bits of activations up in
+ * bits_list, where it does not find those of a pair, and then takes the first; a width outside the
+ * list always does. */
+static int alpha_index(const QOpts *o, int variant, int bits)
 {
-    for (int i = 0; o->switch_alpha && i < o->nbits_list; i++)
-        if (o->bits_list[i] == bits) return i;
+    if (!o->switch_alpha) return 0;
+    if (variant < o->nbits_list && o->act_bits_list[variant] && !o->f8.original) return variant;
+    for (int i = 0; i < o->nbits_list; i++)
+        if (!o->act_bits_list[i] && o->bits_list[i] == bits) return i;
     return 0;
 }
 
@@ -327,7 +331,7 @@ static int act_init(QInst *q, ParamStore *ps, Err *e)
     char name[256];
     p->rounds = q->bits < 32;
     p->two_sided = o->double_side && (q->marks & UM_SIGNED);
-    p->at = alpha_index(o, q->bits);
+    p->at = alpha_index(o, q->variant, q->bits);
     q->enabled = p->rounds || (o->pact_fp && !(q->marks & UM_FIRST));
     if (check_bits(q, e) ||
         grid_init(&p->grid, "act_quant_scheme", o->act_quant_scheme, p->rounds ? q->bits : 1, e))

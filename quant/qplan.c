@@ -186,7 +186,10 @@ int qplan_build(QPlan *qp, const Spec *spec, const QOpts *opts, ParamStore *stor
     int *order, r = 0;
     *qp = (QPlan){.spec = spec, .opts = opts, .store = store, .nvariants = (opts->nbits_list ? opts->nbits_list : 1) + opts->nextra};
     ASSERT(qp->nvariants <= QPLAN_MAX_VARIANTS, "%d variants", qp->nvariants);
-    for (int v = 0; v < opts->nbits_list; v++) qp->bits[v] = opts->bits_list[v];
+    for (int v = 0; v < opts->nbits_list; v++) {
+        qp->bits[v] = opts->bits_list[v];
+        qp->act_bits[v] = opts->act_bits_list[v];
+    }
     for (int i = 0; i < opts->nextra; i++) {
         qp->bits[qp->nvariants - opts->nextra + i] = opts->extra_bits[i];
         qp->act_bits[qp->nvariants - opts->nextra + i] = opts->extra_act_bits[i];

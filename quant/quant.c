@@ -1,6 +1,7 @@
 /* quant/quant.c -- instances of quantizers, and rows mapped over whole tensors. See quant.h. */
 #include "quant/quant.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,15 @@ const QMethod *quant_find(const char *name)
     for (int i = 0; quant_methods[i]; i++)
         if (str_eq(quant_methods[i]->name, name)) return quant_methods[i];
     return NULL;
+}
+
+const char *width_text(int bits, int act, char text[16])
+{
+    if (!act || act == bits)
+        snprintf(text, 16, "%dbit", bits);
+    else
+        snprintf(text, 16, "w%da%d", bits, act);
+    return text;
 }
 
 void qopts_default(QOpts *o)

@@ -48,6 +48,7 @@ typedef struct QOpts {
     int quantize_layer[3];                      /* hysteresis: activation bits by stage; 0 = fm_bit */
     bool fuse;                                  /* fused chains; false: one op at a time */
     int bits_list[8], nbits_list;               /* variants (AdaBits); 0 = one */
+    int act_bits_list[8];                       /* their activations; 0 = as bits_list */
     bool switch_norm;                           /* a norm of its own for each variant; false: all use the first */
     bool stats_sharing;                         /* the norms of all variants share weight and bias (not the statistics) */
     int extra_bits[4], extra_act_bits[4], nextra; /* more variants, to evaluate only: norm and clip level of the first. act 0: as bits */
@@ -168,6 +169,9 @@ void qinst_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t 
 int qinst_init(QInst *q, const QMethod *m, QRole role, int bits, int variant, const QOpts *o, ParamStore *ps, Param *owner,
                unsigned marks, int ndim, const int *shape, const char *name, Err *e);
 void qinst_free(QInst *q);
+
+/* "5bit", or "w4a8" where activations have other bits; act 0: as bits. */
+const char *width_text(int bits, int act, char text[16]);
 
 void qopts_default(QOpts *o); /* what config's defaults are; for tests */
 

@@ -100,7 +100,9 @@ static void put_state(MetaList *m, const Checkpoint *c)
     }
     for (int k = 0; k < c->state->widths.n; k++) {
         Str t = {0};
-        str_printf(&t, "%d ", c->state->widths.bits[k]);
+        str_printf(&t, "%d", c->state->widths.bits[k]);
+        if (c->state->widths.act_bits[k]) str_printf(&t, "/%d", c->state->widths.act_bits[k]);
+        str_puts(&t, " ");
         meter_text(&c->state->widths.m[k], &t);
         put(m, arena_printf(&m->arena, WIDTH_KEY "%d", k), t.s);
         str_free(&t);
@@ -135,13 +137,15 @@ static int get_widths(const TensorFile *f, const char *path, WidthMeters *w, Err
     for (int k = 0; k < METER_MAX_WIDTHS; k++) {
         char key[32], *end;
         const char *t;
-        long bits;
+        long bits, act = 0;
         snprintf(key, sizeof key, WIDTH_KEY "%d", k);
         if (!(t = tensors_meta(f, key))) break;
         bits = strtol(t, &end, 10);
-        if (bits < 1 || bits > 32 || *end != ' ' || meter_parse(end + 1, &w->m[k]))
+        if (*end == '/') act = strtol(end + 1, &end, 10);
+        if (bits < 1 || bits > 32 || act < 0 || act > 32 || *end != ' ' || meter_parse(end + 1, &w->m[k]))
             return err_set(e, ERR_DATA, "%s: '%s' is damaged", path, key);
         w->bits[k] = (int)bits;
+        w->act_bits[k] = (int)act;
         w->n = k + 1;
     }
     return 0;

@@ -43,11 +43,13 @@ static void add(ClipList *c, const char *prefix, const Unit *u, const QInst *q)
     const size_t n = q && q->np && q->p[0]->kind == PK_CLIP ? tensor_len(&q->p[0]->value) : 0;
     if (n != 1 && n != (size_t)(q ? q->opts->nbits_list : 0)) return;
     for (size_t i = 0; i < n; i++) {
+        char width[16];
         mem_grow(&c->tag, &c->cap, (size_t)c->n + 1, sizeof *c->tag);
         mem_grow(&c->value, &c->value_cap, (size_t)c->n + 1, sizeof *c->value);
         c->tag[c->n] = n == 1 ? arena_printf(&c->arena, "%s/%s", prefix, u->name)
-                              : arena_printf(&c->arena, "%s/%s/%dbit", prefix, u->name,
-                                             q->opts->bits_list[i]);
+                              : arena_printf(&c->arena, "%s/%s/%s", prefix, u->name,
+                                             width_text(q->opts->bits_list[i],
+                                                        q->opts->act_bits_list[i], width));
         c->value[c->n++] = (double)((const float *)q->p[0]->value.data)[i];
     }
 }

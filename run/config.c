@@ -244,9 +244,19 @@ static bool set_list(const Setter *s, const Key *k, char *base)
         return false;
     }
     for (int i = 0; i < list->n; i++) {
+        const Yaml *v = list->v[i];
+        const bool pair = k->pair_offset && v->kind == Y_LIST && v->n == 2;
         Key element = *k;
         element.kind = KK_VALUE;
-        ok = set_scalar(s, &element, list->v[i], base + k->offset + (size_t)i * size) && ok;
+        if (k->pair_offset && v->kind == Y_LIST && !pair) {
+            fault_value(s, "entry %d has %d numbers; expected one or two", i + 1, v->n);
+            ok = false;
+            continue;
+        }
+        ok = set_scalar(s, &element, pair ? v->v[0] : v, base + k->offset + (size_t)i * size) && ok;
+        if (k->pair_offset) memset(base + k->pair_offset + (size_t)i * size, 0, size);
+        if (pair)
+            ok = set_scalar(s, &element, v->v[1], base + k->pair_offset + (size_t)i * size) && ok;
     }
     *(int *)(void *)(base + k->count_offset) = ok ? list->n : 0;
     return ok;

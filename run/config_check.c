@@ -167,14 +167,26 @@ static void check_required(const Config *c, Faults *f)
             "precision: bf16 is not available in this version (bf16 convolutions); expected f32");
 }
 
+/* Of activations in one entry of bits_list. */
+static int act_bits(const QOpts *q, int i)
+{
+    return q->act_bits_list[i] ? q->act_bits_list[i] : q->bits_list[i];
+}
+
 static void check_widths(const Config *c, Faults *f)
 {
     const QOpts *q = &c->quant;
     if (!keys_good(c, "bits_list", NULL)) return;
     for (int i = 1; i < q->nbits_list; i++)
         for (int k = 0; k < i; k++)
-            if (q->bits_list[k] == q->bits_list[i])
+            if (q->bits_list[k] == q->bits_list[i] && act_bits(q, k) == act_bits(q, i))
                 fault_key(f, c, "bits_list", "bits_list: %d stands there twice", q->bits_list[i]);
+    if (family(c) == NAMES_ADABITS && q->nbits_list == 0 && !key_typed(c, "wt_quant") &&
+        !key_typed(c, "fm_quant"))
+        fault_key(f, c, key_typed(c, "bits_list") ? "bits_list" : "model",
+                  "bits_list: %s; model: %s expects a list of bit widths such as [5, 4, 3] ([32]: "
+                  "float)",
+                  key_typed(c, "bits_list") ? "an empty list" : "is missing", c->net.model);
     if (c->run.adaptive_training && q->nbits_list == 0)
         fault_key(f, c, "adaptive_training",
                   "adaptive_training: true without bits_list; expected a list of bit widths");

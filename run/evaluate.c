@@ -30,7 +30,10 @@ int evaluate(Session *s, Progress *p, Meter *m, WidthMeters *w, Err *e)
     int r;
     *m = (Meter){0};
     *w = (WidthMeters){.n = s->nwidths > 1 ? s->nwidths : 0};
-    for (int k = 0; k < w->n; k++) w->bits[k] = s->cfg->quant.bits_list[s->width[k]];
+    for (int k = 0; k < w->n; k++) {
+        w->bits[k] = s->cfg->quant.bits_list[s->width[k]];
+        w->act_bits[k] = s->cfg->quant.act_bits_list[s->width[k]];
+    }
     if (loader_seek(l, 0, 0, e)) return -1;
     while ((r = loader_next(l, &b, e)) == 1) {
         if (signals_stop()) return 1;
@@ -44,7 +47,13 @@ int evaluate(Session *s, Progress *p, Meter *m, WidthMeters *w, Err *e)
 
 void evaluate_print(const WidthMeters *w)
 {
-    for (int k = 0; k < w->n; k++)
-        log_msg(LOG_INFO, "  %2d bits  loss %.4f  top1 %.2f", w->bits[k], meter_loss(&w->m[k]),
-                meter_percent(&w->m[k], 0));
+    for (int k = 0; k < w->n; k++) {
+        const double loss = meter_loss(&w->m[k]), top1 = meter_percent(&w->m[k], 0);
+        char pair[16];
+        if (w->act_bits[k])
+            log_msg(LOG_INFO, "     %s  loss %.4f  top1 %.2f",
+                    width_text(w->bits[k], w->act_bits[k], pair), loss, top1);
+        else
+            log_msg(LOG_INFO, "  %2d bits  loss %.4f  top1 %.2f", w->bits[k], loss, top1);
+    }
 }

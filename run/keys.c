@@ -155,12 +155,15 @@ void choices_text(const Choices *ch, Str *out)
 // clang-format off
 #define SECTION(n, d) {.kind = KK_SECTION, .name = n, .doc = d},
 #define VALUE(n, f, al, d, lo, hi, ch, fl, fr, t)                                                  \
-    {KK_VALUE, #n, al, TYPE_OF(FIELD(f)), offsetof(Config, f), 0, 0, d, lo, hi, ch, fl, fr, t},
+    {KK_VALUE, #n, al, TYPE_OF(FIELD(f)), offsetof(Config, f), 0, 0, 0, d, lo, hi, ch, fl, fr, t},
 #define LIST(n, f, nf, al, d, lo, hi, fl, fr, t)                                                   \
     {KK_LIST, #n, al, TYPE_OF(FIELD(f)[0]), offsetof(Config, f), offsetof(Config, nf),             \
-     ARRAY_LEN(FIELD(f)), d, lo, hi, NULL, fl, fr, t},
+     0, ARRAY_LEN(FIELD(f)), d, lo, hi, NULL, fl, fr, t},
+#define PAIRS(n, f, f2, nf, al, d, lo, hi, fl, fr, t)                                              \
+    {KK_LIST, #n, al, TYPE_OF(FIELD(f)[0]), offsetof(Config, f), offsetof(Config, nf),             \
+     offsetof(Config, f2), ARRAY_LEN(FIELD(f)), d, lo, hi, NULL, fl, fr, t},
 #define GROUPS(n, f, nf, al, fr, t)                                                                \
-    {KK_GROUPS, #n, al, KT_STR, offsetof(Config, f), offsetof(Config, nf), ARRAY_LEN(FIELD(f)),    \
+    {KK_GROUPS, #n, al, KT_STR, offsetof(Config, f), offsetof(Config, nf), 0, ARRAY_LEN(FIELD(f)), \
      "[]", 0, 0, NULL, 0, fr, t},
 #define IGNORED(n, al, fr, why)                                                                    \
     {.kind = KK_IGNORED, .name = #n, .aliases = al, .def = "", .from = fr, .doc = why},
@@ -286,7 +289,7 @@ const char *key_type_text(const Key *k)
                                        "a list of whole numbers", "a list of numbers"};
     switch (k->kind) {
     case KK_LIST:
-        return many[k->type];
+        return k->pair_offset ? "a list of whole numbers or pairs of them" : many[k->type];
     case KK_GROUPS:
         return "a list of maps";
     case KK_VALUE:
@@ -382,6 +385,17 @@ static void put_scalar(KeyType type, const void *p, Str *out)
     }
 }
 
+/* Entry i of a list. */
+static void put_element(const Config *c, const Key *k, int i, Str *out)
+{
+    const size_t at = (size_t)i * (k->type == KT_DBL ? sizeof(double) : sizeof(int));
+    const char *base = (const char *)c;
+    const int second = k->pair_offset ? *(const int *)(const void *)(base + k->pair_offset + at) : 0;
+    str_puts(out, second ? "[" : "");
+    put_scalar(k->type, base + k->offset + at, out);
+    if (second) str_printf(out, ", %d]", second);
+}
+
 void key_value_text(const Config *c, const Key *k, Str *out)
 {
     const char *p = (const char *)c + k->offset;
@@ -396,8 +410,7 @@ void key_value_text(const Config *c, const Key *k, Str *out)
     for (int i = 0; i < n; i++) {
         str_puts(out, i ? ", " : "");
         if (k->kind == KK_LIST) {
-            put_scalar(k->type, p + (size_t)i * (k->type == KT_DBL ? sizeof(double) : sizeof(int)),
-                       out);
+            put_element(c, k, i, out);
         } else {
             const GroupRule *g = (const GroupRule *)(const void *)p + i;
             str_puts(out, "{match: ");

@@ -32,6 +32,7 @@ typedef struct Key {
     const char *aliases; /* separated by spaces */
     KeyType type;        /* of the value, or of the list's elements */
     size_t offset, count_offset;
+    size_t pair_offset; /* list: where the second numbers of entries [a, b] go, 0 for plain ones; 0: no pairs */
     int cap;         /* list: entries it can hold */
     const char *def; /* YAML; LATER: list of the values that change nothing */
     double min, max; /* 0, 0: none */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "io/fs.h"
+#include "quant/quant.h"
 #include "run/log.h"
 
 void topk_init(TopK *t, const int *k, int n)
@@ -80,8 +81,11 @@ void meter_result(const Meter *m, const WidthMeters *w, const TopK *t, double se
     const int64_t images = w->n ? w->m[0].n : m->n;
     for (int i = 0; i < t->n; i++) str_printf(out, "top%d=%.2f ", t->k[i], meter_percent(m, i));
     str_printf(out, "loss=%.4f images=%" PRId64 " seconds=%.1f", meter_loss(m), images, seconds);
-    for (int i = 0; i < w->n; i++)
-        str_printf(out, " top1_%dbit=%.2f", w->bits[i], meter_percent(&w->m[i], 0));
+    for (int i = 0; i < w->n; i++) {
+        char width[16];
+        str_printf(out, " top1_%s=%.2f", width_text(w->bits[i], w->act_bits[i], width),
+                   meter_percent(&w->m[i], 0));
+    }
 }
 
 /* ---- metrics.jsonl ---- */

@@ -31,7 +31,7 @@ void topk_count(const TopK *t, const float *logits, const int32_t *label, int n,
 /* An evaluation by bit width. n is 0 for nets of one width. */
 #define METER_MAX_WIDTHS 8
 typedef struct WidthMeters {
-    int n, bits[METER_MAX_WIDTHS];
+    int n, bits[METER_MAX_WIDTHS], act_bits[METER_MAX_WIDTHS]; /* of activations; 0: as bits */
     Meter m[METER_MAX_WIDTHS];
 } WidthMeters;
 
@@ -45,7 +45,7 @@ void meter_text(const Meter *m, Str *out);
 int meter_parse(const char *text, Meter *m);
 
 /* "top1=92.58 top5=99.80 loss=0.2301 images=10000 seconds=12.3", and with several widths, of which
- * these are the means, " top1_5bit=93.10 top1_4bit=92.06". */
+ * these are the means, " top1_5bit=93.10 top1_4bit=92.06" ("top1_w4a8" for a pair). */
 void meter_result(const Meter *m, const WidthMeters *w, const TopK *t, double seconds, Str *out);
 
 /* ---- metrics.jsonl: one object a line; keys never change type ---- */

@@ -70,8 +70,8 @@ static int record_widths(Recorder *r, const MetricsRow *train, const WidthMeters
     MetricsRow row = *train;
     row.grad_norm = (double)NAN;
     for (int k = 0; k < w->n; k++) {
-        char split[24], top1[32], loss[32];
-        snprintf(split, sizeof split, "val_%dbit", w->bits[k]);
+        char split[24], top1[32], loss[32], width[16];
+        snprintf(split, sizeof split, "val_%s", width_text(w->bits[k], w->act_bits[k], width));
         snprintf(top1, sizeof top1, "top1/%s", split);
         snprintf(loss, sizeof loss, "loss/%s", split);
         row.split = split;

@@ -142,6 +142,46 @@ static void test_bits(void **state)
     model_free(m);
 }
 
+/* Weights and activations of bits of their own: norms by entry, and the clip level of the entry; with
+ * the original's rule that of the activations' bits, else the first. */
+static void test_pairs(void **state)
+{
+    QOpts o;
+    (void)state;
+    for (int original = 0; original < 2; original++) {
+        Model *m;
+        QPlan *qp;
+        const float *alpha;
+        float *grad;
+        static float x[2 * 32 * 32 * 3];
+        const int32_t label[2] = {0, 1};
+        double loss;
+        int at = -1;
+        Err e = {0};
+        options(&o, 2, (int[]){5, 4}, true);
+        o.act_bits_list[1] = 8;
+        o.f8.original = original;
+        m = open_model("q_resnet_cifar", 20, 10, 32, &o);
+        qp = model_qplan(m);
+        for (int i = 0; i < qp->spec->n; i++)
+            if (!strcmp(qp->spec->u[i].name, "stage_0_layer_1.body.0")) at = i;
+        assert_true(at >= 0);
+        assert_int_equal(qplan_bits(qp, at, Q_WEIGHT, 0), 5);
+        assert_int_equal(qplan_bits(qp, at, Q_ACT, 0), 5);
+        assert_int_equal(qplan_bits(qp, at, Q_WEIGHT, 1), 4);
+        assert_int_equal(qplan_bits(qp, at, Q_ACT, 1), 8);
+        assert_non_null(store_find(model_store(m), "stage_0_layer_1.body.1.bn.1.weight"));
+        store_alloc_grads(model_store(m));
+        for (size_t i = 0; i < ARRAY_LEN(x); i++) x[i] = (float)((i * 37) % 256);
+        if (model_train(m, 1, x, label, 2, 0, &loss, NULL, &e)) fail_msg("%s", e.msg);
+        alpha = store_find(model_store(m), "stage_0_layer_1.body.0.alpha")->value.data;
+        grad = store_find(model_store(m), "stage_0_layer_1.body.0.alpha")->grad.data;
+        assert_true(alpha[0] == 8 && alpha[1] == 8);
+        assert_true(grad[original ? 0 : 1] != 0 && grad[original ? 1 : 0] == 0);
+        model_free(m);
+    }
+}
+
 static void expect_fault(QOpts o, const char *text)
 {
     NetOpts no = {.model = "q_resnet_cifar", .names = "", .depth = 20, .num_classes = 10,
@@ -270,6 +310,14 @@ static void test_config(void **state)
     expect_config(RESNET "bits_list=[5,4,3] adaptive_training=true", NULL);
     expect_config("model=q_mobilenet_v2 dataset=imagenet1k bits_list=[8,6] double_side=true", NULL);
     expect_config(RESNET "adaptive_training=true", "adaptive_training: true without bits_list");
+    expect_config(RESNET "bits_list=[[4,8],[8,4],4,[3,3]] adaptive_training=true", NULL);
+    expect_config(RESNET "bits_list=[[4,8],[4,8]]", "bits_list: 4 stands there twice");
+    expect_config(RESNET "bits_list=[4,[4,4]]", "bits_list: 4 stands there twice");
+    expect_config(RESNET "bits_list=[4,0]", "bits_list: 0 is out of range; expected 1..32");
+    expect_config(RESNET "bits_list=[[4,0]]", "bits_list: 0 is out of range; expected 1..32");
+    expect_config(RESNET "bits_list=[[4,3,2]]", "entry 1 has 3 numbers; expected one or two");
+    expect_config(RESNET "bits_list=[]", "command line: error: bits_list: an empty list; model:");
+    expect_config(RESNET "lr=1", "command line: error: bits_list: is missing; model: ");
     expect_config(RESNET "bits_list=[5,4,5]", "bits_list: 5 stands there twice");
     expect_config(RESNET "bits_list=[5] rescale_type=std", "rescale_type");
 }
@@ -322,6 +370,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_state_dicts),
         cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_pairs),
         cmocka_unit_test(test_faults),
         cmocka_unit_test(test_joint_gradient),
         cmocka_unit_test(test_fan_out),
