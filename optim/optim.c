@@ -109,9 +109,8 @@ int optim_check(const OptimOpts *o, Err *e)
                     o->milestones[i]);
             break;
         }
-    if (!(o->warmup_epochs >= 0) || (o->num_epochs && o->warmup_epochs > o->num_epochs))
-        err_add(&sum, ERR_CONFIG, "warmup_epochs: %g is outside 0 .. num_epochs %d",
-                o->warmup_epochs, o->num_epochs);
+    if (!(o->warmup_epochs >= 0))
+        err_add(&sum, ERR_CONFIG, "warmup_epochs: %g; expected 0 or more", o->warmup_epochs);
     if (!(o->lr_min >= 0 && (o->lr_min <= o->lr || o->lr_min == 0)))
         err_add(&sum, ERR_CONFIG, "lr_min: %g is outside 0 .. lr %g", o->lr_min, o->lr);
     return sum.kind == ERR_NONE ? 0 : err_add(e, sum.kind, "%s", sum.msg);

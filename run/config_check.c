@@ -288,7 +288,10 @@ static void check_optim(const Config *c, Faults *f)
                   "nesterov: true with momentum: %g and dampening: %g; expected momentum above 0 "
                   "and dampening 0",
                   o->momentum, o->dampening);
-    if (o->warmup_epochs > o->num_epochs && keys_good(c, "warmup_epochs", "num_epochs"))
+    /* The originals' rule for large batches has no such limit: there the rate never arrives. */
+    if (o->warmup_epochs > o->num_epochs &&
+        key_state(c, "warmup_epochs")->origin != ORIGIN_RULE &&
+        keys_good(c, "warmup_epochs", "num_epochs"))
         fault_key(f, c, "warmup_epochs", "warmup_epochs: %g is more than num_epochs: %d",
                   o->warmup_epochs, o->num_epochs);
     if (o->lr_min > o->lr && keys_good(c, "lr", "lr_min"))
