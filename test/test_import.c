@@ -17,6 +17,7 @@
 #include "run/import.h"
 #include "run/log.h"
 #include "run/which_net.h"
+#include "test/support/pth_write.h"
 
 static char root[] = "/tmp/qrun-test-import.XXXXXX";
 
@@ -415,8 +416,10 @@ static void of_another_net(void **state)
                        " holds mobilenet_v1, but the configuration asks for model: resnet with "
                        "depth: 18");
     free(text);
-    expect_fault(HEAD "model: mobilenet_v2\nptcv_pretrained: yes\nptcv_pretrained_file: nowhere\n",
-                 "nowhere: no such checkpoint or run folder");
+    expect_fault(
+        HEAD
+        "model: models.fix_mobilenet_v2\nptcv_pretrained: yes\nptcv_pretrained_file: nowhere\n",
+        "nowhere: no such checkpoint or run folder");
     expect_fault(
         HEAD "model: resnet20\nptcv_pretrained: yes\n",
         "R/t.yml:6:1: error: ptcv_pretrained: pytorchcv's counterpart of model: resnet20 is "
@@ -425,23 +428,103 @@ static void of_another_net(void **state)
 
 /* ---- by position from the project's own nets: cheap ones ---- */
 
-/* A checkpoint of `model` in the folder: tensor i of the net filled with i + 1. */
-static char *make_own(const char *model, const char *name, bool counters)
+/* The state dict of `model`: tensor i of the net filled with i + 1. */
+static void own_tensors(TensorFile *f, const char *model, bool counters)
 {
-    char *path = fs_join(root, name);
-    TensorFile f = {0};
     Net net;
     make_net(&net, model, 0);
-    f.v = arena_alloc(&f.arena, (size_t)net.store.n * sizeof *f.v);
+    *f = (TensorFile){.v = NULL};
+    f->v = arena_alloc(&f->arena, (size_t)net.store.n * sizeof *f->v);
     for (int i = 0; i < net.store.n; i++) {
         const Param *p = net.store.p[i];
         if (!counters && str_ends(p->name, ".num_batches_tracked")) continue;
-        add(&f, p->name, p->value.dtype, p->value.ndim, p->value.dim, true, (float)(i + 1));
+        add(f, p->name, p->value.dtype, p->value.ndim, p->value.dim, true, (float)(i + 1));
     }
+    net_free(&net);
+}
+
+/* A checkpoint of `model` in the folder. */
+static char *make_own(const char *model, const char *name, bool counters)
+{
+    char *path = fs_join(root, name);
+    TensorFile f;
+    own_tensors(&f, model, counters);
     write_file(&f, path);
     tensors_free(&f);
-    net_free(&net);
     return path;
+}
+
+/* The same as a file of PyTorch. */
+static char *make_pth(const char *model, const char *name, const char *key)
+{
+    char *path = fs_join(root, name);
+    TensorFile f;
+    own_tensors(&f, model, true);
+    assert_int_equal(pth_write(path, &f, key, "module."), 0);
+    tensors_free(&f);
+    return path;
+}
+
+/* Each layer of the session's net holds what make_own has put into the layer of `model` at the same
+ * place among its kind: its index in that net + 1. */
+static void expect_own(const Session *s, const char *model)
+{
+    const ParamStore *ps = model_store(s->model);
+    Net source;
+    Layers from, to;
+    make_net(&source, model, 0);
+    layers_of_store(&from, &source.store);
+    layers_of_store(&to, ps);
+    for (int kind = 0; kind < LAYER_NKINDS; kind++) {
+        assert_int_equal(from.count[kind], to.count[kind]);
+        assert_true(to.count[kind] > 0);
+        for (int k = 0; k < to.count[kind]; k++) {
+            const Layer *a = layers_at(&from, (LayerKind)kind, k),
+                        *b = layers_at(&to, (LayerKind)kind, k);
+            for (int part = 0; part < LAYER_NPARTS; part++) {
+                const Param *p = b->part[part] < 0 ? NULL : ps->p[b->part[part]];
+                const float want = (float)(a->part[part] + 1), *v = p ? p->value.data : NULL;
+                if (p && (v[0] != want || v[tensor_len(&p->value) - 1] != want))
+                    fail_msg("%s holds %g, expected %g", p->name, (double)v[0], (double)want);
+            }
+        }
+    }
+    layers_free(&from);
+    layers_free(&to);
+    net_free(&source);
+}
+
+/* {model: {module.NAME: ...}, last_epoch: 3} as F8Net saves it, by name into the quantized net,
+ * whose own parameters keep their values; the bare dict with the same prefix, as NVIDIA's, by
+ * position. */
+static void files_of_pytorch(void **state)
+{
+    char *f8 = make_pth("models.fix_mobilenet_v1", "best_model.pt", "model"),
+         *bare = make_pth("resnet20", "bare.pth.tar", NULL), *text, msg[4096];
+    Config c;
+    Session s;
+    (void)state;
+    text = xasprintf(HEAD "model: models.fix_mobilenet_v1\nweight_format: [8, 7]\n"
+                          "input_format: [8, 6]\nfp_pretrained_file: %s\n",
+                     f8);
+    open_text(&c, &s, text, msg, sizeof msg);
+    assert_string_equal(msg, "");
+    expect_own(&s, "models.fix_mobilenet_v1");
+    session_free(&s);
+    config_free(&c);
+    free(text);
+    text = xasprintf(HEAD
+                     "model: q_resnet_cifar\ndepth: 20\nbits_list: [32]\nnvidia_pretrained: True\n"
+                     "nvidia_pretrained_file: %s\n",
+                     bare);
+    open_text(&c, &s, text, msg, sizeof msg);
+    assert_string_equal(msg, "");
+    expect_own(&s, "resnet20");
+    session_free(&s);
+    config_free(&c);
+    free(text);
+    free(f8);
+    free(bare);
 }
 
 static void remapped(void **state)
@@ -450,19 +533,12 @@ static void remapped(void **state)
     Config c;
     Session s;
     (void)state;
-    text = xasprintf(HEAD "model: q_resnet_cifar\ndepth: 20\npretrained_file: %s\n"
+    text = xasprintf(HEAD "model: q_resnet_cifar\ndepth: 20\nbits_list: [32]\npretrained_file: %s\n"
                           "pretrained_model_remap_keys: True\n",
                      file);
     open_text(&c, &s, text, msg, sizeof msg);
     if (*msg) fail_msg("%s", msg);
-    for (int i = 0; i < model_store(s.model)->n; i++) {
-        const Param *p = model_store(s.model)->p[i];
-        if (p->value.dtype == DT_F32)
-            assert_true(*(const float *)p->value.data != 0.0f &&
-                        *(const float *)p->value.data ==
-                            ((const float *)p->value.data)[tensor_len(&p->value) - 1]);
-    }
-    assert_true(*(const float *)model_store(s.model)->p[0]->value.data == 1.0f);
+    expect_own(&s, "res20");
     session_free(&s);
     config_free(&c);
     free(text);
@@ -561,6 +637,7 @@ int main(void)
         cmocka_unit_test(pytorchcv_is_found),
         cmocka_unit_test(of_another_net),
         cmocka_unit_test(remapped),
+        cmocka_unit_test(files_of_pytorch),
         cmocka_unit_test(another_depth),
         cmocka_unit_test(without_counters),
         cmocka_unit_test(nets_are_told_apart),
