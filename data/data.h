@@ -23,6 +23,7 @@ typedef struct DataOpts {
     int limit_train, limit_val;      /* 0 = all; else the first N samples (class-per-folder trees: N spread evenly) */
     int data_loader_workers;
     bool shuffle, drop_last;
+    bool index_cache;                /* keep the lists of large class-per-folder trees (data/index.h) */
     uint64_t seed;
     double synth_noise;              /* dataset: synthetic; deviation of the pixel noise, 1 = full scale; < 0: the default */
     int synth_train, synth_val;      /* images drawn; 0: the defaults */
@@ -46,12 +47,20 @@ typedef struct Image {
     int h, w, c;
 } Image;
 
+/* Which box (x0, y0, x1, y1) of an image of h x w pixels will be looked at; asked when the size is known. */
+typedef struct ImagePart {
+    void (*box)(const void *arg, int h, int w, int box[4]);
+    const void *arg;
+} ImagePart;
+
 typedef struct DatasetDef {
     const char *name, *const *alias, *doc;
     int channels, classes, size;     /* size: side of an image, 0 = varies */
     const char *recipe;              /* default data_transforms */
     int (*open)(Dataset *d, const DataOpts *o, Err *e);  /* fills count, classes (as found), class_names, where, priv */
     int (*get)(const Dataset *d, uint32_t i, Image *im, int *label, Err *e);
+    /* As get, of the same size; pixels outside the part may be of no meaning. NULL: get does it. */
+    int (*get_part)(const Dataset *d, uint32_t i, const ImagePart *part, Image *im, int *label, Err *e);
     void (*close)(Dataset *d);
     const char *how_to_get;          /* printed when it is missing: commands to type, layout expected */
     const char *const *places;       /* its usual file and folder names below a data folder, best first, ended by NULL */
@@ -105,7 +114,7 @@ int loader_seek(Loader *l, uint64_t epoch, int64_t batch, Err *e);
 /* The next batch, valid until the following call; 1, or 0 at the end of the epoch, or -1 with `e` (which names the file). */
 int loader_next(Loader *l, const Batch **b, Err *e);
 int64_t loader_bad_images(const Loader *l);                            /* skipped so far */
-double loader_wait_seconds(const Loader *l);                           /* time loader_next had to wait, in total */
+double loader_wait_seconds(const Loader *l);                           /* time loader_next had to wait (0 workers: to work), in total */
 void loader_close(Loader *l);
 
 #endif

@@ -31,6 +31,7 @@
 
 #define SIDE_LIMIT  16384
 #define PIXEL_LIMIT (1u << 28)
+#define TOO_LARGE   "%s: an image of %u x %u pixels; 1 to %d a side are read"
 
 int decoder_find(const char *name, Decoder *d, Err *e)
 {
@@ -64,8 +65,7 @@ static int image_room(Image *im, int h, int w, const char *name, Err *e)
 {
     if (h < 1 || w < 1 || h > SIDE_LIMIT || w > SIDE_LIMIT ||
         (uint64_t)h * (uint64_t)w > PIXEL_LIMIT)
-        return err_set(e, ERR_DATA, "%s: an image of %d x %d pixels; 1 to %d a side are read", name,
-                       w, h, SIDE_LIMIT);
+        return err_set(e, ERR_DATA, TOO_LARGE, name, (unsigned)w, (unsigned)h, SIDE_LIMIT);
     mem_grow(&im->px, &im->cap, (size_t)h * (size_t)w * 3, 1);
     im->h = h;
     im->w = w;
@@ -120,11 +120,47 @@ static void cmyk_to_rgb(unsigned char *out, const unsigned char *in, int w, bool
     }
 }
 
-static int decode_libjpeg(const void *bytes, size_t n, const char *name, Image *im, Err *e)
+/* Columns around the box: smooth upsampling looks at the neighbours. */
+#define MARGIN 16
+
+/* Leaves out the columns outside the box; the first that is decoded. Exactness was checked with
+ * libjpeg-turbo 2.1.5; progressive files are decoded whole, since their blocks may be smoothed
+ * over the edges. */
+static size_t crop_columns(struct jpeg_decompress_struct *c, const ImagePart *part, int box[4])
+{
+    JDIMENSION first = 0, w = c->image_width, end;
+    box[0] = box[1] = 0, box[2] = (int)c->image_width, box[3] = (int)c->image_height;
+#if defined(LIBJPEG_TURBO_VERSION_NUMBER) && LIBJPEG_TURBO_VERSION_NUMBER >= 2001005
+    if (!part || c->progressive_mode || c->num_components == 4) return 0;
+    part->box(part->arg, box[3], box[2], box);
+    first = box[0] > MARGIN ? (JDIMENSION)(box[0] - MARGIN) : 0;
+    end = (JDIMENSION)box[2] + MARGIN < w ? (JDIMENSION)box[2] + MARGIN : w;
+    if (first == 0 && end == w) return 0;
+    w = end - first;
+    jpeg_crop_scanline(c, &first, &w);
+#else
+    (void)part, (void)end, (void)w;
+#endif
+    return first;
+}
+
+static void skip_rows(struct jpeg_decompress_struct *c, int to)
+{
+#if defined(LIBJPEG_TURBO_VERSION_NUMBER)
+    if (to > (int)c->output_scanline) jpeg_skip_scanlines(c, (JDIMENSION)to - c->output_scanline);
+#else
+    (void)c, (void)to;
+#endif
+}
+
+static int decode_libjpeg(const void *bytes, size_t n, const char *name, const ImagePart *part,
+                          Image *im, Err *e)
 {
     struct jpeg_decompress_struct c;
     JpegErrors je;
     unsigned char *volatile row = NULL;
+    size_t left;
+    int box[4];
     memset(&c, 0, sizeof(c));
     c.err = jpeg_std_error(&je.mgr);
     je.mgr.error_exit = jpeg_fatal;
@@ -145,9 +181,14 @@ static int decode_libjpeg(const void *bytes, size_t n, const char *name, Image *
     }
     jpeg_start_decompress(&c);
     if (c.output_components == 4) row = xmalloc((size_t)im->w * 4);
+    left = crop_columns(&c, part, box);
+    skip_rows(&c, box[1]);
     while (c.output_scanline < c.output_height) {
-        unsigned char *out = im->px + (size_t)c.output_scanline * (size_t)im->w * 3,
-                      *to = row ? row : out;
+        unsigned char *out, *to;
+        /* not beyond the last row, so that damage behind the box is found too */
+        if ((int)c.output_scanline >= box[3]) skip_rows(&c, im->h - 1);
+        out = im->px + ((size_t)c.output_scanline * (size_t)im->w + left) * 3;
+        to = row ? row : out;
         jpeg_read_scanlines(&c, &to, 1);
         if (row) cmyk_to_rgb(out, row, im->w, c.saw_Adobe_marker);
     }
@@ -174,6 +215,11 @@ static bool jpeg_complete(const unsigned char *p, size_t n)
     return false;
 }
 
+static uint32_t be32(const unsigned char *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
 static int decode_stb(const void *bytes, size_t n, bool jpeg, const char *name, Image *im, Err *e)
 {
     int w = 0, h = 0, c = 0;
@@ -181,6 +227,12 @@ static int decode_stb(const void *bytes, size_t n, bool jpeg, const char *name, 
     const char *kind = jpeg ? "JPEG" : "PNG";
     if (jpeg && !jpeg_complete(bytes, n))
         return err_set(e, ERR_DATA, "%s: damaged JPEG: cut short", name);
+    if (!jpeg && n >= 24) { /* stb calls what is too large "not of any known type" */
+        const unsigned char *p = bytes;
+        uint32_t pw = be32(p + 16), ph = be32(p + 20);
+        if (pw > SIDE_LIMIT || ph > SIDE_LIMIT)
+            return err_set(e, ERR_DATA, TOO_LARGE, name, pw, ph, SIDE_LIMIT);
+    }
     if (!stbi_info_from_memory(bytes, (int)n, &w, &h, &c))
         return err_set(e, ERR_DATA, "%s: damaged %s: %s", name, kind, stbi_failure_reason());
     if (image_room(im, h, w, name, e)) return -1;
@@ -195,7 +247,8 @@ static int decode_stb(const void *bytes, size_t n, bool jpeg, const char *name, 
     return 0;
 }
 
-int decode_image(const void *bytes, size_t n, Decoder d, const char *name, Image *im, Err *e)
+int decode_part(const void *bytes, size_t n, Decoder d, const char *name, const ImagePart *part,
+                Image *im, Err *e)
 {
     const unsigned char *p = bytes;
     bool jpeg = n >= 4 && p[0] == 0xFF && p[1] == 0xD8;
@@ -205,8 +258,13 @@ int decode_image(const void *bytes, size_t n, Decoder d, const char *name, Image
         return err_set(e, ERR_DATA, "%s: neither JPEG nor PNG (starts with %02x %02x)", name, p[0],
                        n > 1 ? p[1] : 0);
 #ifdef HAVE_LIBJPEG
-    if (jpeg && d != DECODER_STB) return decode_libjpeg(bytes, n, name, im, e);
+    if (jpeg && d != DECODER_STB) return decode_libjpeg(bytes, n, name, part, im, e);
 #endif
-    (void)d;
+    (void)d, (void)part;
     return decode_stb(bytes, n, jpeg, name, im, e);
+}
+
+int decode_image(const void *bytes, size_t n, Decoder d, const char *name, Image *im, Err *e)
+{
+    return decode_part(bytes, n, d, name, NULL, im, e);
 }

@@ -19,4 +19,9 @@ bool decode_known_name(const char *name);
  * called from several threads at once; never prints. */
 int decode_image(const void *bytes, size_t n, Decoder d, const char *name, Image *im, Err *e);
 
+/* The same, where only a part of the image (NULL: all) must be right: in a JPEG the transformations
+ * of the rest are left out. Its pixels and the faults found are those of decode_image. */
+int decode_part(const void *bytes, size_t n, Decoder d, const char *name, const ImagePart *part,
+                Image *im, Err *e);
+
 #endif

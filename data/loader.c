@@ -69,6 +69,28 @@ static int chunks_of(const Loader *l, int64_t number)
     return (batch_len(l, number) + CHUNK - 1) / CHUNK;
 }
 
+/* What ImagePart.box is given. */
+typedef struct SampleAt {
+    const Transform *t;
+    uint64_t epoch;
+    uint32_t index;
+} SampleAt;
+
+static void part_of(const void *arg, int h, int w, int box[4])
+{
+    const SampleAt *s = arg;
+    transform_source(s->t, s->epoch, s->index, h, w, box);
+}
+
+static int read_image(Worker *w, uint32_t index, int *label, Err *e)
+{
+    const Loader *l = w->l;
+    const SampleAt at = {&l->t, l->epoch, index};
+    const ImagePart part = {part_of, &at};
+    if (l->d->def->get_part) return l->d->def->get_part(l->d, index, &part, &w->sc.in, label, e);
+    return l->d->def->get(l->d, index, &w->sc.in, label, e);
+}
+
 /* One sample into place `at` of the batch; -1 with `e` naming the image. */
 static int make_sample(Worker *w, Slot *s, int at, uint32_t index, Err *e)
 {
@@ -76,7 +98,7 @@ static int make_sample(Worker *w, Slot *s, int at, uint32_t index, Err *e)
     const InputShape *sh = &l->t.shape;
     size_t len = (size_t)sh->h * (size_t)sh->w * (size_t)sh->c;
     int label;
-    if (l->d->def->get(l->d, index, &w->sc.in, &label, e)) return -1;
+    if (read_image(w, index, &label, e)) return -1;
     if (transform_run(&l->t, &w->sc, l->epoch, index, &w->sc.in, s->b.x + len * (size_t)at, e))
         return err_prefix(e, "%s: sample %u", l->d->where, index);
     s->b.label[at] = label;
@@ -338,7 +360,7 @@ static int finish(Loader *l, Slot *s, int64_t number)
 static Slot *wait_for(Loader *l)
 {
     Slot *s = &l->slot[l->next % RING];
-    double start = 0;
+    double start = s->number != l->next || s->todo ? seconds() : 0;
     while (s->number != l->next || s->todo) {
         int64_t number;
         int chunk;
@@ -348,7 +370,6 @@ static Slot *wait_for(Loader *l)
             work_on(&l->w[0], number, chunk);
             continue;
         }
-        if (start <= 0) start = seconds();
         pthread_cond_wait(&l->done, &l->lock);
     }
     if (start > 0) l->waited += seconds() - start;

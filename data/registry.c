@@ -110,7 +110,7 @@ static const DatasetDef set_imagenet = {
     .alias = NAMES("imagenet", "ImageNet", "dali"),
     .doc = "ImageNet: train/<wnid>/*.JPEG and val/<wnid>/*.JPEG; folder or .tar.gz",
     .channels = 3, .classes = 1000, .size = 0, .recipe = "imagenet1k_basic",
-    .open = imagenet_open, .get = samples_get, .close = samples_close,
+    .open = imagenet_open, .get = samples_get, .get_part = samples_get_part, .close = samples_close,
     .how_to_get = imagenet_how,
     .places = NAMES("imagenet1k", "imagenet", "ImageNet", "ILSVRC2012")};
 
@@ -118,7 +118,7 @@ static const DatasetDef set_val50k = {
     .name = "imagenet1k_val50k",
     .doc = "ImageNet without 50,000 shuffled training images (AdaBits)",
     .channels = 3, .classes = 1000, .size = 0, .recipe = "imagenet1k_basic",
-    .open = val50k_open, .get = samples_get, .close = samples_close,
+    .open = val50k_open, .get = samples_get, .get_part = samples_get_part, .close = samples_close,
     .how_to_get = imagenet_how,
     .places = NAMES("imagenet1k", "imagenet", "ImageNet", "ILSVRC2012")};
 
@@ -137,7 +137,7 @@ static const DatasetDef set_folder = {
     .alias = NAMES("imagefolder", "ImageFolder"),
     .doc = "any images: train/<class>/*.jpg|png and val/<class>/*.jpg|png (train_dir, val_dir); folder or .tar.gz",
     .channels = 3, .classes = 0, .size = 0, .recipe = "imagenet1k_basic",
-    .open = any_open, .get = samples_get, .close = samples_close,
+    .open = any_open, .get = samples_get, .get_part = samples_get_part, .close = samples_close,
     .how_to_get = "expected: <dataset_dir>/train/<class>/*.jpg|jpeg|png and <dataset_dir>/val/<class>/...; other names of the two "
                   "sub-folders: train_dir, val_dir"};
 

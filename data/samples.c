@@ -32,15 +32,13 @@ unsigned char *samples_add_pixels(Samples *s, int label)
 
 static void add_name(Samples *s, const char *name, int label)
 {
+    size_t len = strlen(name) + 1;
     add_label(s, label);
     mem_grow(&s->name, &s->name_cap, (size_t)s->n + 1, sizeof(*s->name));
-    s->name[s->n] = xstrdup(name);
-}
-
-void samples_add_file(Samples *s, const char *name, int label)
-{
-    add_name(s, name, label);
-    s->n++;
+    mem_grow(&s->text, &s->text_cap, s->text_len + len, 1);
+    s->name[s->n] = s->text_len;
+    memcpy(s->text + s->text_len, name, len);
+    s->text_len += len;
 }
 
 unsigned char *samples_add_bytes(Samples *s, const char *name, int label, uint32_t size)
@@ -61,16 +59,14 @@ unsigned char *samples_add_bytes(Samples *s, const char *name, int label, uint32
 void samples_select(Samples *s, const uint32_t *keep, uint32_t n)
 {
     int32_t *label = xmalloc((size_t)n * sizeof(*label));
-    char **name = xmalloc((size_t)n * sizeof(*name));
+    size_t *name = xmalloc((size_t)n * sizeof(*name));
     size_t *start = s->blob ? xmalloc((size_t)n * sizeof(*start)) : NULL;
     uint32_t *length = s->blob ? xmalloc((size_t)n * sizeof(*length)) : NULL;
     for (uint32_t i = 0; i < n; i++) {
         label[i] = s->label[keep[i]];
         name[i] = s->name[keep[i]];
-        s->name[keep[i]] = NULL;
         if (s->blob) start[i] = s->start[keep[i]], length[i] = s->length[keep[i]];
     }
-    for (uint32_t i = 0; i < s->n; i++) free(s->name[i]);
     free(s->label), free(s->name), free(s->start), free(s->length);
     s->label = label, s->name = name, s->start = start, s->length = length;
     s->label_cap = s->name_cap = s->n = n;
@@ -93,7 +89,7 @@ void samples_sort(Samples *s)
 {
     SortKey *k = xmalloc((size_t)s->n * sizeof(*k));
     uint32_t *keep = xmalloc((size_t)s->n * sizeof(*keep));
-    for (uint32_t i = 0; i < s->n; i++) k[i] = (SortKey){s->name[i], s->label[i], i};
+    for (uint32_t i = 0; i < s->n; i++) k[i] = (SortKey){s->text + s->name[i], s->label[i], i};
     qsort(k, s->n, sizeof(*k), by_label_and_name);
     for (uint32_t i = 0; i < s->n; i++) keep[i] = k[i].at;
     samples_select(s, keep, s->n);
@@ -101,29 +97,45 @@ void samples_sort(Samples *s)
     free(keep);
 }
 
-static int decode_one(const Samples *s, uint32_t i, Image *im, Err *e)
+void samples_one_line(char *message)
+{
+    for (unsigned char *p = (unsigned char *)message; *p; p++)
+        if (*p < ' ' || *p == 127) *p = '?';
+}
+
+static int decode_file(const Samples *s, const char *path, const ImagePart *part, Image *im, Err *e)
 {
     size_t len;
-    char *bytes;
+    char *bytes = fs_read(path, FILE_MAX, &len, e);
+    int rc;
+    if (!bytes) return -1;
+    rc = decode_part(bytes, len, s->decoder, path, part, im, e);
+    free(bytes);
+    return rc;
+}
+
+static int decode_one(const Samples *s, uint32_t i, const ImagePart *part, Image *im, Err *e)
+{
+    const char *name = s->text + s->name[i];
     int rc;
     if (s->blob) {
-        if (!decode_image(s->blob + s->start[i], s->length[i], s->decoder, s->name[i], im, e))
-            return 0;
-        return err_prefix(e, "%s", s->archive);
+        rc = decode_part(s->blob + s->start[i], s->length[i], s->decoder, name, part, im, e);
+        if (rc) err_prefix(e, "%s", s->archive);
+    } else {
+        char *path = fs_join(s->root, name);
+        rc = decode_file(s, path, part, im, e);
+        free(path);
     }
-    bytes = fs_read(s->name[i], FILE_MAX, &len, e);
-    if (!bytes) return -1;
-    rc = decode_image(bytes, len, s->decoder, s->name[i], im, e);
-    free(bytes);
+    if (rc) samples_one_line(e->msg);
     return rc;
 }
 
 static void drop_encoded(Samples *s)
 {
-    for (uint32_t i = 0; s->name && i < s->n; i++) free(s->name[i]);
-    free(s->name), free(s->blob), free(s->start), free(s->length);
-    s->name = NULL, s->blob = NULL, s->start = NULL, s->length = NULL;
+    free(s->text), free(s->name), free(s->blob), free(s->start), free(s->length);
+    s->text = NULL, s->name = NULL, s->blob = NULL, s->start = NULL, s->length = NULL;
     s->name_cap = s->blob_cap = s->start_cap = s->length_cap = s->blob_len = 0;
+    s->text_cap = s->text_len = 0;
 }
 
 static void drop_decoded(Samples *s)
@@ -141,7 +153,7 @@ int samples_decode(Samples *s, int h, int w, bool skip, Err *e)
     uint32_t nbad = 0, at = UINT32_MAX;
     size_t bytes;
     for (uint32_t i = 0; !fixed && i < s->n && !h; i++) {
-        if (decode_one(s, i, &first, e)) {
+        if (decode_one(s, i, NULL, &first, e)) {
             if (!skip) return free(first.px), -1;
             continue;
         }
@@ -161,12 +173,13 @@ int samples_decode(Samples *s, int h, int w, bool skip, Err *e)
         uint32_t end = (uint32_t)b * 256 + 256 < s->n ? (uint32_t)b * 256 + 256 : s->n;
         for (uint32_t i = (uint32_t)b * 256; i < end; i++) {
             Err err;
-            if (decode_one(s, i, &im, &err)) {
+            if (decode_one(s, i, NULL, &im, &err)) {
                 s->bad[i] = xstrdup(err.msg);
             } else if (im.h != h || im.w != w) {
                 s->bad[i] = xasprintf("%s%s%s: %d x %d pixels where the others have %d x %d",
-                                      s->blob ? s->archive : "", s->blob ? ": " : "", s->name[i],
-                                      im.w, im.h, w, h);
+                                      s->blob ? s->archive : s->root, s->blob ? ": " : "/",
+                                      s->text + s->name[i], im.w, im.h, w, h);
+                samples_one_line(s->bad[i]);
                 if (!fixed) __atomic_store_n(&mixed, true, __ATOMIC_RELAXED);
             } else {
                 memcpy(s->px + bytes * i, im.px, bytes);
@@ -186,13 +199,14 @@ int samples_decode(Samples *s, int h, int w, bool skip, Err *e)
     return 0;
 }
 
-int samples_get(const Dataset *d, uint32_t i, Image *im, int *label, Err *e)
+int samples_get_part(const Dataset *d, uint32_t i, const ImagePart *part, Image *im, int *label,
+                     Err *e)
 {
     const Samples *s = d->priv;
     size_t bytes = pixel_bytes(s);
     ASSERT(i < s->n, "sample %u of %u", i, s->n);
     *label = s->label[i];
-    if (!s->px) return decode_one(s, i, im, e);
+    if (!s->px) return decode_one(s, i, part, im, e);
     if (s->bad && s->bad[i]) return err_set(e, ERR_DATA, "%s", s->bad[i]);
     mem_grow(&im->px, &im->cap, bytes, 1);
     memcpy(im->px, s->px + bytes * i, bytes);
@@ -200,11 +214,16 @@ int samples_get(const Dataset *d, uint32_t i, Image *im, int *label, Err *e)
     return 0;
 }
 
+int samples_get(const Dataset *d, uint32_t i, Image *im, int *label, Err *e)
+{
+    return samples_get_part(d, i, NULL, im, label, e);
+}
+
 void samples_free(Samples *s)
 {
     drop_encoded(s);
     drop_decoded(s);
-    free(s->label);
+    free(s->label), free(s->root);
     memset(s, 0, sizeof(*s));
 }
 

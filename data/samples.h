@@ -16,9 +16,12 @@ typedef struct Samples {
     unsigned char *px; /* decoded: n * h*w*c, H,W,C each; NULL when encoded */
     size_t px_cap;
     int h, w, c;
-    char **name; /* encoded: path of the file, or of the member of the archive */
+    char *text; /* encoded: names in one block; files below `root`, or members of the archive */
+    size_t text_len, text_cap;
+    size_t *name; /* n offsets into text */
     size_t name_cap;
-    unsigned char *blob; /* bytes of the members, one after another; NULL: `name` are files */
+    char *root;          /* folder of the files */
+    unsigned char *blob; /* bytes of the members, one after another; NULL: names are files */
     size_t blob_len, blob_cap;
     size_t *start; /* blob: n offsets */
     size_t start_cap;
@@ -31,11 +34,10 @@ typedef struct Samples {
 
 /* Appends a decoded image of h*w*c bytes (set before) and returns where its pixels go. */
 unsigned char *samples_add_pixels(Samples *s, int label);
-/* Appends an encoded image; `name` is copied. The second takes room in the blob and returns it. */
-void samples_add_file(Samples *s, const char *name, int label);
+/* Appends an encoded image; `name` is copied. Takes room in the blob and returns it. */
 unsigned char *samples_add_bytes(Samples *s, const char *name, int label, uint32_t size);
 
-/* Sorts encoded samples by (label, name), and keeps the samples keep[0..n). */
+/* Sorts encoded samples by (label, name), and keeps the samples keep[0..n), in that order. */
 void samples_sort(Samples *s);
 void samples_select(Samples *s, const uint32_t *keep, uint32_t n);
 
@@ -45,8 +47,13 @@ void samples_select(Samples *s, const uint32_t *keep, uint32_t n);
  * error. */
 int samples_decode(Samples *s, int h, int w, bool skip, Err *e);
 
+/* Names may hold anything but NUL and '/': control characters become '?', as ls shows them. */
+void samples_one_line(char *message);
+
 /* DatasetDef's get and close for data sets whose priv is a Samples. */
 int samples_get(const Dataset *d, uint32_t i, Image *im, int *label, Err *e);
+int samples_get_part(const Dataset *d, uint32_t i, const ImagePart *part, Image *im, int *label,
+                     Err *e);
 void samples_close(Dataset *d);
 void samples_free(Samples *s);
 

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define CROP_TRIES   10        /* of torchvision at a random area */
+#define AREA_TRIES   100       /* of DALI */
 #define SCALED_LIMIT (1 << 26) /* pixels of an image scaled by its shorter side */
 
 /* A rectangle h x w at (x, y) of `im`, mirrored or not; it may reach over the border. */
@@ -81,15 +83,20 @@ static Image *materialise(Run *r)
     return to;
 }
 
-static void view_resize(Run *r, int oh, int ow)
+/* The view becomes `part` (x0, y0, x1, y1) of itself scaled to oh x ow. */
+static void view_resize(Run *r, int oh, int ow, const int part[4])
 {
     View *v = &r->v;
     Image *to;
-    if (v->h == oh && v->w == ow) return;
+    if (v->h == oh && v->w == ow) {
+        view_crop(v, part[0], part[1], part[3] - part[1], part[2] - part[0]);
+        return;
+    }
     if (v->x < 0 || v->y < 0 || v->x + v->w > v->im->w || v->y + v->h > v->im->h || v->flip)
         materialise(r);
     to = other(r);
-    image_resize(v->im, (const double[4]){v->x, v->y, v->x + v->w, v->y + v->h}, to, oh, ow);
+    resize_part(&r->sc->resize, v->im, (const int[4]){v->x, v->y, v->x + v->w, v->y + v->h}, oh, ow,
+                part, to);
     view_all(v, to);
 }
 
@@ -111,14 +118,34 @@ static Rng stream(const Run *r, RngPurpose p)
     return rng_stream(r->t->seed, p, r->epoch, r->index);
 }
 
+/* What of an image scaled to oh x ow is used after step `s`: where a centre crop follows that fits,
+ * only its place. The crop then finds the image as large as it wants it. */
+static void scaled_part(const Transform *t, const Step *s, int oh, int ow, int part[4])
+{
+    int h = t->shape.h, w = t->shape.w;
+    bool crop = s[1].kind == STEP_CENTER_CROP && oh >= h && ow >= w;
+    part[0] = crop ? center_crop_corner(ow, w) : 0;
+    part[1] = crop ? center_crop_corner(oh, h) : 0;
+    part[2] = crop ? part[0] + w : ow;
+    part[3] = crop ? part[1] + h : oh;
+}
+
+static int short_size(const Run *r, const Step *s, int *oh, int *ow, Err *e)
+{
+    resize_short_size(r->v.h, r->v.w, (int)rint(r->t->shape.h * s->a), oh, ow);
+    if ((int64_t)*oh * *ow > SCALED_LIMIT)
+        return err_set(e, ERR_DATA, "%d x %d pixels, too narrow to be scaled to %d x %d", r->v.w,
+                       r->v.h, *ow, *oh);
+    *oh = *oh > 0 ? *oh : 1, *ow = *ow > 0 ? *ow : 1;
+    return 0;
+}
+
 static int step_resize_short(Run *r, const Step *s, Err *e)
 {
-    int oh, ow;
-    resize_short_size(r->v.h, r->v.w, (int)rint(r->t->shape.h * s->a), &oh, &ow);
-    if ((int64_t)oh * ow > SCALED_LIMIT)
-        return err_set(e, ERR_DATA, "%d x %d pixels, too narrow to be scaled to %d x %d", r->v.w,
-                       r->v.h, ow, oh);
-    view_resize(r, oh > 0 ? oh : 1, ow > 0 ? ow : 1);
+    int oh, ow, part[4];
+    if (short_size(r, s, &oh, &ow, e)) return -1;
+    scaled_part(r->t, s, oh, ow, part);
+    view_resize(r, oh, ow, part);
     return 0;
 }
 
@@ -175,15 +202,16 @@ static void random_area(Run *r, int tries)
 static int step_resized_crop(Run *r, const Step *s, Err *e)
 {
     (void)s, (void)e;
-    random_area(r, 10);
-    view_resize(r, r->t->shape.h, r->t->shape.w);
+    random_area(r, CROP_TRIES);
+    view_resize(r, r->t->shape.h, r->t->shape.w,
+                (const int[4]){0, 0, r->t->shape.w, r->t->shape.h});
     return 0;
 }
 
 static int step_area_crop(Run *r, const Step *s, Err *e)
 {
     (void)s, (void)e;
-    random_area(r, 100);
+    random_area(r, AREA_TRIES);
     return 0;
 }
 
@@ -291,6 +319,29 @@ static void emit(const View *v, const float table[3][256], float *out)
     }
 }
 
+/* Only the first step matters: the others look at no more than it leaves. */
+void transform_source(const Transform *t, uint64_t epoch, uint32_t index, int h, int w, int box[4])
+{
+    const Step *s = t->steps;
+    Run r = {.t = t, .epoch = epoch, .index = index, .v = {.h = h, .w = w}};
+    int oh, ow, part[4];
+    switch (s->kind) {
+    case STEP_RESIZED_CROP:
+    case STEP_AREA_CROP:
+        random_area(&r, s->kind == STEP_AREA_CROP ? AREA_TRIES : CROP_TRIES);
+        break;
+    case STEP_RESIZE_SHORT:
+        if (short_size(&r, s, &oh, &ow, NULL)) break;
+        scaled_part(t, s, oh, ow, part);
+        resize_source(w, ow, part[0], part[2], &box[0], &box[2]);
+        resize_source(h, oh, part[1], part[3], &box[1], &box[3]);
+        return;
+    default:
+        break;
+    }
+    box[0] = r.v.x, box[1] = r.v.y, box[2] = r.v.x + r.v.w, box[3] = r.v.y + r.v.h;
+}
+
 int transform_run(const Transform *t, TransformScratch *sc, uint64_t epoch, uint32_t index,
                   const Image *im, float *out, Err *e)
 {
@@ -346,6 +397,7 @@ void transform_scratch_free(TransformScratch *sc)
 {
     free(sc->in.px);
     for (int i = 0; i < 2; i++) free(sc->tmp[i].px);
+    resize_scratch_free(&sc->resize);
     memset(sc, 0, sizeof(*sc));
 }
 

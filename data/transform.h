@@ -3,6 +3,7 @@
 #define DATA_TRANSFORM_H
 
 #include "data/data.h"
+#include "data/resize.h"
 
 typedef enum StepKind {
     STEP_END,
@@ -45,6 +46,7 @@ typedef struct Transform {
 /* Buffers of one worker; zeroed is ready. */
 typedef struct TransformScratch {
     Image in, tmp[2];
+    ResizeScratch resize;
 } TransformScratch;
 
 int transform_prepare(Transform *t, const TransformRecipe *r, const DataOpts *o, Split split,
@@ -52,6 +54,8 @@ int transform_prepare(Transform *t, const TransformRecipe *r, const DataOpts *o,
 /* -1 when the image does not come out in the shape wanted; the caller knows its name. */
 int transform_run(const Transform *t, TransformScratch *sc, uint64_t epoch, uint32_t index,
                   const Image *im, float *out, Err *e);
+/* The box (x0, y0, x1, y1) of an image of h x w pixels that transform_run looks at. */
+void transform_source(const Transform *t, uint64_t epoch, uint32_t index, int h, int w, int box[4]);
 void transform_scratch_free(TransformScratch *sc);
 
 /* The recipe of the options, or the data set's own. */

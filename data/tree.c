@@ -1,17 +1,16 @@
-/* data/tree.c -- see tree.h. The index is built once, at opening; the images of an archive's split
- * are kept in memory in their compressed form, since a gzip stream cannot be read at random. */
+/* data/tree.c -- see tree.h. A folder's list comes from data/index.c; the images of an archive's
+ * split are kept in memory in their compressed form, since a gzip stream cannot be read at random.
+ */
 #include "data/tree.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/index.h"
 #include "data/where.h"
 #include "io/fs.h"
 #include "io/targz.h"
 
-#define DEPTH_MAX  8            /* folders below a class */
 #define BLOB_MAX   (4ull << 30) /* compressed images kept of an archive */
 #define MEMBER_MAX (256u << 20)
 
@@ -33,14 +32,20 @@ typedef struct Names {
     size_t cap;
 } Names;
 
+static void names_append(Names *s, const char *name, size_t len)
+{
+    mem_grow(&s->v, &s->cap, (size_t)s->n + 1, sizeof(*s->v));
+    s->v[s->n++] = xstrndup(name, len);
+}
+
+/* Its place; appended when it is new. */
 static int names_add(Names *s, const char *name, size_t len)
 {
     if (s->n && strlen(s->v[s->last]) == len && !memcmp(s->v[s->last], name, len)) return s->last;
     for (int i = 0; i < s->n; i++)
         if (strlen(s->v[i]) == len && !memcmp(s->v[i], name, len)) return s->last = i;
-    mem_grow(&s->v, &s->cap, (size_t)s->n + 1, sizeof(*s->v));
-    s->v[s->n] = xstrndup(name, len);
-    return s->last = s->n++;
+    names_append(s, name, len);
+    return s->last = s->n - 1;
 }
 
 static int by_name(const void *a, const void *b)
@@ -52,6 +57,19 @@ static void names_sort(Names *s)
 {
     if (s->n) qsort(s->v, (size_t)s->n, sizeof(*s->v), by_name);
     s->last = 0;
+}
+
+static void names_sort_unique(Names *s)
+{
+    int n = 0;
+    names_sort(s);
+    for (int i = 0; i < s->n; i++) {
+        if (n && !strcmp(s->v[n - 1], s->v[i]))
+            free(s->v[i]);
+        else
+            s->v[n++] = s->v[i];
+    }
+    s->n = n;
 }
 
 static void names_free(Names *s)
@@ -95,54 +113,53 @@ bool tree_has(const TreeRule *r, const DataOpts *o, const char *path, bool folde
 
 /* ---- on disk ---- */
 
-/* Names in a folder in byte order, hidden ones left out. */
-static int list_folder(const char *path, Names *out, Err *e)
+static int add_classes(const char *folder, Names *classes, Err *e)
 {
-    DIR *dir = opendir(path);
-    struct dirent *d;
-    if (!dir) return err_set(e, ERR_DATA, "%s: %s", path, strerror(errno));
-    while ((d = readdir(dir))) {
-        if (d->d_name[0] == '.') continue;
-        mem_grow(&out->v, &out->cap, (size_t)out->n + 1, sizeof(*out->v));
-        out->v[out->n++] = xstrdup(d->d_name);
+    char **name;
+    size_t n;
+    if (index_classes(folder, &name, &n, e)) return -1;
+    for (size_t i = 0; i < n; i++) {
+        names_append(classes, name[i], strlen(name[i]));
+        free(name[i]);
     }
-    closedir(dir);
-    names_sort(out);
+    free(name);
     return 0;
 }
 
-static int add_classes(const char *folder, Names *classes, Err *e)
+static int place_of(const Names *classes, const char *name)
 {
-    Names all = {0};
-    int rc = list_folder(folder, &all, e);
-    for (int i = 0; i < all.n && !rc; i++) {
-        char *sub = fs_join(folder, all.v[i]);
-        if (fs_exists(sub) == 2) names_add(classes, all.v[i], strlen(all.v[i]));
-        free(sub);
-    }
-    names_free(&all);
-    return rc;
+    char **at = bsearch(&name, classes->v, (size_t)classes->n, sizeof(*classes->v), by_name);
+    ASSERT(at, "class %s is not among the %d", name, classes->n);
+    return (int)(at - classes->v);
 }
 
-static int add_files(Samples *s, const char *folder, int label, int depth, Err *e)
+/* The list's names become the samples', without a copy. */
+static void take_index(Samples *s, TreeIndex *x, const Names *classes)
 {
-    Names all = {0};
-    int rc;
-    if (depth > DEPTH_MAX)
-        return err_set(e, ERR_DATA, "%s: folders nested deeper than %d", folder, DEPTH_MAX);
-    rc = list_folder(folder, &all, e);
-    for (int i = 0; i < all.n && !rc; i++) {
-        char *path = fs_join(folder, all.v[i]);
-        /* a name with an image's ending is taken for a file without asking the disk: sets have
-         * millions of them */
-        if (decode_known_name(all.v[i]))
-            samples_add_file(s, path, label);
-        else if (fs_exists(path) == 2)
-            rc = add_files(s, path, label, depth + 1, e);
-        free(path);
+    uint32_t n = 0, end = 0, classless = 0;
+    const char *first = NULL;
+    s->label_cap = x->nimages;
+    s->label = xmalloc((x->nimages + 1) * sizeof(*s->label));
+    for (size_t i = 0; i < x->nfolders; i++) {
+        const IndexFolder *f = &x->folder[i];
+        int label;
+        if (!f->class) continue;
+        label = place_of(classes, x->text + f->name);
+        for (end = n + (uint32_t)f->images; n < end; n++) s->label[n] = label;
+        if (f->images) continue;
+        if (!classless++) first = x->text + f->name;
     }
-    names_free(&all);
-    return rc;
+    if (classless && n) {
+        char *text = xasprintf("%s: %u of %d class folders hold no image, the first: %s", s->root,
+                               classless, classes->n, first);
+        samples_one_line(text);
+        log_msg(LOG_WARN, "%s", text);
+        free(text);
+    }
+    s->n = n;
+    s->text = x->text, s->text_len = x->len, s->text_cap = x->cap;
+    s->name = x->image, s->name_cap = x->image_cap;
+    x->text = NULL, x->image = NULL;
 }
 
 static int read_folder(Samples *s, Names *classes, const DataOpts *o, const TreeRule *r,
@@ -150,16 +167,26 @@ static int read_folder(Samples *s, Names *classes, const DataOpts *o, const Tree
 {
     Split other = split == SPLIT_TRAIN ? SPLIT_VAL : SPLIT_TRAIN;
     char *own = split_folder(r, o, path, split), *also = split_folder(r, o, path, other);
+    TreeIndex x = {0};
     int rc = 0;
     if (!own) rc = err_set(e, ERR_DATA, "%s: no sub-folder '%s'", path, candidate(r, o, split, 0));
-    if (!rc) rc = add_classes(own, classes, e);
-    if (!rc && also) rc = add_classes(also, classes, e);
-    names_sort(classes);
-    for (int i = 0; i < classes->n && !rc; i++) {
-        char *sub = fs_join(own, classes->v[i]);
-        if (fs_exists(sub) == 2) rc = add_files(s, sub, i, 1, e);
-        free(sub);
+    if (!rc) rc = index_open(&x, own, o->index_cache, e);
+    if (!rc && x.nimages >= UINT32_MAX)
+        rc = err_set(e, ERR_DATA, "%s: %zu images; fewer than 2^32 are handled", own, x.nimages);
+    for (size_t i = 0; i < x.nfolders && !rc; i++) {
+        const char *name = x.text + x.folder[i].name;
+        if (x.folder[i].class) names_append(classes, name, strlen(name));
     }
+    if (!rc && also) rc = add_classes(also, classes, e);
+    if (!rc) {
+        names_sort_unique(classes);
+        s->root = own;
+        own = NULL;
+        take_index(s, &x, classes);
+    } else {
+        samples_one_line(e->msg);
+    }
+    index_free(&x);
     free(own);
     free(also);
     return rc;
@@ -267,13 +294,17 @@ static int read_archive(Samples *s, Names *classes, const DataOpts *o, const Tre
 
 static void drop_shuffled(Samples *s, uint32_t drop, uint64_t seed)
 {
-    uint32_t *keep = xmalloc((size_t)s->n * sizeof(*keep));
+    uint32_t *order = xmalloc((size_t)s->n * sizeof(*order)), n = 0;
+    bool *out = xcalloc(s->n, sizeof(*out));
     Rng g = rng_stream(seed, RNG_SHUFFLE, UINT64_MAX, 0);
-    for (uint32_t i = 0; i < s->n; i++) keep[i] = i;
-    rng_shuffle(&g, keep, s->n);
-    samples_select(s, keep + drop, s->n - drop);
-    samples_sort(s);
-    free(keep);
+    for (uint32_t i = 0; i < s->n; i++) order[i] = i;
+    rng_shuffle(&g, order, s->n);
+    for (uint32_t i = 0; i < drop; i++) out[order[i]] = true;
+    for (uint32_t i = 0; i < s->n; i++)
+        if (!out[i]) order[n++] = i;
+    samples_select(s, order, n);
+    free(out);
+    free(order);
 }
 
 /* N samples spread evenly: the first N of a sorted tree would all be of one class. */
@@ -305,7 +336,7 @@ int tree_open(Dataset *d, const DataOpts *o, const TreeRule *r, const char *path
         rc = err_set(e, ERR_DATA, "%s: %u training images, of which data set %s leaves out %u",
                      path, s->n, d->def->name, r->drop_train);
     if (!rc) {
-        samples_sort(s);
+        if (archive) samples_sort(s); /* a folder's list is in order */
         if (d->split == SPLIT_TRAIN && r->drop_train) drop_shuffled(s, r->drop_train, o->seed);
         if (limit > 0 && (uint32_t)limit < s->n) thin(s, (uint32_t)limit);
         rc = samples_decode(s, d->def->size, d->def->size, str_eq(o->on_bad_image, "skip"), e);

@@ -176,6 +176,7 @@ int metrics_row(MetricsLog *m, const TopK *t, const MetricsRow *r, Err *e)
     put_real(o, "lr", r->lr);
     put_real(o, "img_s", floor(r->img_s * 10) / 10);
     if (!isnan(r->grad_norm)) put_real(o, "grad_norm", r->grad_norm);
+    if (!isnan(r->data_wait)) put_real(o, "data_wait", floor(r->data_wait * 1e4) / 1e4);
     return row_write(m, o, e);
 }
 

@@ -55,6 +55,7 @@ typedef struct MetricsRow {
     const Meter *meter;
     double lr, img_s;
     double grad_norm; /* NaN: left out */
+    double data_wait; /* share of the time spent waiting for the loader; NaN: left out */
 } MetricsRow;
 
 typedef struct MetricsLog MetricsLog;

@@ -42,6 +42,7 @@ int record_interval(Recorder *r, const MetricsRow *row, Err *e)
         {"lr", row->lr},
         {"img_per_s", row->img_s},
         {"grad_norm", row->grad_norm},
+        {"data_wait", row->data_wait},
     };
     if (metrics_row(r->log, &r->s->topk, row, e)) return -1;
     return scalars(r, row->step, s, ARRAY_LEN(s), e);
@@ -52,7 +53,7 @@ static int record_val(Recorder *r, const MetricsRow *train, const Meter *val, Er
     MetricsRow row = *train;
     row.split = "val";
     row.meter = val;
-    row.grad_norm = (double)NAN;
+    row.grad_norm = row.data_wait = (double)NAN;
     if (metrics_row(r->log, &r->s->topk, &row, e)) return -1;
     for (int i = 0; r->tf && i < r->s->topk.n; i++) {
         char tag[32];
@@ -68,7 +69,7 @@ static int record_val(Recorder *r, const MetricsRow *train, const Meter *val, Er
 static int record_widths(Recorder *r, const MetricsRow *train, const WidthMeters *w, Err *e)
 {
     MetricsRow row = *train;
-    row.grad_norm = (double)NAN;
+    row.grad_norm = row.data_wait = (double)NAN;
     for (int k = 0; k < w->n; k++) {
         char split[24], top1[32], loss[32], width[16];
         snprintf(split, sizeof split, "val_%s", width_text(w->bits[k], w->act_bits[k], width));

@@ -42,7 +42,8 @@ typedef struct Trainer {
     Str config_text;
     int64_t batches, whole; /* per epoch; as many without finetune_iters */
     double saved, curves; /* log_clock() of the last checkpoint, of the last picture */
-    double epoch_s, epoch_wait, interval_s; /* this process' part of the epoch, of the interval */
+    double epoch_s, epoch_wait; /* this process' part of the epoch */
+    double interval_s, interval_wait;
     int64_t epoch_n, interval_n;
     double lr;     /* of the last update */
     bool stopping; /* a signal or max_time: save and end */
@@ -124,10 +125,11 @@ static int interval_row(Trainer *t, double grad_norm, Err *e)
                             .meter = &t->st.interval,
                             .lr = t->lr,
                             .img_s = share((double)t->interval_n, t->interval_s),
-                            .grad_norm = grad_norm};
+                            .grad_norm = grad_norm,
+                            .data_wait = share(t->interval_wait, t->interval_s)};
     int r = record_interval(&t->rec, &row, e);
     t->st.interval = (Meter){0};
-    t->interval_s = 0;
+    t->interval_s = t->interval_wait = 0;
     t->interval_n = 0;
     return r;
 }
@@ -194,7 +196,7 @@ static int train_epoch(Trainer *t, Err *e)
     int r = 1;
     if (t->st.batch >= t->batches || at_max_steps(t->o, &t->st)) return 0;
     if (loader_seek(l, (uint64_t)t->st.epoch, t->st.batch, e)) return -1;
-    t->epoch_s = t->epoch_wait = t->interval_s = 0;
+    t->epoch_s = t->epoch_wait = t->interval_s = t->interval_wait = 0;
     t->epoch_n = t->interval_n = 0;
     while (!t->stopping && t->st.batch < t->batches && !at_max_steps(t->o, &t->st)) {
         double start = log_clock(), waited = loader_wait_seconds(l), took, grad_norm = (double)NAN;
@@ -205,6 +207,7 @@ static int train_epoch(Trainer *t, Err *e)
         t->epoch_s += took;
         t->interval_s += took;
         t->epoch_wait += waited;
+        t->interval_wait += waited;
         t->epoch_n += b->n;
         t->interval_n += b->n;
         progress_step(&t->progress, took);
@@ -283,7 +286,8 @@ static int end_epoch(Trainer *t, Err *e)
                        .meter = &st->train,
                        .lr = t->lr,
                        .img_s = share((double)t->epoch_n, t->epoch_s),
-                       .grad_norm = (double)NAN};
+                       .grad_norm = (double)NAN,
+                       .data_wait = share(t->epoch_wait, t->epoch_s)};
     if (record_epoch(&t->rec, &row, evaluated ? &st->val : NULL, &st->widths, e)) return -1;
     log_epoch(t, evaluated ? &st->val : NULL);
     if (evaluated) evaluate_print(&st->widths);

@@ -12,8 +12,11 @@
 
 #include <cmocka.h>
 
+#include "data/decode.h"
+#include "data/resize.h"
 #include "data/transform.h"
 #include "io/fs.h"
+#include "io/targz.h"
 #include "test/data_support.h"
 #include "test/golden_transform.h"
 
@@ -39,6 +42,73 @@ static void test_golden(void **state)
         str_free(&why);
         arena_free(&a);
     }
+}
+
+/* Any part of any size is that part of the whole, and the whole is what the definition says: sums
+ * over a triangle of 22-bit coefficients, one axis after the other. */
+static unsigned char *resize_axis(const unsigned char *p, int lines, int in, int out, size_t line,
+                                  size_t step, size_t to_line, size_t to_step, int c)
+{
+    unsigned char *q = xcalloc((size_t)lines * (size_t)out, (size_t)c);
+    double scale = (double)in / out, f = scale < 1 ? 1 : scale;
+    for (int l = 0; l < lines; l++)
+        for (int o = 0; o < out; o++)
+            for (int ch = 0; ch < c; ch++) {
+                double center = (o + 0.5) * scale, sum = 0;
+                int lo = (int)fmax(center - f + 0.5, 0), hi = (int)fmin(center + f + 0.5, in);
+                int64_t s = 1 << 21;
+                for (int i = lo; i < hi; i++)
+                    sum += fmax(1 - fabs((i - center + 0.5) * (1 / f)), 0);
+                for (int i = lo; i < hi; i++) {
+                    double w = fmax(1 - fabs((i - center + 0.5) * (1 / f)), 0);
+                    s += (int)(w / sum * (1 << 22) + 0.5) *
+                         (int64_t)p[(size_t)l * line + (size_t)i * step + (size_t)ch];
+                }
+                s >>= 22;
+                q[(size_t)l * to_line + (size_t)o * to_step + (size_t)ch] =
+                    (unsigned char)(s > 255 ? 255 : s);
+            }
+    return q;
+}
+
+static void test_resize(void **state)
+{
+    static const int size[][4] = {{40, 60, 24, 24}, {33, 17, 50, 70}, {100, 23, 23, 23},
+                                  {5, 300, 5, 31},  {64, 64, 64, 20}, {7, 9, 1, 1},
+                                  {90, 77, 18, 78}, {1, 1, 30, 40},   {16, 40, 8, 20}};
+    Rng g = rng_stream(5, RNG_CROP, 0, 0);
+    ResizeScratch sc = {0};
+    Image out = {0}, cut = {0};
+    (void)state;
+    for (size_t k = 0; k < ARRAY_LEN(size) * 2; k++) {
+        const int *z = size[k / 2], h = z[0], w = z[1], oh = z[2], ow = z[3], c = k % 2 ? 1 : 3;
+        size_t n = (size_t)h * (size_t)w * (size_t)c, sc_ = (size_t)c;
+        unsigned char *px = xmalloc(n), *wide, *both;
+        const Image im = {.px = px, .h = h, .w = w, .c = c};
+        for (size_t i = 0; i < n; i++) px[i] = (unsigned char)rng_below(&g, 256);
+        wide = resize_axis(px, h, w, ow, (size_t)w * sc_, sc_, (size_t)ow * sc_, sc_, c);
+        if (ow == w) memcpy(wide, px, n);
+        both = resize_axis(wide, ow, h, oh, sc_, (size_t)ow * sc_, sc_, (size_t)ow * sc_, c);
+        if (oh == h) memcpy(both, wide, (size_t)h * (size_t)ow * sc_);
+        image_resize(&im, (const double[4]){0, 0, w, h}, &out, oh, ow);
+        for (size_t i = 0; i < (size_t)oh * (size_t)ow * sc_; i++)
+            if (out.px[i] != both[i])
+                fail_msg("%dx%d to %dx%d, %d channels, byte %zu: %d, by definition %d", w, h, ow,
+                         oh, c, i, out.px[i], both[i]);
+        for (int j = 0; j < 20; j++) {
+            int x = (int)rng_below(&g, (uint32_t)ow), y = (int)rng_below(&g, (uint32_t)oh);
+            int part[4] = {x, y, x + 1 + (int)rng_below(&g, (uint32_t)(ow - x)),
+                           y + 1 + (int)rng_below(&g, (uint32_t)(oh - y))};
+            resize_part(&sc, &im, (const int[4]){0, 0, w, h}, oh, ow, part, &cut);
+            for (int v = 0; v < cut.h; v++)
+                assert_memory_equal(cut.px + (size_t)v * (size_t)cut.w * sc_,
+                                    out.px + ((size_t)(y + v) * (size_t)ow + (size_t)x) * sc_,
+                                    (size_t)cut.w * sc_);
+        }
+        free(px), free(wide), free(both);
+    }
+    resize_scratch_free(&sc);
+    free(out.px), free(cut.px);
 }
 
 static void test_recipes(void **state)
@@ -176,9 +246,9 @@ static void test_strip(void **state)
     im.px = xcalloc(16384, 3);
     im.c = 3;
     im.h = 1, im.w = 16384;
-    expect_error(transform_apply(recipe_find("imagenet1k_basic"), &o, SPLIT_VAL, &s, 0, 0, &im, out,
-                                 &e),
-                 &e, ERR_DATA, "16384 x 1", "narrow");
+    expect_error(
+        transform_apply(recipe_find("imagenet1k_basic"), &o, SPLIT_VAL, &s, 0, 0, &im, out, &e), &e,
+        ERR_DATA, "16384 x 1", "narrow");
     im.h = 40, im.w = 400; /* ten to one is only an odd picture */
     assert_int_equal(
         transform_apply(recipe_find("imagenet1k_basic"), &o, SPLIT_VAL, &s, 0, 0, &im, out, &e), 0);
@@ -575,17 +645,134 @@ static void test_real_imagenet(void **state)
     dataset_close(&d);
 }
 
+static void fixed_box(const void *arg, int h, int w, int box[4])
+{
+    (void)h, (void)w;
+    memcpy(box, arg, 4 * sizeof(*box));
+}
+
+/* Decoding a box gives that box's pixels of the whole image, and finds the same files damaged. */
+static void check_part(unsigned char *bytes, size_t n, const char *name, Image *whole, Image *im,
+                       Rng *g)
+{
+    Err e, f;
+    assert_int_equal(decode_image(bytes, n, DECODER_AUTO, name, whole, &e), 0);
+    for (int k = 0; k < 12; k++) {
+        int h = whole->h, w = whole->w, x = (int)rng_below(g, (uint32_t)w),
+            y = k < 6 ? k + 1 : (int)rng_below(g, (uint32_t)h);
+        int box[4] = {x, y, x + 1 + (int)rng_below(g, (uint32_t)(w - x)),
+                      y + 1 + (int)rng_below(g, (uint32_t)(h - y))};
+        const ImagePart part = {fixed_box, box};
+        memset(im->px, k, im->cap);
+        assert_int_equal(decode_part(bytes, n, DECODER_AUTO, name, &part, im, &e), 0);
+        assert_true(im->h == h && im->w == w);
+        for (y = box[1]; y < box[3]; y++)
+            if (memcmp(im->px + ((size_t)y * (size_t)w + (size_t)x) * 3,
+                       whole->px + ((size_t)y * (size_t)w + (size_t)x) * 3,
+                       (size_t)(box[2] - x) * 3))
+                fail_msg("%s, %d x %d: row %d of the box %d,%d-%d,%d differs", name, w, h, y, x,
+                         box[1], box[2], box[3]);
+    }
+    for (int k = 0; k < 6; k++) {
+        const int box[4] = {whole->w / 4, whole->h / 8, whole->w / 2, whole->h / 4};
+        const ImagePart part = {fixed_box, box};
+        size_t at = n - 2 - rng_below(g, (uint32_t)n / 2), cut = k < 4 ? at : n;
+        unsigned char was = bytes[at];
+        int full, some;
+        bytes[at] ^= (unsigned char)(k < 4 ? 0 : 1 << k);
+        full = decode_image(bytes, cut, DECODER_AUTO, name, im, &e);
+        some = decode_part(bytes, cut, DECODER_AUTO, name, &part, im, &f);
+        if (full != some)
+            fail_msg("%s %s %zu: %s, of a part: %s", name, k < 4 ? "cut at" : "changed at", at,
+                     full ? e.msg : "sound", some ? f.msg : "sound");
+        if (k < 4 && !full) fail_msg("%s cut at %zu is read", name, at);
+        bytes[at] = was;
+    }
+}
+
+static void test_real_parts(void **state)
+{
+    Err e;
+    Targz *t = targz_open(real("imagenet-sample.tar.gz"), &e);
+    TarMember m;
+    Image whole = {0}, im = {0};
+    Rng g = rng_stream(1, RNG_CROP, 2, 3);
+    int images = 0;
+    (void)state;
+    assert_non_null(t);
+    mem_grow(&im.px, &im.cap, 1, 1);
+    while (targz_next(t, &m, &e) == 1) {
+        unsigned char *bytes;
+        if (!m.file || !decode_known_name(m.name)) continue;
+        if (images++ % 4) continue;
+        bytes = xmalloc(m.size);
+        assert_int_equal(targz_read(t, bytes, m.size, &e), 0);
+        check_part(bytes, m.size, m.name, &whole, &im, &g);
+        free(bytes);
+    }
+    assert_int_equal(images, 100);
+    targz_close(t);
+    free(whole.px), free(im.px);
+}
+
+/* Every recipe gives the same from the part it asks for as from the whole image. */
+static void test_real_source(void **state)
+{
+    DataOpts o = opts("imagenet1k", real("imagenet-sample.tar.gz"));
+    TransformScratch sc = {0};
+    Image whole = {0}, im = {0};
+    Dataset d;
+    Err e;
+    (void)state;
+    open_ok(&d, &o, SPLIT_VAL);
+    mem_grow(&im.px, &im.cap, 1, 1);
+    for (size_t r = 0; recipe_names[r]; r++) {
+        const TransformRecipe *recipe = recipe_find(recipe_names[r]);
+        InputShape s;
+        size_t n;
+        float *a, *b;
+        int classes;
+        if (recipe->size != 224) continue;
+        o.data_transforms = recipe_names[r];
+        assert_int_equal(data_input_shape(&o, &s, &classes, &e), 0);
+        n = (size_t)s.h * (size_t)s.w * (size_t)s.c;
+        a = xmalloc(n * sizeof(*a)), b = xmalloc(n * sizeof(*b));
+        for (uint32_t i = 0; i < 24; i++) {
+            Split split = i % 2 ? SPLIT_VAL : SPLIT_TRAIN;
+            Transform t;
+            int label, box[4];
+            const ImagePart part = {fixed_box, box};
+            assert_int_equal(transform_prepare(&t, recipe, &o, split, &s, &e), 0);
+            assert_int_equal(d.def->get(&d, 4 * i, &whole, &label, &e), 0);
+            transform_source(&t, 3, i, whole.h, whole.w, box);
+            memset(im.px, 99, im.cap);
+            assert_int_equal(d.def->get_part(&d, 4 * i, &part, &im, &label, &e), 0);
+            assert_int_equal(transform_run(&t, &sc, 3, i, &whole, a, &e), 0);
+            assert_int_equal(transform_run(&t, &sc, 3, i, &im, b, &e), 0);
+            if (memcmp(a, b, n * sizeof(*a)))
+                fail_msg("%s, split %d, image %u: the box %d,%d-%d,%d of %d x %d is not all",
+                         recipe_names[r], split, 4 * i, box[0], box[1], box[2], box[3], whole.w,
+                         whole.h);
+        }
+        free(a), free(b);
+    }
+    transform_scratch_free(&sc);
+    free(whole.px), free(im.px);
+    dataset_close(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),        cmocka_unit_test(test_recipes),
-        cmocka_unit_test(test_normalise),     cmocka_unit_test(test_crops),
-        cmocka_unit_test(test_streams),       cmocka_unit_test(test_determinism),
-        cmocka_unit_test(test_strip),
-        cmocka_unit_test(test_interrupt),     cmocka_unit_test(test_synthetic),
-        cmocka_unit_test(test_fake),          cmocka_unit_test(test_real_cifar),
-        cmocka_unit_test(test_real_mnist),    cmocka_unit_test(test_real_jpeg),
-        cmocka_unit_test(test_real_imagenet),
+        cmocka_unit_test(test_golden),     cmocka_unit_test(test_recipes),
+        cmocka_unit_test(test_normalise),  cmocka_unit_test(test_crops),
+        cmocka_unit_test(test_streams),    cmocka_unit_test(test_determinism),
+        cmocka_unit_test(test_strip),      cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_synthetic),  cmocka_unit_test(test_fake),
+        cmocka_unit_test(test_real_cifar), cmocka_unit_test(test_real_mnist),
+        cmocka_unit_test(test_real_jpeg),  cmocka_unit_test(test_real_imagenet),
+        cmocka_unit_test(test_real_parts), cmocka_unit_test(test_real_source),
+        cmocka_unit_test(test_resize),
     };
     log_set(LOG_ERROR, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
