@@ -3,6 +3,8 @@
  * An alias of several rows is a name without a depth: `resnet_cifar` with `depth: 20`. */
 #include "nets/blocks.h"
 
+#include <math.h>
+
 #include <stdlib.h>
 
 // clang-format off
@@ -152,6 +154,21 @@ const NetDef *net_select(const NetOpts *o, Err *e)
     return choose(o, &names, e);
 }
 
+/* As PyTorch's layers are made: uniform to 1 / sqrt(fan in), biases too. */
+static void plain_init(Spec *s)
+{
+    for (int i = 0; i < s->n; i++) {
+        Unit *u = &s->u[i];
+        const bool conv = u->kind == U_CONV;
+        const int fan_in = conv ? u->ic / (u->u.conv.groups ? u->u.conv.groups : 1) * u->u.conv.k * u->u.conv.k
+                                : u->ic * u->ih * u->iw;
+        const float bound = fan_in > 0 ? (float)(1 / sqrt(fan_in)) : 0;
+        const Init init = {INIT_UNIFORM, -bound, bound};
+        if (conv) u->u.conv.init = init;
+        if (u->kind == U_LINEAR) u->u.linear.init = u->u.linear.bias_init = init;
+    }
+}
+
 int net_build(Spec *s, const NetOpts *o, Err *e)
 {
     NetNames own = NAMES_DEFAULT;
@@ -168,5 +185,7 @@ int net_build(Spec *s, const NetOpts *o, Err *e)
     }
     if (o->num_classes < 1)
         return err_set(e, ERR_CONFIG, "num_classes: %d; expected 1 or more", o->num_classes);
-    return net->build(s, net, wanted == NAMES_DEFAULT ? own : (NetNames)wanted, o, e);
+    if (net->build(s, net, wanted == NAMES_DEFAULT ? own : (NetNames)wanted, o, e)) return -1;
+    if (o->plain_init) plain_init(s);
+    return 0;
 }

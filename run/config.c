@@ -233,8 +233,12 @@ static const Yaml *as_list(Arena *a, const Yaml *v)
 static bool set_list(const Setter *s, const Key *k, char *base)
 {
     const Yaml *list = as_list(&s->c->arena, s->value);
-    size_t size = k->type == KT_DBL ? sizeof(double) : sizeof(int);
-    bool ok = true;
+    size_t size = key_element_size(k);
+    bool ok = true, no;
+    if (k->type == KT_STR && yaml_bool(s->value, &no) && !no) { /* `false`: none of them */
+        *(int *)(void *)(base + k->count_offset) = 0;
+        return true;
+    }
     if (list->kind != Y_LIST) {
         fault_type(s, k, s->value);
         return false;

@@ -23,6 +23,13 @@ typedef struct RunOpts {
     int64_t bn_calib_batch_num;       /* so many; -1: an epoch */
     int64_t finetune_iters;           /* 0: whole epochs; else their first so many batches */
     bool print_each_iter;
+    const char *pretrained_dir;     /* AdaBits: where pretrained_file lies */
+    const char *resume;             /* -> nothing: see config_check.c */
+    bool reset_parameters;          /* -> net.plain_init */
+    int start_epoch;                /* first epoch of a run that begins, from 0 */
+    const char *profiling[2];       /* words gpu, cpu: log the cost table after training, before a test */
+    int nprofiling;
+    bool profiling_only, model_profiling_verbose; /* print it and stop; a line for each layer */
     bool adaptive_training;         /* train and evaluate all entries of bits_list; false: the last */
     bool strict_load;               /* missing or unexpected names are an error */
     int batch_size, val_batch_size; /* val 0: as batch_size */

@@ -48,6 +48,8 @@ void config_copy_fields(Config *c)
     bool exponential =
         str_starts(c->optim.lr_scheduler, "exp") || str_eq(c->optim.lr_scheduler, "decay");
     c->optim.num_epochs = c->run.num_epochs;
+    c->optim.start_epoch = c->run.start_epoch;
+    c->net.plain_init = !c->run.reset_parameters;
     c->optim.gamma = exponential ? c->run.exp_decaying_lr_gamma : c->run.multistep_lr_gamma;
     c->optim.step_size = exponential ? c->run.exp_decaying_period : c->run.lr_step_size;
     c->data.seed = c->run.random_seed;
@@ -109,32 +111,9 @@ static void derive_batch(Config *c, Faults *f)
     key_by_rule(c, "batch_size", "batch_size_per_gpu times num_gpus_per_job");
 }
 
-/* The networks of AdaBits are quantized by it and decay as in its optimizer; its MobileNets have
- * first and last layers of at least 8 bits. */
-static void derive_adabits(Config *c)
-{
-    static const char rule[] = "by family of the model";
-    QOpts *q = &c->quant;
-    if (family(c) != NAMES_ADABITS) return;
-    if (q->nbits_list > 0 && !key_typed(c, "wt_quant") && !key_typed(c, "fm_quant")) {
-        q->wt_quant = q->fm_quant = "adabits";
-        key_by_rule(c, "wt_quant", rule);
-        key_by_rule(c, "fm_quant", rule);
-    }
-    if (str_eq(q->wt_quant, "adabits") && !key_typed(c, "edge_min_bits") &&
-        strstr(c->net.model, "mobilenet")) {
-        q->edge_min_bits = 8;
-        key_by_rule(c, "edge_min_bits", rule);
-    }
-    if (str_eq(c->optim.optimizer, "sgd") && !key_typed(c, "weight_decay_scheme")) {
-        c->optim.weight_decay_scheme = "no_depthwise_no_bn";
-        key_by_rule(c, "weight_decay_scheme", rule);
-    }
-}
-
 void config_derive(Config *c, Faults *f)
 {
-    derive_adabits(c);
+    config_derive_adabits(c, family(c) == NAMES_ADABITS);
     derive_batch(c, f);
     derive_input(c, f);
     config_derive_f8net(c, family(c) == NAMES_F8NET);
@@ -167,31 +146,6 @@ static void check_required(const Config *c, Faults *f)
             "precision: bf16 is not available in this version (bf16 convolutions); expected f32");
 }
 
-/* Of activations in one entry of bits_list. */
-static int act_bits(const QOpts *q, int i)
-{
-    return q->act_bits_list[i] ? q->act_bits_list[i] : q->bits_list[i];
-}
-
-static void check_widths(const Config *c, Faults *f)
-{
-    const QOpts *q = &c->quant;
-    if (!keys_good(c, "bits_list", NULL)) return;
-    for (int i = 1; i < q->nbits_list; i++)
-        for (int k = 0; k < i; k++)
-            if (q->bits_list[k] == q->bits_list[i] && act_bits(q, k) == act_bits(q, i))
-                fault_key(f, c, "bits_list", "bits_list: %d stands there twice", q->bits_list[i]);
-    if (family(c) == NAMES_ADABITS && q->nbits_list == 0 && !key_typed(c, "wt_quant") &&
-        !key_typed(c, "fm_quant"))
-        fault_key(f, c, key_typed(c, "bits_list") ? "bits_list" : "model",
-                  "bits_list: %s; model: %s expects a list of bit widths such as [5, 4, 3] ([32]: "
-                  "float)",
-                  key_typed(c, "bits_list") ? "an empty list" : "is missing", c->net.model);
-    if (c->run.adaptive_training && q->nbits_list == 0)
-        fault_key(f, c, "adaptive_training",
-                  "adaptive_training: true without bits_list; expected a list of bit widths");
-}
-
 /* A method without bits would silently train in float, bits without a method too. */
 static void check_quant(const Config *c, Faults *f)
 {
@@ -214,7 +168,7 @@ static void check_quant(const Config *c, Faults *f)
                       "%s: %s without %s; expected the number of bits (32 = float)", role[i].quant,
                       role[i].method, role[i].bit);
     }
-    check_widths(c, f);
+    config_check_adabits(c, family(c) == NAMES_ADABITS, f);
     if (c->quant.nbits_list > 0 && str_eq(role[0].method, "none") &&
         str_eq(role[1].method, "none") && keys_good(c, "wt_quant", "fm_quant") &&
         keys_good(c, "bits_list", NULL))
@@ -301,9 +255,26 @@ static void check_optim(const Config *c, Faults *f)
         add_lines(f, c, e.msg);
 }
 
+/* The two originals whose files always have the key never read it. */
+static void check_resume(const Config *c, Faults *f)
+{
+    const Yaml value = {.kind = Y_SCALAR, .s = c->run.resume};
+    bool b;
+    if (!*c->run.resume || yaml_bool(&value, &b) || family(c) == NAMES_F8NET ||
+        family(c) == NAMES_ADABITS)
+        return;
+    fault_key(f, c, "resume",
+              "resume: a run continues from its own log_dir; weights of another file are given by "
+              "pretrained_file; expected nothing, true or false");
+}
+
 static void check_run(const Config *c, Faults *f)
 {
     const RunOpts *r = &c->run;
+    check_resume(c, f);
+    if (r->start_epoch >= r->num_epochs && keys_good(c, "start_epoch", "num_epochs"))
+        fault_key(f, c, "start_epoch", "start_epoch: %d; expected less than num_epochs: %d",
+                  r->start_epoch, r->num_epochs);
     for (int i = 0; i < r->ntopk && keys_good(c, "topk", "num_classes"); i++) {
         if (i > 0 && r->topk[i] <= r->topk[i - 1]) {
             fault_key(f, c, "topk", "topk: %d after %d; expected ascending numbers", r->topk[i],

@@ -47,8 +47,10 @@ static void show_others(const Config *c, size_t width, Str *out)
             str_printf(out, "no effect: %s", k->doc);
         else if (k->kind == KK_LATER)
             str_printf(out, "asks for nothing here (else: %s)", k->doc);
-        else
-            str_printf(out, "used: %s", k->doc);
+        else {
+            key_value_text(c, k, out);
+            str_printf(out, ": %s", k->doc);
+        }
         str_puts(out, "  ");
         key_origin_text(st, out);
         str_puts(out, "\n");

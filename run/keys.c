@@ -101,6 +101,7 @@ WORDS(precision, "f32", "bf16")
 WORDS(compat, "corrected", "original")
 WORDS(scheme, "original", "modified", "centered")
 WORDS(rescale, "constant", "stddev")
+WORDS(profiling, "gpu", "cpu")
 WORDS(format, "per_layer", "per_channel", "per_model")
 WORDS(metric, "std", "mae", "rms")
 
@@ -162,6 +163,9 @@ void choices_text(const Choices *ch, Str *out)
 #define PAIRS(n, f, f2, nf, al, d, lo, hi, fl, fr, t)                                              \
     {KK_LIST, #n, al, TYPE_OF(FIELD(f)[0]), offsetof(Config, f), offsetof(Config, nf),             \
      offsetof(Config, f2), ARRAY_LEN(FIELD(f)), d, lo, hi, NULL, fl, fr, t},
+#define WORDLIST(n, f, nf, al, d, ch, fl, fr, t)                                                   \
+    {KK_LIST, #n, al, KT_STR, offsetof(Config, f), offsetof(Config, nf), 0, ARRAY_LEN(FIELD(f)),   \
+     d, 0, 0, ch, fl, fr, t},
 #define GROUPS(n, f, nf, al, fr, t)                                                                \
     {KK_GROUPS, #n, al, KT_STR, offsetof(Config, f), offsetof(Config, nf), 0, ARRAY_LEN(FIELD(f)), \
      "[]", 0, 0, NULL, 0, fr, t},
@@ -385,10 +389,15 @@ static void put_scalar(KeyType type, const void *p, Str *out)
     }
 }
 
+size_t key_element_size(const Key *k)
+{
+    return k->type == KT_DBL ? sizeof(double) : k->type == KT_STR ? sizeof(const char *) : sizeof(int);
+}
+
 /* Entry i of a list. */
 static void put_element(const Config *c, const Key *k, int i, Str *out)
 {
-    const size_t at = (size_t)i * (k->type == KT_DBL ? sizeof(double) : sizeof(int));
+    const size_t at = (size_t)i * key_element_size(k);
     const char *base = (const char *)c;
     const int second = k->pair_offset ? *(const int *)(const void *)(base + k->pair_offset + at) : 0;
     str_puts(out, second ? "[" : "");

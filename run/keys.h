@@ -73,6 +73,7 @@ bool choices_have(const Choices *ch, const char *word);
 const char *choices_suggest(const Choices *ch, const char *word);
 void choices_text(const Choices *ch, Str *out); /* "sgd, adam" or "a name from `qrun list nets`" */
 
+size_t key_element_size(const Key *k);         /* of a list's field */
 void key_range_text(const Key *k, Str *out); /* "0..1", "at least 1"; nothing when unbounded */
 const char *key_type_text(const Key *k);     /* "number", "list of whole numbers" ... */
 
@@ -107,6 +108,9 @@ void config_check(const Config *c, Faults *f);
 /* The same for F8Net's keys; `family`: the network's names are F8Net's. */
 void config_derive_f8net(Config *c, bool family);
 void config_check_f8net(const Config *c, Faults *f);
+/* The same for AdaBits'. */
+void config_derive_adabits(Config *c, bool family);
+void config_check_adabits(const Config *c, bool family, Faults *f);
 /* The fields that are copies of others: optim.num_epochs, data.seed, net.num_classes, optim.gamma
  * ... */
 void config_copy_fields(Config *c);

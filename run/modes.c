@@ -8,7 +8,14 @@ static bool wants_test(const Config *c)
     return c->run.test_only;
 }
 
+static bool wants_profiling(const Config *c)
+{
+    return c->run.profiling_only;
+}
+
 const Mode modes[] = {
+    {"costs", "print parameters, MACs, MB and bit operations by bit width (profiling_only: true)",
+     wants_profiling, profiling_run},
     {"test", "evaluate pretrained_file, or the best checkpoint of log_dir (test_only: true)",
      wants_test, test_run},
     {"train", "train, evaluate after each epoch, keep the last and the best checkpoint", NULL,

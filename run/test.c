@@ -10,6 +10,7 @@
 #include "run/log.h"
 #include "run/manifest.h"
 #include "run/modes.h"
+#include "run/profiling.h"
 #include "run/runfolder.h"
 #include "run/signals.h"
 
@@ -41,6 +42,7 @@ static int load_net(Session *s, Config *cfg, const char *weights, Err *e)
     if (session_open(s, cfg, e)) return -1;
     if ((!*weights || !cfg->run.strict_load) && session_load_first(s, e)) return -1;
     if (*weights && session_load(s, weights, e)) return -1;
+    profiling_log(s);
     return calibrate && (session_data(s, SPLIT_TRAIN, e) || bn_calibrate(s, e)) ? -1 : 0;
 }
 

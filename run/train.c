@@ -21,6 +21,7 @@
 #include "run/log.h"
 #include "run/manifest.h"
 #include "run/modes.h"
+#include "run/profiling.h"
 #include "run/progress.h"
 #include "run/record.h"
 #include "run/runfolder.h"
@@ -418,6 +419,7 @@ static int prepare_net(Trainer *t, bool resume, char **init, Err *e)
         if (!(*init = weights_path(t->o->pretrained_file, e)) || session_load(&t->s, *init, e))
             return -1;
     }
+    if (!resume) t->st.epoch = t->o->start_epoch;
     if (resume && checkpoint_resume(t->folder.dir, &t->ckpt, e) != 1) return -1;
     return 0;
 }
@@ -481,7 +483,9 @@ static int train(Trainer *t, Err *e)
         loop(t, e);
     free(init);
     if (r) return -1;
-    return t->stopping ? stopped(t, e) : finish(t, e);
+    if (t->stopping) return stopped(t, e);
+    profiling_log(&t->s);
+    return finish(t, e);
 }
 
 int train_run(Run *run, Err *e)

@@ -428,3 +428,87 @@ out.txt"
     is "$status" 1
     has "$(cat err.txt)" "stdout: cannot be written"
 }
+
+adabits_file() { # as the original's: batch size inside, words twice
+    cat >exp.yml <<'EOF'
+model: q_resnet_cifar
+depth: 20
+dataset: synthetic
+synth_train: 640
+synth_val: 32
+bits_list: [4, 3]
+adaptive_training: True
+num_epochs: 8
+batch_size: 64
+lr: 0.01
+lr_scheduler: cos_annealing_iter
+warmup_epochs: 2
+num_gpus_per_job: 4
+distributed: True
+gpu_type: some
+resume: ''
+profiling: [gpu]
+max_steps: 1
+log_dir: run
+tensorboard: false
+EOF
+}
+
+@test "app:FILE bs:N: batch, rate and warm-up by the originals' rule" {
+    adabits_file
+    both "$qrun" show app:exp.yml bs:512
+    is "$status" 0
+    [[ $out =~ batch_size\ +512\ +command\ line ]]
+    [[ $out =~ \ lr\ +0.02\ +rule\ of\ app:/bs:\ for\ batches\ above\ 256 ]]
+    [[ $out =~ warmup_lr\ +0.01\ +rule ]]
+    [[ $out =~ warmup_epochs\ +5\ +rule ]] # AdaBits: the file's 2 does not count
+    [[ $out =~ gpu_type\ +no\ effect:\ never\ read ]]
+    [[ $out =~ distributed\ +no\ effect ]]
+    both "$qrun" show bs:256 app:exp.yml
+    [[ $out =~ \ lr\ +0.01\ +exp.yml:10 ]]
+    [[ $out =~ warmup_epochs\ +0\ +rule\ of\ app:/bs:\ for\ batches\ up\ to\ 256 ]]
+    both "$qrun" show exp.yml # without the words the file stands as it is
+    [[ $out =~ warmup_epochs\ +2\ +exp.yml:12 ]]
+    sed -e '/bits_list/d' -e '/adaptive/d' -e 's/q_resnet_cifar/res20/' -e '/depth/d' -e '/profiling/d' exp.yml >f8.yml
+    both "$qrun" show app:f8.yml bs:1024
+    [[ $out =~ \ lr\ +0.04\ +rule ]]
+    [[ $out =~ warmup_epochs\ +2\ +f8.yml|warmup_epochs\ +2\ +rule ]] # F8Net: the file's counts
+    both "$qrun" app:exp.yml bs:none
+    is "$status" 2
+    has "$err" "batch_size: 'none' is not a whole number"
+    both "$qrun" app:missing.yml bs:64
+    is "$status" 2
+    has "$err" "missing.yml"
+}
+
+@test "app:FILE bs:N trains; the cost table is logged; a line tells the rule" {
+    adabits_file
+    both "$qrun" app:exp.yml bs:320
+    is "$status" 0
+    has "$err" "batch_size 320, lr 0.0125, warm-up over 5 epochs from 0.01"
+    has "$err" "costs by bit width"
+    has "$err" "4bit "
+    has "$err" "total                                      270906        40817280"
+    has "$out" "top1_4bit="
+    both "$qrun" exp.yml profiling_only=true profiling=false bits_list='[[4, 8], 3]'
+    is "$status" 0
+    has "$out" "w4a8 "
+    has "$out" "3bit "
+    both "$qrun" -v exp.yml profiling_only=true
+    is "$(grep -c 'gpu_type: no effect' err.txt)" 1
+    is "$(grep -c 'distributed: no effect' err.txt)" 1
+}
+
+@test "start_epoch: a new run begins there, one that goes on keeps its place" {
+    adabits_file
+    both "$qrun" exp.yml start_epoch=7 max_steps=0 bits_list=[4] synth_train=128 profiling=false
+    is "$status" 0
+    has "$err" "epoch 8/8"
+    is "$(grep -c '"split":"epoch"' run/metrics.jsonl)" 1
+    both "$qrun" exp.yml start_epoch=7 max_steps=0 bits_list=[4] synth_train=128 profiling=false num_epochs=9
+    is "$status" 0
+    has "$err" "going on from epoch 9"
+    both "$qrun" exp.yml start_epoch=8
+    is "$status" 2
+    has "$err" "start_epoch: 8; expected less than num_epochs: 8"
+}

@@ -1,5 +1,6 @@
 /* test/test_adabits.c -- AdaBits: names, order, shapes and weight decay of the original nets' state
  * dicts, faults. Formulas and traces are golden cases (test/golden/adabits). */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,11 +11,13 @@
 
 #include <cmocka.h>
 
+#include "io/fs.h"
 #include "optim/optim.h"
 #include "quant/qplan.h"
 #include "run/config.h"
 #include "run/fan_out.h"
 #include "run/model.h"
+#include "run/profiling.h"
 
 static void options(QOpts *o, int nbits, const int *bits, bool switch_alpha)
 {
@@ -182,6 +185,83 @@ static void test_pairs(void **state)
     }
 }
 
+/* The original's cost table: rows model, bits, input, params, macs, MB, G bit operations. */
+static void test_profiling(void **state)
+{
+    static const struct {
+        const char *name, *model;
+        int depth, classes, edge;
+        bool switch_alpha;
+    } net[] = {{"resnet20", "q_resnet_cifar", 20, 10, 0, true},
+               {"mbv1", "q_mobilenet_v1", 0, 1000, 8, false},
+               {"mbv2", "q_mobilenet_v2", 0, 1000, 8, true}};
+    FILE *f = fopen("test/state_dicts/adabits_profiling.tsv", "r");
+    char line[256];
+    int rows = 0;
+    (void)state;
+    assert_non_null(f);
+    assert_non_null(fgets(line, sizeof line, f));
+    while (fgets(line, sizeof line, f)) {
+        char name[32];
+        int bits, size;
+        long long params, macs;
+        double mb, gops;
+        assert_int_equal(sscanf(line, "%31s %d %d %lld %lld %lf %lf", name, &bits, &size, &params,
+                                &macs, &mb, &gops),
+                         7);
+        for (size_t i = 0; i < ARRAY_LEN(net); i++) {
+            QOpts o;
+            Model *m;
+            Profiled p;
+            int at = 0;
+            if (strcmp(net[i].name, name) != 0) continue;
+            if (i == 0)
+                options(&o, 3, (int[]){5, 4, 3}, net[i].switch_alpha);
+            else
+                options(&o, 4, (int[]){8, 6, 5, 4}, net[i].switch_alpha);
+            o.edge_min_bits = net[i].edge;
+            m = open_model(net[i].model, net[i].depth, net[i].classes, size, &o);
+            while (o.bits_list[at] != bits) at++;
+            p = profiling_total(model_qplan(m), at);
+            if (p.params != params || p.macs != macs || fabs(p.mbytes - mb) > 6e-7 ||
+                fabs(p.gbitops - gops) > 6e-7)
+                fail_msg("%s at %d bits: %lld %lld %.6f %.6f; expected %s", name, bits,
+                         (long long)p.params, (long long)p.macs, p.mbytes, p.gbitops, line);
+            model_free(m);
+            rows++;
+        }
+    }
+    fclose(f);
+    assert_int_equal(rows, 11);
+}
+
+/* reset_parameters: false leaves PyTorch's initial values. */
+static void test_plain_init(void **state)
+{
+    QOpts o;
+    (void)state;
+    options(&o, 1, (int[]){32}, false);
+    for (int plain = 0; plain < 2; plain++) {
+        NetOpts no = {.model = "q_resnet_cifar", .names = "", .depth = 20, .num_classes = 10,
+                      .in_c = 3, .in_h = 32, .in_w = 32, .plain_init = plain};
+        Err e = {0};
+        Model *m = model_new(&no, &o, 0, 1, &e);
+        const Param *w = store_find(model_store(m), "stage_1_layer_1.body.0.weight"),
+                    *b = store_find(model_store(m), "classifier.0.bias");
+        const float *v = w->value.data;
+        const double want = plain ? 1 / sqrt(3.0 * 32 * 9) : sqrt(2.0 / (32 * 9));
+        double square = 0, most = 0;
+        for (size_t i = 0; i < tensor_len(&w->value); i++) {
+            square += (double)v[i] * (double)v[i];
+            most = fmax(most, fabs((double)v[i]));
+        }
+        assert_true(fabs(sqrt(square / (double)tensor_len(&w->value)) / want - 1) < 0.03);
+        assert_true(plain ? most <= 1 / sqrt(32.0 * 9) : most > 3 * want);
+        assert_true(plain == (((const float *)b->value.data)[0] != 0));
+        model_free(m);
+    }
+}
+
 static void expect_fault(QOpts o, const char *text)
 {
     NetOpts no = {.model = "q_resnet_cifar", .names = "", .depth = 20, .num_classes = 10,
@@ -322,6 +402,42 @@ static void test_config(void **state)
     expect_config(RESNET "bits_list=[5] rescale_type=std", "rescale_type");
 }
 
+/* pretrained_file below pretrained_dir, in the folder of the settings where there is one; `resume` as
+ * the original: not read. */
+static void test_places(void **state)
+{
+    static const char setting[] =
+        "bits_list_[5, 4, 3]/adaptive_True/weight_only_False/stats_sharing_False/"
+        "fp_pretrained_False/clamp_True/rescale_True/rescale_conv_True/rescale_type_constant/"
+        "switchbn_True/weight_modified_act_original/switch_alpha_True/pact_fp_False";
+    char dir[] = "/tmp/qrun-places-XXXXXX", over[64], folder[512], want[600];
+    char *ov[] = {"model=q_resnet_cifar", "depth=20", "dataset=cifar10", "bits_list=[5, 4, 3]",
+                  "adaptive_training=True", "switch_alpha=True", "rescale_conv=True",
+                  "resume=some/file.pt", "pretrained_file=best_model.pt", over};
+    Config c;
+    Err e = {0};
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    snprintf(over, sizeof over, "pretrained_dir=%s", dir);
+    if (config_load(&c, "", ARRAY_LEN(ov), ov, &e)) fail_msg("%s", e.msg);
+    snprintf(want, sizeof want, "%s/best_model.pt", dir);
+    assert_string_equal(c.run.pretrained_file, want);
+    config_free(&c);
+    snprintf(folder, sizeof folder, "%s/%s", dir, setting);
+    assert_int_equal(fs_mkdirs(folder, &e), 0);
+    snprintf(want, sizeof want, "%s/best_model.pt", folder);
+    assert_int_equal(fs_write(want, "x", 1, &e), 0);
+    if (config_load(&c, "", ARRAY_LEN(ov), ov, &e)) fail_msg("%s", e.msg);
+    assert_string_equal(c.run.pretrained_file, want);
+    config_free(&c);
+    snprintf(folder, sizeof folder, "rm -rf %s", dir);
+    assert_int_equal(system(folder), 0);
+    ov[0] = "model=res20", ov[3] = "wt_quant=none", ov[4] = "lr=1"; /* elsewhere resume is a fault */
+    assert_int_equal(config_load(&c, "", 9, ov, &e), -1);
+    assert_non_null(strstr(e.msg, "resume: a run continues from its own log_dir"));
+    config_free(&c);
+}
+
 /* Constant weights and a clip level of 0 stop the run with a line that names them. */
 static void expect_stop(const char *param, float value, const char *text)
 {
@@ -371,10 +487,13 @@ int main(void)
         cmocka_unit_test(test_state_dicts),
         cmocka_unit_test(test_bits),
         cmocka_unit_test(test_pairs),
+        cmocka_unit_test(test_profiling),
+        cmocka_unit_test(test_plain_init),
         cmocka_unit_test(test_faults),
         cmocka_unit_test(test_joint_gradient),
         cmocka_unit_test(test_fan_out),
         cmocka_unit_test(test_config),
+        cmocka_unit_test(test_places),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -374,9 +374,8 @@ static void test_faults(void **state)
          "F:3:1: error: bits_list has no effect with wt_quant: none and fm_quant: none; expected a "
          "name from `qrun list quant` for them"},
         {"resume: other/latest.pt\n", NULL,
-         "F:3:9: error: resume: 'other/latest.pt' is not available in this version (a run "
-         "continues from its own log_dir; "
-         "weights of another file are given by pretrained_file); expected '', null, true, false"},
+         "F:3:1: error: resume: a run continues from its own log_dir; weights of another file are "
+         "given by pretrained_file; expected nothing, true or false"},
         {"\tlr: 1\n", NULL, "F:3:1: error: a tab character; expected spaces for indentation"},
         {"", "lr=fast",
          "command line: error: lr: 'fast' is not a number; expected a number in 0..1000"},
