@@ -152,22 +152,19 @@ static int load(Session *s, const char *key, const char *path, Err *e)
 
 static int run_import(Session *s, const Import *im, Err *e)
 {
-    char *path;
+    const bool named = im->file && *im->file;
+    char *path = named ? weights_path(im->file, e) : im->find(s, e);
     Str place = {0};
-    int r = -1;
-    if (im->file && *im->file) {
-        if (!(path = weights_path(im->file, e))) return -1;
-        r = load(s, im->file_key, path, e);
-    } else if ((path = im->find(s, e))) {
-        r = load(s, im->key, path, e);
-    } else {
-        key_place(s->cfg, im->key, &place);
-        str_printf(&place, "%s", e ? e->msg : "");
-        err_set(e, ERR_DATA, "%s", place.s);
-        str_free(&place);
+    if (path) {
+        free(s->first);
+        s->first = path;
+        return load(s, named ? im->file_key : im->key, path, e);
     }
-    free(path);
-    return r;
+    key_place(s->cfg, named ? im->file_key : im->key, &place);
+    str_puts(&place, e ? e->msg : "");
+    err_set(e, ERR_DATA, "%s", place.s);
+    str_free(&place);
+    return -1;
 }
 
 bool import_wanted(const RunOpts *o)

@@ -71,6 +71,7 @@ void session_free(Session *s)
         if (s->data_open[i]) dataset_close(&s->data[i]);
     }
     if (s->model) model_free(s->model);
+    free(s->first);
     *s = (Session){0};
 }
 
@@ -236,7 +237,8 @@ int session_load_first(Session *s, Err *e)
     if (named(o->fp_pretrained_file)) {
         if (!(path = weights_path(o->fp_pretrained_file, e))) return -1;
         r = load_file(s, "fp_pretrained_file", path, false, e);
-        free(path);
+        free(s->first);
+        s->first = path;
         if (r) return -1;
     }
     if (!import_wanted(o)) return 0;

@@ -12,6 +12,7 @@ typedef struct Session {
     int classes;
     TopK topk;
     Model *model;
+    char *first; /* the last file that session_load_first has read; NULL: none. Owned */
     Dataset data[2]; /* by Split */
     bool data_open[2];
     Loader *loader[2];

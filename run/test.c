@@ -78,6 +78,7 @@ static int test(Session *s, RunFolder *f, Manifest **man, const char *weights, R
     WidthMeters w;
     int r;
     if (load_net(s, run->cfg, weights, e) || session_data(s, SPLIT_VAL, e)) return -1;
+    if (!*weights && s->first) weights = s->first; /* for run.json */
     if (runfolder_begin(f, run->cfg, e)) return -1;
     json = runfolder_path(f, "run.json");
     resolved = runfolder_path(f, "resolved.yml");

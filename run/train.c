@@ -449,7 +449,7 @@ static int begin(Trainer *t, bool resume, const char *init, Err *e)
     if (!r) {
         t->manifest = manifest_open(manifest, true);
         manifest_begin(t->manifest, t->run->cfg, "train", t->run->argc, t->run->argv, resolved,
-                       init, t->st.step);
+                       init ? init : t->s.first, t->st.step);
         manifest_data(t->manifest, "train", &t->s.data[SPLIT_TRAIN]);
         manifest_data(t->manifest, "val", &t->s.data[SPLIT_VAL]);
         r = manifest_save(t->manifest, "running", -1, e);

@@ -419,7 +419,7 @@ static void of_another_net(void **state)
     expect_fault(
         HEAD
         "model: models.fix_mobilenet_v2\nptcv_pretrained: yes\nptcv_pretrained_file: nowhere\n",
-        "nowhere: no such checkpoint or run folder");
+        "R/t.yml:7:1: error: ptcv_pretrained_file: nowhere: no such checkpoint or run folder");
     expect_fault(
         HEAD "model: resnet20\nptcv_pretrained: yes\n",
         "R/t.yml:6:1: error: ptcv_pretrained: pytorchcv's counterpart of model: resnet20 is "
