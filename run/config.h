@@ -50,6 +50,7 @@ typedef struct RunOpts {
     const char *precision;  /* "f32" | "bf16" (bf16 refused until it exists) */
     const char *compat;     /* "corrected" | "original" */
     bool tensorboard, plots;
+    const char *export_onnx; /* file the net is written to at the end; "": none */
     const char *experiment; /* name shown, default config name */
     /* Keys of the originals that other options are made from while loading. */
     bool normalize;                                   /* -> data.input */

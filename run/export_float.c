@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct FloatExport {
     Onnx *m;
@@ -26,7 +27,7 @@ static int refuse(const QPlan *qp, int unit, QRole role, int variant, Err *e)
     static const char *const what[Q_NROLES] = {"weights", "input", "output"};
     const QInst *q = qplan_get(qp, unit, role, variant);
     return err_set(e, ERR_CONFIG,
-                   "export_onnx: %s: its %s is quantized (%s, %d bits), which the float form does "
+                   "%s: its %s is quantized (%s, %d bits), which the float form does "
                    "not hold; expected a net with float activations",
                    qp->spec->u[unit].name, what[role], q->method->name, q->bits);
 }
@@ -38,14 +39,13 @@ int export_float_check(const QPlan *qp, int variant, Err *e)
         const Unit *u = &qp->spec->u[i];
         const QMethod *m = qp->u[i].method;
         if (u->kind == U_NORM && u->u.norm.kind != NK_BATCH && u->u.norm.kind != NK_FROZEN)
-            return err_set(e, ERR_CONFIG, "export_onnx: %s: this kind of norm is not available",
-                           u->name);
+            return err_set(e, ERR_CONFIG, "%s: this kind of norm is not available", u->name);
         if (u->kind != U_CONV && u->kind != U_LINEAR) continue;
         for (size_t k = 0; k < ARRAY_LEN(values); k++)
             if (qplan_get(qp, i, values[k], variant)) return refuse(qp, i, values[k], variant, e);
         if (m && (m->lower_other || qplan_get(qp, i, Q_WEIGHT, variant)))
             return err_set(e, ERR_CONFIG,
-                           "export_onnx: %s: method '%s' has layers of its own kind, which the "
+                           "%s: method '%s' has layers of its own kind, which the "
                            "float form does not hold; expected a float net",
                            u->name, m->name);
     }
@@ -407,7 +407,10 @@ static int (*const write_unit[U_NKINDS])(FloatExport *x, int unit) = {
 
 void export_meta(Onnx *m, const ExportOpts *o)
 {
-    if (o->weights) onnx_meta(m, "weights", "%s", o->weights);
+    if (o->weights && *o->weights) {
+        const char *slash = strrchr(o->weights, '/'); /* the same bytes wherever the file stands */
+        onnx_meta(m, "weights", "%s", slash ? slash + 1 : o->weights);
+    }
     if (!o->input) return;
     for (int k = 0; k < 2; k++) {
         const float *v = k ? o->input->std : o->input->mean;

@@ -7,6 +7,7 @@
 #include "run/checkpoint.h"
 #include "run/clips.h"
 #include "run/evaluate.h"
+#include "run/export_key.h"
 #include "run/log.h"
 #include "run/manifest.h"
 #include "run/modes.h"
@@ -39,14 +40,14 @@ static char *what_to_test(const RunOpts *o, Err *e)
 static int load_net(Session *s, Config *cfg, const char *weights, Err *e)
 {
     const bool calibrate = cfg->run.bn_calib_before_test;
-    if (session_open(s, cfg, e)) return -1;
+    if (session_open(s, cfg, e) || export_onnx_check(s, e)) return -1;
     if ((!*weights || !cfg->run.strict_load) && session_load_first(s, e)) return -1;
     if (*weights && session_load(s, weights, e)) return -1;
     profiling_log(s);
     return calibrate && (session_data(s, SPLIT_TRAIN, e) || bn_calibrate(s, e)) ? -1 : 0;
 }
 
-static int report(Session *s, Run *run, Manifest *man, const Meter *m,
+static int report(Session *s, Run *run, Manifest *man, const char *weights, const Meter *m,
                   const WidthMeters *w, Err *e)
 {
     Str line = {0};
@@ -59,7 +60,7 @@ static int report(Session *s, Run *run, Manifest *man, const Meter *m,
     if (manifest_save(man, "finished", r ? (int)ERR_EXPECT : 0, e)) r = -1;
     run_print_result(line.s);
     str_free(&line);
-    return r;
+    return r ? r : export_onnx_session(s, weights, e);
 }
 
 static int stop(Run *run, Manifest *man, Err *e)
@@ -91,7 +92,7 @@ static int test(Session *s, RunFolder *f, Manifest **man, const char *weights, R
     p = (Progress){.eval_batches = loader_batches(s->loader[SPLIT_VAL]), .last_shown = log_clock()};
     r = evaluate(s, &p, &m, &w, e);
     if (r < 0) return -1;
-    return r > 0 ? stop(run, *man, e) : report(s, run, *man, &m, &w, e);
+    return r > 0 ? stop(run, *man, e) : report(s, run, *man, weights, &m, &w, e);
 }
 
 int test_run(Run *run, Err *e)

@@ -18,6 +18,7 @@
 #include "run/checkpoint.h"
 #include "run/clips.h"
 #include "run/evaluate.h"
+#include "run/export_key.h"
 #include "run/log.h"
 #include "run/manifest.h"
 #include "run/modes.h"
@@ -338,7 +339,7 @@ static int finish(Trainer *t, Err *e)
             meter_percent(&t->st.best, 0), t->st.best_epoch, t->folder.dir);
     run_print_result(line.s);
     str_free(&line);
-    return r;
+    return r ? r : export_onnx_file(t->run->cfg, t->folder.dir, e);
 }
 
 /* One argument as a shell takes it, quoted where it must be: topk=[1,5] is a pattern there. */
@@ -399,12 +400,12 @@ static int already_finished(Trainer *t, Err *e)
     if (!line) return recover_record(t, e);
     run_print_result(line);
     r = run_check_expectation(t->run->cfg, meter_percent(&t->st.val, 0), e);
-    return r;
+    return r ? r : export_onnx_file(t->run->cfg, t->folder.dir, e);
 }
 
 static int prepare_net(Trainer *t, bool resume, char **init, Err *e)
 {
-    if (session_open(&t->s, t->run->cfg, e)) return -1;
+    if (session_open(&t->s, t->run->cfg, e) || export_onnx_check(&t->s, e)) return -1;
     store_alloc_grads(model_store(t->s.model));
     if (optim_init(&t->optim, &t->run->cfg->optim, model_store(t->s.model), e)) return -1;
     session_config_text(t->run->cfg, &t->config_text);

@@ -1,0 +1,49 @@
+#!/usr/bin/env bats
+# test/export.bats -- export_onnx as a user meets it: after training, again when the run is finished, after a test; what is
+# refused before any work.
+
+setup_file() {
+    export DIR="$BATS_FILE_TMPDIR"
+    cat >"$DIR/float.yml" <<YML
+model: resnet20
+dataset: synthetic
+synth_train: 64
+synth_val: 32
+num_epochs: 1
+batch_size: 32
+export_onnx: $DIR/net.onnx
+YML
+    "$QRUN" "$DIR/float.yml" log_dir="$DIR/run" >"$DIR/out" 2>&1
+}
+
+@test "training leaves the best net as an ONNX file" {
+    [ -s "$DIR/net.onnx" ]
+    grep -q 'net.onnx: the net as an ONNX graph, float, opset 13' "$DIR/out"
+}
+
+@test "a finished run and a test write the same bytes" {
+    run "$QRUN" "$DIR/float.yml" log_dir="$DIR/run" export_onnx="$DIR/again.onnx"
+    [ "$status" -eq 0 ]
+    cmp "$DIR/net.onnx" "$DIR/again.onnx"
+    run "$QRUN" "$DIR/float.yml" log_dir="$DIR/run" test_only=true export_onnx="$DIR/test.onnx"
+    [ "$status" -eq 0 ]
+    cmp "$DIR/net.onnx" "$DIR/test.onnx"
+}
+
+@test "a path that cannot be written is refused first, at its line" {
+    sed "s|^export_onnx.*|export_onnx: /nowhere/net.onnx|" "$DIR/float.yml" >"$DIR/bad.yml"
+    run "$QRUN" "$DIR/bad.yml" log_dir="$DIR/run2"
+    [ "$status" -eq 2 ]
+    [ "$output" = "$DIR/bad.yml:7:1: error: export_onnx: /nowhere/net.onnx: cannot be written: No such file or directory" ]
+    [ ! -e "$DIR/run2/checkpoints" ]
+    run "$QRUN" "$DIR/float.yml" log_dir="$DIR/run3" export_onnx="$DIR"
+    [ "$status" -eq 2 ]
+    [ "$output" = "command line: error: export_onnx: $DIR: cannot be written: it is a folder" ]
+}
+
+@test "quantized activations are refused first" {
+    run "$QRUN" "$DIR/float.yml" log_dir="$DIR/run4" wt_quant=apot fm_quant=apot bit=4
+    [ "$status" -eq 2 ]
+    [[ "$output" == *"7:1: error: export_onnx: layer1.0.conv1: its input is quantized (apot, 4 bits)"* ]]
+    [ "${#lines[@]}" -eq 1 ]
+}
