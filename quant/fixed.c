@@ -128,41 +128,54 @@ void fixed_tensor_bwd(Fixed f, FixedView v, const float *fl, const float *x, con
     tensor(f, v, fl, x, dy, dx);
 }
 
-/* Sum over all values of (x - shift)^2, |x| or x. */
-typedef enum Term { TERM_VALUE, TERM_MAGNITUDE, TERM_SQUARE } Term;
+/* Sums over n values that stand `stride` apart: of |x - at|, x - at, (x - at)^2. */
+typedef struct Sums {
+    double magnitude, value, square;
+} Sums;
 
-static double sum_of(Term term, const float *x, size_t n, size_t stride, double shift)
+#define SUM_LOOP(step)                                                                             \
+    PAR_PRAGMA_(omp simd reduction(+ : magnitude, value, square))                                  \
+    for (size_t i = s.from; i < s.to; i++) {                                                       \
+        const double v = (double)x[i * (step)] - at;                                               \
+        magnitude += fabs(v);                                                                      \
+        value += v;                                                                                \
+        square += v * v;                                                                           \
+    }
+
+static Sums sums_of(const float *x, size_t n, size_t stride, double at)
 {
-    double part[STAT_PARTS], sum = 0;
+    Sums part[STAT_PARTS], all = {0};
     PARALLEL_FOR(k, STAT_PARTS)
     {
         const StatSpan s = stat_span(n, (size_t)k);
-        double a = 0;
-        for (size_t i = s.from; i < s.to; i++) {
-            const double v = (double)x[i * stride] - shift;
-            a += term == TERM_VALUE ? v : term == TERM_MAGNITUDE ? fabs(v) : v * v;
-        }
-        part[k] = a;
+        double magnitude = 0, value = 0, square = 0;
+        if (stride == 1)
+            SUM_LOOP(1)
+        else
+            SUM_LOOP(stride)
+        part[k] = (Sums){magnitude, value, square};
     }
-    for (int k = 0; k < STAT_PARTS; k++) sum += part[k];
-    return sum;
+    for (int k = 0; k < STAT_PARTS; k++) {
+        all.magnitude += part[k].magnitude;
+        all.value += part[k].value;
+        all.square += part[k].square;
+    }
+    return all;
 }
 
+/* The deviation in one pass, around the first value: little cancels where the mean is large. */
 double fixed_statistic(FixedMetric m, const float *x, size_t n, size_t stride)
 {
     const double len = (double)n;
+    Sums s;
+    double left;
     if (!n) return 0;
-    switch (m) {
-    case FM_MAE:
-        return sum_of(TERM_MAGNITUDE, x, n, stride, 0) / len;
-    case FM_RMS:
-        return sqrt(sum_of(TERM_SQUARE, x, n, stride, 0) / len);
-    case FM_STD:
-        break;
-    }
+    s = sums_of(x, n, stride, m == FM_STD ? (double)x[0] : 0);
+    if (m == FM_MAE) return s.magnitude / len;
+    if (m == FM_RMS) return sqrt(s.square / len);
     if (n < 2) return 0;
-    return sqrt(sum_of(TERM_SQUARE, x, n, stride, sum_of(TERM_VALUE, x, n, stride, 0) / len) /
-                (len - 1));
+    left = s.square - s.value * s.value / len;
+    return left > 0 ? sqrt(left / (len - 1)) : 0;
 }
 
 int fixed_fl_of(Fixed f, FixedMetric m, double metric)
@@ -174,6 +187,23 @@ int fixed_fl_of(Fixed f, FixedMetric m, double metric)
     return fl >= top ? top : fl > 0 ? (int)fl : 0;
 }
 
+/* Small enough to be read from the nearest cache by every candidate. */
+#define SEARCH_BLOCK 2048
+
+/* Sum of the squared differences to n values. */
+static double block_error(Fixed f, int fl, const float *x, size_t n)
+{
+    const float up = ldexpf(1, fl), down = 1 / up, lo = low(f), hi = fixed_top(f);
+    double a = 0;
+    PAR_PRAGMA_(omp simd reduction(+ : a))
+    for (size_t i = 0; i < n; i++) {
+        const float t = rintf(x[i] * up);
+        const double d = (double)(x[i] - (t < lo ? lo : t > hi ? hi : t) * down);
+        a += d * d;
+    }
+    return a;
+}
+
 int fixed_fl_search(Fixed f, const float *x, size_t n, double *error)
 {
     double part[STAT_PARTS][MAX_SEARCH + 1], best = HUGE_VAL;
@@ -183,17 +213,10 @@ int fixed_fl_search(Fixed f, const float *x, size_t n, double *error)
     PARALLEL_FOR(k, STAT_PARTS)
     {
         const StatSpan s = stat_span(n, (size_t)k);
-        for (int fl = 0; fl <= top; fl++) {
-            const float up = ldexpf(1, fl), down = 1 / up, lo = low(f), hi = fixed_top(f);
-            double a = 0;
-            PAR_PRAGMA_(omp simd reduction(+ : a))
-            for (size_t i = s.from; i < s.to; i++) {
-                const float t = rintf(x[i] * up);
-                const double d = (double)(x[i] - (t < lo ? lo : t > hi ? hi : t) * down);
-                a += d * d;
-            }
-            part[k][fl] = a;
-        }
+        for (int fl = 0; fl <= top; fl++) part[k][fl] = 0;
+        for (size_t at = s.from; at < s.to; at += SEARCH_BLOCK)
+            for (int fl = 0; fl <= top; fl++)
+                part[k][fl] += block_error(f, fl, x + at, s.to - at < SEARCH_BLOCK ? s.to - at : SEARCH_BLOCK);
     }
     for (int fl = 0; fl <= top; fl++) {
         double a = 0;

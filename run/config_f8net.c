@@ -27,6 +27,10 @@ void config_derive_f8net(Config *c, bool family)
         key_by_rule(c, "wt_quant", "by family of the model");
         key_by_rule(c, "fm_quant", "by family of the model");
     }
+    if ((c->run.int_infer || c->run.integize || c->run.int_op_only) && !c->run.test_only) {
+        c->run.test_only = true;
+        key_by_rule(c, "test_only", "an integer stage is a test");
+    }
     f8->original = str_eq(c->run.compat, "original");
     f8->image = str_eq(c->data.input, "k256");
     if (!is_f8net(c)) return;

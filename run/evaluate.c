@@ -1,8 +1,30 @@
 /* run/evaluate.c -- see evaluate.h. */
 #include "run/evaluate.h"
 
+#include "run/integer.h"
 #include "run/log.h"
 #include "run/signals.h"
+
+/* Logits of the integer network; with int_compare the simulated net's too, to count against them. */
+static int eval_integers(Session *s, const Batch *b, double *loss, const float **logits, Err *e)
+{
+    *logits = integers_eval(s->ints, b->x, b->n);
+    if (s->cfg->run.int_compare) {
+        const float *simulated;
+        double ignored;
+        if (model_eval(s->model, 0, b->x, b->label, b->n, session_eval_batch(s), &ignored, &simulated, e))
+            return -1;
+        integers_compare(s->ints, simulated, b->n);
+    }
+    *loss = cross_entropy_sum(*logits, s->classes, b->label, b->n);
+    return 0;
+}
+
+static int eval_width(Session *s, int width, const Batch *b, double *loss, const float **logits, Err *e)
+{
+    if (s->ints) return eval_integers(s, b, loss, logits, e);
+    return model_eval(s->model, width, b->x, b->label, b->n, session_eval_batch(s), loss, logits, e);
+}
 
 static int one_batch(Session *s, const Batch *b, Meter *m, WidthMeters *w, Err *e)
 {
@@ -10,9 +32,7 @@ static int one_batch(Session *s, const Batch *b, Meter *m, WidthMeters *w, Err *
     for (int k = 0; k < s->nwidths; k++) {
         const float *logits;
         Meter now = {0};
-        if (model_eval(s->model, s->width[k], b->x, b->label, b->n, session_eval_batch(s),
-                       &now.loss, &logits, e))
-            return -1;
+        if (eval_width(s, s->width[k], b, &now.loss, &logits, e)) return -1;
         topk_count(&s->topk, logits, b->label, b->n, s->classes, &now);
         meter_add(m, &now);
         meter_add(&all, &now);

@@ -16,6 +16,7 @@ typedef struct Session {
     Dataset data[2]; /* by Split */
     bool data_open[2];
     Loader *loader[2];
+    struct Integers *ints; /* evaluation by whole numbers instead of `model`; NULL; borrowed */
     int width[METER_MAX_WIDTHS], nwidths; /* variants trained and evaluated: all, or the last without adaptive_training */
 } Session;
 

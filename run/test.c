@@ -1,5 +1,5 @@
-/* run/test.c -- test_only: evaluate one checkpoint. Writes below log_dir/test and touches nothing
- * of a training. */
+/* run/test.c -- test_only: evaluate one checkpoint, as it is or as a network of whole numbers. Writes
+ * below log_dir/<test or the integer stage> and touches nothing of a training. */
 #include <stdlib.h>
 
 #include "io/fs.h"
@@ -7,6 +7,7 @@
 #include "run/checkpoint.h"
 #include "run/clips.h"
 #include "run/evaluate.h"
+#include "run/integer.h"
 #include "run/export_key.h"
 #include "run/log.h"
 #include "run/manifest.h"
@@ -52,6 +53,9 @@ static int report(Session *s, Run *run, Manifest *man, const char *weights, cons
 {
     Str line = {0};
     int r;
+    if (s->ints && s->ints->compared)
+        log_msg(LOG_INFO, "%lld of %lld logits differ from the simulated net's, by at most %d",
+                (long long)s->ints->differ, (long long)s->ints->compared, s->ints->largest);
     clips_print(s->model);
     evaluate_print(w);
     meter_result(m, w, &s->topk, manifest_seconds(man), &line);
@@ -71,8 +75,21 @@ static int stop(Run *run, Manifest *man, Err *e)
     return manifest_save(man, "stopped", run->status, e);
 }
 
-static int test(Session *s, RunFolder *f, Manifest **man, const char *weights, Run *run, Err *e)
+/* The network of whole numbers instead of the model, and its files. */
+static int use_integers(Session *s, Integers *ints, const IntStage *st, const RunFolder *f,
+                        const char *weights, Err *e)
 {
+    const ExportOpts o = {.net = s->cfg->net.model, .weights = weights, .input = &s->input};
+    const char *folder = st->file ? st->folder(&s->cfg->run) : "";
+    if (!*folder) folder = f->dir;
+    if (integers_open(ints, s->model, st, session_eval_batch(s), e)) return -1;
+    s->ints = ints;
+    return st->file ? integers_write(ints, folder, st, &o, e) : 0;
+}
+
+static int test(Session *s, RunFolder *f, Integers *ints, Manifest **man, const char *weights, Run *run, Err *e)
+{
+    const IntStage *st = int_stage(&run->cfg->run);
     char *json, *resolved;
     Progress p;
     Meter m;
@@ -81,10 +98,11 @@ static int test(Session *s, RunFolder *f, Manifest **man, const char *weights, R
     if (load_net(s, run->cfg, weights, e) || session_data(s, SPLIT_VAL, e)) return -1;
     if (!*weights && s->first) weights = s->first; /* for run.json */
     if (runfolder_begin(f, run->cfg, e)) return -1;
+    if (st && use_integers(s, ints, st, f, weights, e)) return -1;
     json = runfolder_path(f, "run.json");
     resolved = runfolder_path(f, "resolved.yml");
     *man = manifest_open(json, false);
-    manifest_begin(*man, run->cfg, "test", run->argc, run->argv, resolved, weights, 0);
+    manifest_begin(*man, run->cfg, st ? st->name : "test", run->argc, run->argv, resolved, weights, 0);
     manifest_data(*man, "val", &s->data[SPLIT_VAL]);
     free(json);
     free(resolved);
@@ -100,14 +118,22 @@ int test_run(Run *run, Err *e)
     Session s = {0};
     RunFolder f = {.lock = -1};
     Manifest *man = NULL;
-    char *dir = fs_join(run->cfg->run.log_dir, "test"), *weights = what_to_test(&run->cfg->run, e);
+    Integers ints = {0};
+    const IntStage *st = int_stage(&run->cfg->run);
+    const char *out = st && st->file ? st->folder(&run->cfg->run) : "";
+    char *dir = fs_join(run->cfg->run.log_dir, st ? st->name : "test"), *weights = what_to_test(&run->cfg->run, e);
     int r = -1;
-    if (weights && !runfolder_open(&f, dir, e)) r = test(&s, &f, &man, weights, run, e);
+    if (*out && integers_check_output(out, st, e)) {
+        free(weights);
+        weights = NULL;
+    }
+    if (weights && !runfolder_open(&f, dir, e)) r = test(&s, &f, &ints, &man, weights, run, e);
     if (r && man && e->kind != ERR_EXPECT) {
         Err ignored;
         manifest_save(man, "failed", (int)e->kind, &ignored);
     }
     manifest_free(man);
+    integers_close(&ints);
     session_free(&s);
     runfolder_close(&f);
     free(weights);
