@@ -15,8 +15,8 @@
 #include <cmocka.h>
 
 #include "run/config.h"
-#include "run/keys.h"
 #include "run/modes.h"
+#include "test/dialect.h"
 
 typedef enum Group { CONVENTIONAL, TINY } Group;
 typedef enum Source { FLOAT, STD, GRID, GRID_AND_STD } Source; /* of fractional lengths */
@@ -191,49 +191,6 @@ static void load(Config *c, const Experiment *x, const char *batch)
     str_free(&s);
 }
 
-/* Whether the option reads as it was written: True, '' and null are spellings of YAML. */
-static bool same_value(const char *written, const char *held)
-{
-    char *end;
-    const double a = strtod(written, &end);
-    if (end != written && !*end) return a == strtod(held, NULL);
-    if (str_eq(written, "True")) return str_eq(held, "true");
-    if (str_eq(written, "False")) return str_eq(held, "false");
-    if (str_eq(written, "''") || str_eq(written, "null")) return str_eq(held, "\"\"");
-    return str_eq(written, held);
-}
-
-/* The last value a key has in the text, without its comment. */
-static void last_value(const char *text, const char *key, char *out, size_t size)
-{
-    char start[80];
-    const char *found = NULL;
-    size_t n;
-    snprintf(start, sizeof start, "\n%.70s: ", key);
-    for (const char *p = text; (p = strstr(p, start)); p++) found = p + strlen(start);
-    assert_non_null(found);
-    n = strcspn(found, "\n#");
-    while (n && found[n - 1] == ' ') n--;
-    snprintf(out, size, "%.*s", (int)n, found);
-}
-
-static void check_key(const Config *c, const Experiment *x, const char *text, const char *show,
-                      const char *word)
-{
-    const Key *k = key_find(word);
-    char want[200], line[80];
-    Str held = {0};
-    if (!k) fail_msg("%s: unknown key %s", x->name, word);
-    snprintf(line, sizeof line, "\n  %s ", k->name);
-    if (!strstr(show, line)) fail_msg("%s: `qrun show` says nothing of %s", x->name, word);
-    if (k->kind != KK_VALUE && k->kind != KK_LIST) return;
-    last_value(text, word, want, sizeof want);
-    key_value_text(c, k, &held);
-    if (!same_value(want, held.s))
-        fail_msg("%s: %s is %s, the file says %s", x->name, word, held.s, want);
-    str_free(&held);
-}
-
 /* What follows from the file: method, bits, input, what the program does. */
 static void check_meaning(const Config *c, const Experiment *x)
 {
@@ -254,23 +211,12 @@ static void every_file(void **state)
     for (size_t i = 0; i < ARRAY_LEN(experiments); i++) {
         const Experiment *x = &experiments[i];
         Config c;
-        Str text = {0}, show = {0};
+        Str text = {0};
         load(&c, x, "bs:256");
-        str_puts(&text, "\n");
         make_text(&text, x);
-        str_puts(&show, "\n");
-        config_show(&c, &show);
-        for (const char *p = text.s; *p; p += strcspn(p, "\n") + (strchr(p, '\n') != NULL)) {
-            char word[80];
-            const size_t n = strcspn(p, ":\n");
-            if (*p == '#' || p[n] != ':' || !n) continue;
-            snprintf(word, sizeof word, "%.*s", (int)n, p);
-            check_key(&c, x, text.s, show.s, word);
-            keys_seen++;
-        }
+        keys_seen += dialect_check_keys(&c, x->name, text.s);
         check_meaning(&c, x);
         str_free(&text);
-        str_free(&show);
         config_free(&c);
     }
     print_message("36 files, %d keys explained\n", keys_seen);
