@@ -6,11 +6,11 @@
  * are met exactly.
  *
  * Only the part of the result that is asked for is computed, from the rows and columns it needs.
- * Sums are integers, so their order is free, and 16 of them are kept in a vector (GCC's vector
- * types; the compiler maps them to what the processor has). A vector of 32-bit words holds 64 bytes
+ * Sums are integers, so their order is free, and as many of them are kept in a vector as the
+ * processor has lanes (GCC's vector types). A vector of 32-bit words holds the bytes of the image
  * as they lie in memory; byte j of each word is taken out by a shift, summed up, and put back by
- * the same shift. The vertical pass so makes 64 bytes of a row at once, the horizontal one the same
- * pixel of 16 rows. */
+ * the same shift. The vertical pass so makes 64 bytes of a row at once (with AVX-512), the
+ * horizontal one the same pixel of 16 rows. */
 #include "data/resize.h"
 
 #include <math.h>
@@ -21,7 +21,13 @@
 
 #define COEF_BITS 22
 #define HALF      (1 << (COEF_BITS - 1))
-#define LANES     16
+#if defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX2__)
+#define LANES 8
+#else
+#define LANES 4 /* SSE2, NEON */
+#endif
 
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 
@@ -87,8 +93,8 @@ static void axis_coefs(ResizeAxis *a, int in, int out, int begin, int end)
 
 /* ---- horizontal ---- */
 
-/* `n` RGB pixels of 16 rows side by side: a word each, whose fourth byte is of no meaning. `last`:
- * nothing can be read behind the last pixel. */
+/* `n` RGB pixels of LANES rows side by side: a word each, whose fourth byte is of no meaning.
+ * `last`: nothing can be read behind the last pixel. */
 static void pack_rows(unsigned char *to, const unsigned char *const row[LANES], int n, bool last)
 {
     for (int x = 0; x < n - last; x++, to += 4 * LANES)
