@@ -212,25 +212,31 @@ out:
     return r;
 }
 
-int npy_write(const char *path, const Tensor *t, Err *e)
+size_t npy_header(const Tensor *t, char head[NPY_HEADER])
 {
-    char shape[96] = "", head[256];
-    size_t len = 0;
-    int n;
-    FILE *f;
+    char shape[96] = "";
+    size_t len = 0, n;
     ASSERT(types[t->dtype].npy, "no npy type for %s", types[t->dtype].name);
     for (int i = 0; i < t->ndim; i++)
         len += (size_t)snprintf(shape + len, sizeof shape - len, "%d,", t->dim[i]);
-    n = snprintf(head, sizeof head, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }",
-                 types[t->dtype].npy, shape);
-    while ((n + 11) % 64) head[n++] = ' ';
-    head[n++] = '\n';
-    f = fopen(path, "wb");
+    memset(head, ' ', NPY_HEADER);
+    memcpy(head, "\x93NUMPY\x01\x00", 8);
+    n = (size_t)snprintf(head + 10, NPY_HEADER - 10,
+                         "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }",
+                         types[t->dtype].npy, shape);
+    head[10 + n] = ' ';
+    head[NPY_HEADER - 1] = '\n';
+    head[8] = (char)(unsigned char)(NPY_HEADER - 10);
+    head[9] = 0;
+    return NPY_HEADER;
+}
+
+int npy_write(const char *path, const Tensor *t, Err *e)
+{
+    char head[NPY_HEADER];
+    FILE *f = fopen(path, "wb");
     if (!f) return err_set(e, ERR_RUN, "%s: %s", path, strerror(errno));
-    fwrite("\x93NUMPY\x01\x00", 1, 8, f);
-    fputc(n & 255, f);
-    fputc(n >> 8, f);
-    fwrite(head, 1, (size_t)n, f);
+    fwrite(head, 1, npy_header(t, head), f);
     fwrite(t->data, dtype_size(t->dtype), tensor_len(t), f);
     if (ferror(f) | fclose(f)) return err_set(e, ERR_RUN, "%s: %s", path, strerror(errno));
     return 0;

@@ -50,6 +50,9 @@ uint16_t float_to_bf16(float f);
 /* Any .npy of version 1.0..3.0 with little-endian f4, i4, i8, i1, u1, b1 (as u8) or f8 (to f32), C
  * order, at most TENSOR_MAX_DIM dimensions. Data is allocated in `a`. Errors name the file. */
 int npy_read(const char *path, Arena *a, Tensor *t, Err *e);
+/* What stands before the data; the same number of bytes for any shape. */
+enum { NPY_HEADER = 192 };
+size_t npy_header(const Tensor *t, char head[NPY_HEADER]);
 int npy_write(const char *path, const Tensor *t, Err *e);
 
 #endif

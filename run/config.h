@@ -13,6 +13,7 @@ typedef struct RunOpts {
     const char *log_dir;                   /* default results/<config name> */
     bool test_only;
     bool int_infer, integize, int_op_only; /* F8Net's integer stages */
+    const char *dump_dir;                  /* of a test */
     bool int_compare;                      /* with the simulated net */
     const char *integize_file_path, *int_op_only_file_path;
     const char *pretrained_file;    /* .pth or .safetensors, or a run folder (its best) */

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "io/fs.h"
-#include "run/export.h"
+#include "run/integer.h"
 #include "run/which_net.h"
 
 static bool wanted(const Config *c)
@@ -20,29 +20,24 @@ static int variant(const Session *s)
 
 int export_onnx_check(const Session *s, Err *e)
 {
-    Str place = {0};
-    int r;
     if (!wanted(s->cfg)) return 0;
-    r = fs_check_writable(s->cfg->run.export_onnx, e) ||
-        export_float_check(model_qplan(s->model), variant(s), e);
-    if (!r) return 0;
-    key_place(s->cfg, "export_onnx", &place);
-    if (e) {
-        str_puts(&place, e->msg);
-        err_set(e, ERR_CONFIG, "%s", place.s);
-    }
-    str_free(&place);
-    return -1;
+    if (fs_check_writable(s->cfg->run.export_onnx, e) ||
+        (!int_stage(&s->cfg->run) && export_float_check(model_qplan(s->model), variant(s), e)))
+        return key_blame(s->cfg, "export_onnx", e);
+    return 0;
 }
 
 int export_onnx_session(const Session *s, const char *weights, Err *e)
 {
     const ExportOpts o = {
         .net = s->cfg->net.model, .weights = weights, .input = &s->input, .variant = variant(s)};
+    const char *path = s->cfg->run.export_onnx;
     if (!wanted(s->cfg)) return 0;
-    if (export_float(model_qplan(s->model), &o, s->cfg->run.export_onnx, e)) return -1;
-    log_msg(LOG_INFO, "%s: the net as an ONNX graph, float, opset %d", s->cfg->run.export_onnx,
-            ONNX_OPSET);
+    if (s->ints ? export_intnet(&s->ints->net, &o, path, NULL, e)
+                : export_float(model_qplan(s->model), &o, path, e))
+        return -1;
+    log_msg(LOG_INFO, "%s: the net as an ONNX graph, %s, opset %d", path,
+            s->ints ? "whole numbers" : "float", ONNX_OPSET);
     return 0;
 }
 

@@ -21,9 +21,11 @@ static const char *int_op_only_folder(const RunOpts *o)
 }
 
 static const IntStage stages[] = {
-    {"int_op_only", true, "int_op_only_model", int_op_only_folder, DT_S32},
-    {"integize", true, "integized_model", integize_folder, DT_F32},
-    {"int_infer", false, NULL, NULL, DT_S32},
+    {"int_op_only", true, "int_op_only_model", int_op_only_folder,
+     "int_op_only_file_path", DT_S32},
+    {"integize", true, "integized_model", integize_folder,
+     "integize_file_path", DT_F32},
+    {"int_infer", false, NULL, NULL, NULL, DT_S32},
 };
 
 const IntStage *int_stage(const RunOpts *o)

@@ -14,6 +14,7 @@ typedef struct IntStage {
     bool converted;                /* weights as integize and int_op_only have them */
     const char *file;              /* base name of what it writes; NULL: nothing */
     const char *(*folder)(const RunOpts *o); /* where the user wants it; "": the test's folder */
+    const char *folder_key;
     DType stored;                  /* of the numbers in its checkpoint */
 } IntStage;
 

@@ -6,6 +6,7 @@
 #include "run/bn_calib.h"
 #include "run/checkpoint.h"
 #include "run/clips.h"
+#include "run/dump.h"
 #include "run/evaluate.h"
 #include "run/integer.h"
 #include "run/export_key.h"
@@ -15,6 +16,7 @@
 #include "run/profiling.h"
 #include "run/runfolder.h"
 #include "run/signals.h"
+#include "run/which_net.h"
 
 /* pretrained_file, else what a training in log_dir left; "" where only fp_pretrained_file or an
  * import is asked for. The caller frees. */
@@ -48,9 +50,61 @@ static int load_net(Session *s, Config *cfg, const char *weights, Err *e)
     return calibrate && (session_data(s, SPLIT_TRAIN, e) || bn_calibrate(s, e)) ? -1 : 0;
 }
 
-static int report(Session *s, Run *run, Manifest *man, const char *weights, const Meter *m,
-                  const WidthMeters *w, Err *e)
+/* One test. */
+typedef struct Test {
+    Run *run;
+    Session s;
+    const IntStage *stage; /* NULL: the net as it is */
+    Integers ints;
+    Dump dump;
+    RunFolder folder;
+    Manifest *man;
+    char *weights;
+} Test;
+
+static const char *mode_name(const Test *t)
 {
+    return t->stage ? t->stage->name : "test";
+}
+
+/* The folder the user wants the stage's files in; "": the test's own. */
+static const char *wanted_folder(const Test *t)
+{
+    return t->stage && t->stage->file ? t->stage->folder(&t->run->cfg->run) : "";
+}
+
+/* Where the files named by the configuration go can be written. */
+static int check_output(const Test *t, Err *e)
+{
+    const char *folder = wanted_folder(t);
+    if (!*folder || !integers_check_output(folder, t->stage, e)) return 0;
+    return key_blame(t->run->cfg, t->stage->folder_key, e);
+}
+
+/* The network of whole numbers instead of the model, and its files. */
+static int use_integers(Test *t, Err *e)
+{
+    Session *s = &t->s;
+    const ExportOpts o = {.net = s->cfg->net.model, .weights = t->weights, .input = &s->input};
+    const char *folder = *wanted_folder(t) ? wanted_folder(t) : t->folder.dir;
+    if (!t->stage) return 0;
+    if (integers_open(&t->ints, s->model, t->stage, session_eval_batch(s), e)) return -1;
+    s->ints = &t->ints;
+    return t->stage->file ? integers_write(&t->ints, folder, t->stage, &o, e) : 0;
+}
+
+static int use_dump(Test *t, Err *e)
+{
+    const char *dir = t->run->cfg->run.dump_dir;
+    if (!*dir) return 0;
+    if (dump_open(&t->dump, &t->s, dir, e)) return key_blame(t->run->cfg, "dump_dir", e);
+    t->s.dump = &t->dump;
+    return 0;
+}
+
+static int report(Test *t, const Meter *m, const WidthMeters *w, Err *e)
+{
+    Session *s = &t->s;
     Str line = {0};
     int r;
     if (s->ints && s->ints->compared)
@@ -58,85 +112,73 @@ static int report(Session *s, Run *run, Manifest *man, const char *weights, cons
                 (long long)s->ints->differ, (long long)s->ints->compared, s->ints->largest);
     clips_print(s->model);
     evaluate_print(w);
-    meter_result(m, w, &s->topk, manifest_seconds(man), &line);
-    manifest_result(man, line.s, m, &s->topk, 0, -1, NULL);
-    r = run_check_expectation(run->cfg, meter_percent(m, 0), e);
-    if (manifest_save(man, "finished", r ? (int)ERR_EXPECT : 0, e)) r = -1;
+    meter_result(m, w, &s->topk, manifest_seconds(t->man), &line);
+    manifest_result(t->man, line.s, m, &s->topk, 0, -1, NULL);
+    r = run_check_expectation(t->run->cfg, meter_percent(m, 0), e);
+    if (manifest_save(t->man, "finished", r ? (int)ERR_EXPECT : 0, e)) r = -1;
     run_print_result(line.s);
     str_free(&line);
-    return r ? r : export_onnx_session(s, weights, e);
+    if (!r && s->dump) r = dump_close(s->dump, e);
+    return r ? r : export_onnx_session(s, t->weights, e);
 }
 
-static int stop(Run *run, Manifest *man, Err *e)
+static int stop(Test *t, Err *e)
 {
-    run->signal = signals_stop();
-    run->status = 128 + run->signal;
+    t->run->signal = signals_stop();
+    t->run->status = 128 + t->run->signal;
     log_msg(LOG_WARN, "stopped by a signal before the end of the test");
-    return manifest_save(man, "stopped", run->status, e);
+    return manifest_save(t->man, "stopped", t->run->status, e);
 }
 
-/* The network of whole numbers instead of the model, and its files. */
-static int use_integers(Session *s, Integers *ints, const IntStage *st, const RunFolder *f,
-                        const char *weights, Err *e)
+static void open_manifest(Test *t)
 {
-    const ExportOpts o = {.net = s->cfg->net.model, .weights = weights, .input = &s->input};
-    const char *folder = st->file ? st->folder(&s->cfg->run) : "";
-    if (!*folder) folder = f->dir;
-    if (integers_open(ints, s->model, st, session_eval_batch(s), e)) return -1;
-    s->ints = ints;
-    return st->file ? integers_write(ints, folder, st, &o, e) : 0;
+    const char *weights = t->weights;
+    char *json = runfolder_path(&t->folder, "run.json");
+    char *resolved = runfolder_path(&t->folder, "resolved.yml");
+    if (!*weights && t->s.first) weights = t->s.first;
+    t->man = manifest_open(json, false);
+    manifest_begin(t->man, t->run->cfg, mode_name(t), t->run->argc, t->run->argv, resolved, weights,
+                   0);
+    manifest_data(t->man, "val", &t->s.data[SPLIT_VAL]);
+    free(json);
+    free(resolved);
 }
 
-static int test(Session *s, RunFolder *f, Integers *ints, Manifest **man, const char *weights, Run *run, Err *e)
+static int test(Test *t, Err *e)
 {
-    const IntStage *st = int_stage(&run->cfg->run);
-    char *json, *resolved;
+    Session *s = &t->s;
     Progress p;
     Meter m;
     WidthMeters w;
     int r;
-    if (load_net(s, run->cfg, weights, e) || session_data(s, SPLIT_VAL, e)) return -1;
-    if (!*weights && s->first) weights = s->first; /* for run.json */
-    if (runfolder_begin(f, run->cfg, e)) return -1;
-    if (st && use_integers(s, ints, st, f, weights, e)) return -1;
-    json = runfolder_path(f, "run.json");
-    resolved = runfolder_path(f, "resolved.yml");
-    *man = manifest_open(json, false);
-    manifest_begin(*man, run->cfg, st ? st->name : "test", run->argc, run->argv, resolved, weights, 0);
-    manifest_data(*man, "val", &s->data[SPLIT_VAL]);
-    free(json);
-    free(resolved);
+    if (load_net(s, t->run->cfg, t->weights, e) || session_data(s, SPLIT_VAL, e)) return -1;
+    if (runfolder_begin(&t->folder, t->run->cfg, e)) return -1;
+    if (use_integers(t, e) || use_dump(t, e)) return -1;
+    open_manifest(t);
     signals_install();
     p = (Progress){.eval_batches = loader_batches(s->loader[SPLIT_VAL]), .last_shown = log_clock()};
     r = evaluate(s, &p, &m, &w, e);
     if (r < 0) return -1;
-    return r > 0 ? stop(run, *man, e) : report(s, run, *man, weights, &m, &w, e);
+    return r > 0 ? stop(t, e) : report(t, &m, &w, e);
 }
 
 int test_run(Run *run, Err *e)
 {
-    Session s = {0};
-    RunFolder f = {.lock = -1};
-    Manifest *man = NULL;
-    Integers ints = {0};
-    const IntStage *st = int_stage(&run->cfg->run);
-    const char *out = st && st->file ? st->folder(&run->cfg->run) : "";
-    char *dir = fs_join(run->cfg->run.log_dir, st ? st->name : "test"), *weights = what_to_test(&run->cfg->run, e);
+    Test t = {.run = run, .folder = {.lock = -1}, .stage = int_stage(&run->cfg->run)};
+    char *dir = fs_join(run->cfg->run.log_dir, mode_name(&t));
     int r = -1;
-    if (*out && integers_check_output(out, st, e)) {
-        free(weights);
-        weights = NULL;
-    }
-    if (weights && !runfolder_open(&f, dir, e)) r = test(&s, &f, &ints, &man, weights, run, e);
-    if (r && man && e->kind != ERR_EXPECT) {
+    t.weights = what_to_test(&run->cfg->run, e);
+    if (t.weights && !check_output(&t, e) && !runfolder_open(&t.folder, dir, e)) r = test(&t, e);
+    if (r && t.man && e->kind != ERR_EXPECT) {
         Err ignored;
-        manifest_save(man, "failed", (int)e->kind, &ignored);
+        manifest_save(t.man, "failed", (int)e->kind, &ignored);
     }
-    manifest_free(man);
-    integers_close(&ints);
-    session_free(&s);
-    runfolder_close(&f);
-    free(weights);
+    manifest_free(t.man);
+    dump_abandon(&t.dump);
+    integers_close(&t.ints);
+    session_free(&t.s);
+    runfolder_close(&t.folder);
+    free(t.weights);
     free(dir);
     return r;
 }

@@ -92,6 +92,18 @@ void key_place(const Config *cfg, const char *key, Str *out)
         str_printf(out, "command line: error: %s: ", st->typed);
 }
 
+int key_blame(const Config *cfg, const char *key, Err *e)
+{
+    Str text = {0};
+    key_place(cfg, key, &text);
+    if (e) {
+        str_puts(&text, e->msg);
+        err_set(e, e->kind, "%s", text.s);
+    }
+    str_free(&text);
+    return -1;
+}
+
 int refuse_other_net(const Config *cfg, const char *key, const char *path, const TensorFile *f,
                      const ParamStore *ps, Err *e)
 {

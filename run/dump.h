@@ -1,0 +1,24 @@
+/* run/dump.h -- dump_dir: what a test reads and computes, as .npy files, for comparing with another
+ * program (an exported net on its runtime).
+ *
+ *   input.npy   [images, C, H, W]  as the net reads them; 8-bit numbers in integer stages
+ *   output.npy  [images, classes]  logits; s32 in integer stages
+ *   label.npy   [images] */
+#ifndef RUN_DUMP_H
+#define RUN_DUMP_H
+
+#include "io/npy.h"
+#include "run/session.h"
+
+typedef struct Dump {
+    NpyRows input, output, label;
+    float *nchw; /* one image */
+} Dump;
+
+/* Begins the files below `dir`, for the network of the session (its integers where it has them). */
+int dump_open(Dump *d, const Session *s, const char *dir, Err *e);
+void dump_batch(Dump *d, const Session *s, const Batch *b, const float *logits);
+int dump_close(Dump *d, Err *e);
+void dump_abandon(Dump *d); /* after a fault; one that was never opened is left alone */
+
+#endif
