@@ -52,6 +52,7 @@ static inline void dialect_check_key(const Config *c, const char *name, const ch
     char want[200], line[80], have[400];
     Str held = {0};
     if (!k) fail_msg("%s: unknown key %s", name, word);
+    if (k->kind == KK_LATER) fail_msg("%s: %s is not available yet", name, word);
     snprintf(line, sizeof line, "\n  %s ", k->name);
     if (!strstr(show, line)) fail_msg("%s: `qrun show` says nothing of %s", name, word);
     if (k->kind != KK_VALUE && k->kind != KK_LIST) return;
