@@ -9,7 +9,7 @@
 #include "engine/rng.h"
 
 #define HALF_WEIGHT 64       /* 2 * 255 * 64 fits 16 bits */
-#define FLOAT_BITS  (1 << 24) /* whole numbers below are exact in float */
+#define FLOAT_WHOLE (1 << 24) /* whole numbers below are exact in float */
 
 struct I8Conv {
     I8Way way;
@@ -116,9 +116,27 @@ static uint8_t extreme(uint32_t r, int lo, int hi)
     }
 }
 
-/* Whether the primitive of `s` gives the true numbers. Without `w`: for weights chosen to break it,
- * up to wmax in magnitude. */
-static bool trial(PrimIntConv *c, const PrimIntShape *s, IntRange x, int wmax, const int8_t *w,
+/* Weights up to wmax in magnitude for that many adjacent input channels (0 for the others). */
+typedef struct Breaker {
+    int wmax, channels, round;
+} Breaker;
+
+static void break_weights(const ConvShape *s, Breaker h, Rng *r, int8_t *w)
+{
+    const int icg = s->ic / s->groups, kk = s->k * s->k;
+    for (int o = 0; o < s->oc; o++)
+        for (int i = 0; i < icg; i++)
+            for (int k = 0; k < kk; k++) {
+                const int kind = o + h.round, /* all high, all low, high, mixed */
+                    t = (int8_t)extreme(rng_u32(r), kind % 4 == 3 ? -h.wmax : h.wmax / 2, h.wmax);
+                const bool on = (i + icg - kind % icg) % icg < h.channels;
+                *w++ = (int8_t)(!on ? 0 : kind % 2 ? -t : t);
+            }
+}
+
+/* Whether the primitive of `s` gives the true numbers for weights w, or, where w is NULL, for weights
+ * chosen to break it. */
+static bool trial(PrimIntConv *c, const PrimIntShape *s, IntRange x, Breaker hard, const int8_t *w,
                   const int32_t *bias)
 {
     const ConvShape *v = &s->conv;
@@ -131,17 +149,13 @@ static bool trial(PrimIntConv *c, const PrimIntShape *s, IntRange x, int wmax, c
          *dst = arena_alloc(&a, ny * dtype_size(s->dst));
     uint32_t *sum = arena_alloc(&a, (size_t)v->oc * sizeof *sum);
     int16_t *patch = arena_alloc(&a, taps * sizeof *patch);
-    Rng r = rng_stream(1, RNG_TEST, (uint64_t)v->ic, (uint64_t)v->oc);
+    Rng r = rng_stream(1, RNG_TEST, taps, (uint64_t)hard.round);
     int at[PLACES][3], n;
     bool ok = true;
 
     for (size_t i = 0; i < nx; i++) src[i] = extreme(rng_u32(&r), (int)x.lo, (int)x.hi);
     if (bad) {
-        for (size_t i = 0; i < nw; i++) {
-            const size_t o = i / taps;
-            const int t = (int8_t)extreme(rng_u32(&r), o % 4 == 3 ? -wmax : wmax / 2, wmax);
-            bad[i] = (int8_t)(o % 2 ? -t : t); /* all high, all low, high, mixed */
-        }
+        break_weights(v, hard, &r, bad);
         w = bad;
     }
     prim_int_conv_pack(c, w, packed);
@@ -166,6 +180,33 @@ static bool trial(PrimIntConv *c, const PrimIntShape *s, IntRange x, int wmax, c
     return ok;
 }
 
+/* All numbers on the way stay below 2^24, also when the library adds 128 to signed inputs. */
+static bool fits_float(const I8Conv *c, IntRange x, const int8_t *w)
+{
+    const int64_t magnitude = x.hi > -x.lo ? x.hi : -x.lo, top = c->src == DT_S8 ? 255 : magnitude;
+    const size_t taps = weights_of(&c->s) / (size_t)c->s.oc;
+    for (int o = 0; o < c->s.oc; o++) {
+        int64_t sum = 0;
+        for (size_t t = 0; t < taps; t++, w++) sum += *w < 0 ? -*w : *w;
+        if (sum * top + llabs(c->bias[o]) >= FLOAT_WHOLE) return false;
+    }
+    return true;
+}
+
+/* A few thousand breaking weights, in several runs when the operation is small. Where the layer's own
+ * sums are exact in float, they stay so here: many kernels are right up to there only. */
+static bool hard_trial(PrimIntConv *c, const PrimIntShape *s, IntRange x, int wmax, bool in_float)
+{
+    const ConvShape *v = &s->conv;
+    const size_t n = weights_of(v);
+    const int rounds = n >= 4096 ? 1 : n >= 512 ? 4 : 32, all = v->ic / v->groups,
+              some = (FLOAT_WHOLE - 1) / (255 * v->k * v->k * (wmax + 1));
+    Breaker hard = {.wmax = wmax, .channels = !in_float || some > all ? all : some > 2 ? some : 2};
+    for (; hard.round < rounds; hard.round++)
+        if (!trial(c, s, x, hard, NULL, NULL)) return false;
+    return true;
+}
+
 /* ---- the ways ---- */
 
 static PrimIntConv *primitive(Prim *p, const PrimIntShape *s)
@@ -186,9 +227,10 @@ static void *pack(const PrimIntConv *c, const int8_t *w)
 }
 
 /* w = a + b, both within +-64 */
-static void pack_split(I8Conv *c, const int8_t *w)
+static bool pack_split(I8Conv *c, const PrimIntShape *s, IntRange x, const int8_t *w)
 {
     const size_t n = weights_of(&c->s);
+    bool ok;
     int8_t *a = xmalloc(n), *b = xmalloc(n);
     for (size_t i = 0; i < n; i++) {
         a[i] = w[i] > HALF_WEIGHT ? HALF_WEIGHT : w[i] < -HALF_WEIGHT ? -HALF_WEIGHT : w[i];
@@ -196,14 +238,28 @@ static void pack_split(I8Conv *c, const int8_t *w)
     }
     c->packed[0] = pack(c->prim, a);
     c->packed[1] = pack(c->prim, b);
+    ok = trial(c->prim, s, x, (Breaker){0}, a, NULL) && trial(c->prim, s, x, (Breaker){0}, b, NULL);
     free(a);
     free(b);
+    return ok;
+}
+
+static void drop_primitive(I8Conv *c)
+{
+    prim_int_conv_free(c->prim);
+    c->prim = NULL;
+    for (int k = 0; k < 2; k++) {
+        free(c->packed[k]);
+        c->packed[k] = NULL;
+    }
 }
 
 static bool try_way(I8Conv *c, Prim *p, I8Way way, IntRange x, int wmax, const int8_t *w)
 {
     PrimIntShape s = {.conv = c->s, .src = c->src, .dst = DT_S32};
     const bool split = is_split(way);
+    const bool in_float = fits_float(c, x, w);
+    bool ok;
     if (split && wmax <= HALF_WEIGHT) return false;
     if (is_shifted(way)) {
         if (c->src != DT_S8) return false;
@@ -214,31 +270,20 @@ static bool try_way(I8Conv *c, Prim *p, I8Way way, IntRange x, int wmax, const i
         x = (IntRange){x.lo + 128, x.hi + 128};
     }
     c->prim = primitive(p, &s);
-    if (!c->prim || !trial(c->prim, &s, x, split ? HALF_WEIGHT : wmax, NULL, NULL)) {
-        prim_int_conv_free(c->prim);
-        c->prim = NULL;
+    ok = c->prim && hard_trial(c->prim, &s, x, split ? HALF_WEIGHT : wmax, in_float);
+    if (ok && split) {
+        ok = pack_split(c, &s, x, w);
+    } else if (ok) {
+        c->packed[0] = pack(c->prim, w);
+        ok = trial(c->prim, &s, x, (Breaker){0}, w, NULL);
+    }
+    if (!ok) {
+        drop_primitive(c);
         return false;
     }
-    if (split)
-        pack_split(c, w);
-    else
-        c->packed[0] = pack(c->prim, w);
     c->way = way;
     c->shifted_bytes = is_shifted(way) ? round_up(src_len(&s.conv)) : 0;
     c->sums = split ? dst_len(&c->s) : 0;
-    return true;
-}
-
-/* All numbers on the way stay below 2^24, also when the library adds 128 to signed inputs. */
-static bool fits_float(const I8Conv *c, IntRange x, const int8_t *w)
-{
-    const int64_t magnitude = x.hi > -x.lo ? x.hi : -x.lo, top = c->src == DT_S8 ? 255 : magnitude;
-    const size_t taps = weights_of(&c->s) / (size_t)c->s.oc;
-    for (int o = 0; o < c->s.oc; o++) {
-        int64_t sum = 0;
-        for (size_t t = 0; t < taps; t++, w++) sum += *w < 0 ? -*w : *w;
-        if (sum * top + llabs(c->bias[o]) >= FLOAT_BITS) return false;
-    }
     return true;
 }
 
@@ -251,12 +296,11 @@ static void try_fused(I8Conv *c, Prim *p, const I8Fuse *f, IntRange x, const int
     if (c->way != I8_DIRECT || !fits_float(c, x, w)) return;
     prim = primitive(p, &s);
     if (!prim || !str_eq(prim_int_conv_impl(prim), prim_int_conv_impl(c->prim)) ||
-        !trial(prim, &s, x, 0, w, c->bias)) {
+        !trial(prim, &s, x, (Breaker){0}, w, c->bias)) {
         prim_int_conv_free(prim);
         return;
     }
-    prim_int_conv_free(c->prim);
-    free(c->packed[0]);
+    drop_primitive(c);
     c->prim = prim;
     c->packed[0] = pack(prim, w);
     c->fused = true;
@@ -328,9 +372,7 @@ I8Conv *i8conv_new(Prim *p, const IntNet *net, int i, IntRange x, int batch, con
 void i8conv_free(I8Conv *c)
 {
     if (!c) return;
-    prim_int_conv_free(c->prim);
-    free(c->packed[0]);
-    free(c->packed[1]);
+    drop_primitive(c);
     free(c->bias);
     free(c->w);
     free(c);
