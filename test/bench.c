@@ -259,6 +259,50 @@ static void bench_integers(const Set *set, Case *of, Case *beside, const float *
     free(bytes);
 }
 
+static void adabits(QOpts *o)
+{
+    static const int bits[] = {5, 4, 3};
+    o->wt_quant = o->fm_quant = "adabits";
+    o->nbits_list = (int)ARRAY_LEN(bits);
+    for (int i = 0; i < o->nbits_list; i++) o->bits_list[i] = bits[i];
+    o->switch_alpha = o->rescale_conv = true;
+    o->weight_quant_scheme = "centered";
+}
+
+/* Seconds of a training step at `n` widths from `first` on. */
+static double widths_step(Case *c, const float *x, const int32_t *label, int batch, int first, int n)
+{
+    const double t0 = exec_now();
+    double loss;
+    Err e = {0};
+    store_zero_grads(model_store(c->m));
+    for (int k = first; k < first + n; k++)
+        if (model_train(c->m, k, x, label, batch, 0, &loss, NULL, &e) < 0) die(&e);
+    optim_step(&c->op, model_store(c->m), 0);
+    model_after_step(c->m);
+    return exec_now() - t0;
+}
+
+/* One step at all widths against one step at each. */
+static void bench_joint(const Set *set, const float *x, const int32_t *label)
+{
+    enum { WIDTHS = 3 };
+    Case c = {.name = "AdaBits 5, 4, 3 bits", .opts = adabits, .convs = 1};
+    double joint = -1, single[WIDTHS], sum = 0;
+    open_case(set, &c, x, label);
+    for (int k = 0; k < WIDTHS; k++) single[k] = -1;
+    for (int r = 0; r < set->rounds; r++) {
+        for (int k = 0; k < WIDTHS; k++)
+            least(&single[k], widths_step(&c, x, label, set->batch, k, 1));
+        least(&joint, widths_step(&c, x, label, set->batch, 0, WIDTHS));
+    }
+    for (int k = 0; k < WIDTHS; k++) sum += single[k];
+    printf("%s: joint step %.1f ms, sum of the single ones %.1f ms: %.3f x\n", c.name, joint * 1e3,
+           sum * 1e3, joint / sum);
+    optim_free(&c.op);
+    model_free(c.m);
+}
+
 static Set *set_find(const char *name)
 {
     for (size_t i = 0; i < ARRAY_LEN(sets); i++)
@@ -314,6 +358,7 @@ int main(int argc, char **argv)
             printf("   training convolves %d times: %.2f x", c->convs, c->train / all / c->convs);
         printf("\n");
     }
+    if (set->integers < 0) bench_joint(set, x, label);
     for (int i = 0; set->integers >= 0 && set->int_batch[i]; i++)
         bench_integers(set, &set->cases[set->integers], &set->cases[set->reference], x, label,
                        set->int_batch[i]);
