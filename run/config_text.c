@@ -154,6 +154,11 @@ int config_differs(const Config *c, const char *resolved_file, Str *out, Err *e)
 void config_note_ignored(const Config *c)
 {
     const char *rule = NULL;
+    const Yaml resume = {.kind = Y_SCALAR, .s = c->run.resume};
+    bool word;
+    if (*c->run.resume && !yaml_bool(&resume, &word))
+        log_msg(LOG_INFO, "resume: '%s' is not read, as in the original; a run goes on from its own log_dir",
+                c->run.resume);
     for (size_t i = 0; i < nkeys; i++) {
         const KeyState *s = &c->state[i];
         if (keys[i].kind == KK_SECTION || s->origin == ORIGIN_DEFAULT) continue;

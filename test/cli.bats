@@ -494,7 +494,8 @@ EOF
     is "$status" 0
     has "$out" "w4a8 "
     has "$out" "3bit "
-    both "$qrun" -v exp.yml profiling_only=true
+    both "$qrun" -v exp.yml profiling_only=true resume=some/latest.pt
+    has "$err" "resume: 'some/latest.pt' is not read"
     is "$(grep -c 'gpu_type: no effect' err.txt)" 1
     is "$(grep -c 'distributed: no effect' err.txt)" 1
 }
