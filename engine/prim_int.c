@@ -25,7 +25,8 @@ static void describe(dnnl_memory_desc_t *d, int ndim, const dnnl_dims_t dims, dn
     must(dnnl_memory_desc_init_by_tag(d, ndim, dims, type, tag), "descriptor");
 }
 
-/* What follows the sum: the shift as a scale, and a clip unless the type's own saturation does it. */
+/* What follows the sum: the shift as a scale, and a clip unless the type's own saturation does it.
+ */
 static dnnl_primitive_attr_t epilogue(const PrimIntShape *s)
 {
     dnnl_primitive_attr_t attr = user_scratch();
@@ -49,10 +50,11 @@ PrimIntConv *prim_int_conv_new(Prim *p, const PrimIntShape *shape, Err *e)
     PrimIntConv *c = xcalloc(1, sizeof *c);
     const ConvShape *s = &shape->conv;
     const int g = s->groups, reach = (s->k - 1) * s->dilation + 1, nd = g > 1 ? 5 : 4;
-    const dnnl_dims_t src_dims = {s->n, s->ic, s->ih, s->iw}, dst_dims = {s->n, s->oc, s->oh, s->ow},
-                      w4 = {s->oc, s->ic, s->k, s->k}, w5 = {g, s->oc / g, s->ic / g, s->k, s->k},
-                      b1 = {s->oc}, stride = {s->stride, s->stride},
-                      dil = {s->dilation - 1, s->dilation - 1}, pad = {s->pad, s->pad},
+    const dnnl_dims_t src_dims = {s->n, s->ic, s->ih, s->iw},
+                      dst_dims = {s->n, s->oc, s->oh, s->ow}, w4 = {s->oc, s->ic, s->k, s->k},
+                      w5 = {g, s->oc / g, s->ic / g, s->k, s->k}, b1 = {s->oc},
+                      stride = {s->stride, s->stride}, dil = {s->dilation - 1, s->dilation - 1},
+                      pad = {s->pad, s->pad},
                       pad_r = {(s->oh - 1) * s->stride + reach - s->ih - s->pad,
                                (s->ow - 1) * s->stride + reach - s->iw - s->pad};
     dnnl_memory_desc_t src, dst, wei, plain, bias;

@@ -8,7 +8,7 @@
 #include "engine/prim_int.h"
 #include "engine/rng.h"
 
-#define HALF_WEIGHT 64       /* 2 * 255 * 64 fits 16 bits */
+#define HALF_WEIGHT 64        /* 2 * 255 * 64 fits 16 bits */
 #define FLOAT_WHOLE (1 << 24) /* whole numbers below are exact in float */
 
 struct I8Conv {
@@ -57,8 +57,8 @@ static size_t round_up(size_t n)
 
 /* Sums of all output channels at one place, from the definition. y: [oc]. patch: room for one
  * group's taps. */
-static void sums_at(const ConvShape *s, bool is_signed, const void *src, const int8_t *w, int n, int oy,
-                    int ox, int16_t *patch, uint32_t *y)
+static void sums_at(const ConvShape *s, bool is_signed, const void *src, const int8_t *w, int n,
+                    int oy, int ox, int16_t *patch, uint32_t *y)
 {
     const int icg = s->ic / s->groups, ocg = s->oc / s->groups, taps = icg * s->k * s->k;
     for (int g = 0; g < s->groups; g++) {
@@ -67,13 +67,15 @@ static void sums_at(const ConvShape *s, bool is_signed, const void *src, const i
             for (int kx = 0; kx < s->k; kx++) {
                 const int iy = oy * s->stride - s->pad + ky * s->dilation,
                           ix = ox * s->stride - s->pad + kx * s->dilation;
-                const size_t at = (((size_t)n * (size_t)s->ih + (size_t)iy) * (size_t)s->iw + (size_t)ix) *
-                                      (size_t)s->ic +
-                                  (size_t)(g * icg);
+                const size_t at =
+                    (((size_t)n * (size_t)s->ih + (size_t)iy) * (size_t)s->iw + (size_t)ix) *
+                        (size_t)s->ic +
+                    (size_t)(g * icg);
                 if (iy < 0 || ix < 0 || iy >= s->ih || ix >= s->iw) continue;
                 for (int i = 0; i < icg; i++)
-                    patch[(i * s->k + ky) * s->k + kx] = is_signed ? ((const int8_t *)src)[at + (size_t)i]
-                                                                   : ((const uint8_t *)src)[at + (size_t)i];
+                    patch[(i * s->k + ky) * s->k + kx] =
+                        is_signed ? ((const int8_t *)src)[at + (size_t)i]
+                                  : ((const uint8_t *)src)[at + (size_t)i];
             }
         for (int o = g * ocg; o < (g + 1) * ocg; o++) {
             const int8_t *wo = w + (size_t)o * (size_t)taps;
@@ -92,7 +94,7 @@ static int places(const ConvShape *s, int (*at)[3])
     const int y[] = {0, 0, s->oh - 1, s->oh - 1, s->oh / 2, s->oh / 2, s->oh / 3},
               x[] = {0, s->ow - 1, 0, s->ow - 1, s->ow / 2, s->ow - 1, s->ow / 3};
     int n = 0;
-    for (int img = 0; img < s->n; img += s->n > 1 ? s->n - 1 : 1)
+    for (int img = 0; img<s->n; img += s->n> 1 ? s->n - 1 : 1)
         for (size_t i = 0; i < ARRAY_LEN(y); i++) {
             at[n][0] = img;
             at[n][1] = y[i];
@@ -134,8 +136,8 @@ static void break_weights(const ConvShape *s, Breaker h, Rng *r, int8_t *w)
             }
 }
 
-/* Whether the primitive of `s` gives the true numbers for weights w, or, where w is NULL, for weights
- * chosen to break it. */
+/* Whether the primitive of `s` gives the true numbers for weights w, or, where w is NULL, for
+ * weights chosen to break it. */
 static bool trial(PrimIntConv *c, const PrimIntShape *s, IntRange x, Breaker hard, const int8_t *w,
                   const int32_t *bias)
 {
@@ -171,7 +173,8 @@ static bool trial(PrimIntConv *c, const PrimIntShape *s, IntRange x, Breaker har
             if (s->dst == DT_S32) {
                 ok = ((const int32_t *)dst)[j] == (int32_t)sum[o];
             } else {
-                const int32_t y = int_requant((int32_t)(sum[o] + (uint32_t)bias[o]), s->shift, 1, s->lo, s->hi);
+                const int32_t y =
+                    int_requant((int32_t)(sum[o] + (uint32_t)bias[o]), s->shift, 1, s->lo, s->hi);
                 ok = y == (s->dst == DT_U8 ? ((const uint8_t *)dst)[j] : ((const int8_t *)dst)[j]);
             }
         }
@@ -193,14 +196,16 @@ static bool fits_float(const I8Conv *c, IntRange x, const int8_t *w)
     return true;
 }
 
-/* A few thousand breaking weights, in several runs when the operation is small. Where the layer's own
- * sums are exact in float, they stay so here: many kernels are right up to there only. */
+/* A few thousand breaking weights, in several runs when the operation is small. Where the layer's
+ * own sums are exact in float, they stay so here: many kernels are right up to there only. */
 static bool hard_trial(PrimIntConv *c, const PrimIntShape *s, IntRange x, int wmax, bool in_float)
 {
     const ConvShape *v = &s->conv;
     const size_t n = weights_of(v);
-    const int rounds = n >= 4096 ? 1 : n >= 512 ? 4 : 32, all = v->ic / v->groups,
-              some = (FLOAT_WHOLE - 1) / (255 * v->k * v->k * (wmax + 1));
+    const int rounds = n >= 4096  ? 1
+                       : n >= 512 ? 4
+                                  : 32,
+              all = v->ic / v->groups, some = (FLOAT_WHOLE - 1) / (255 * v->k * v->k * (wmax + 1));
     Breaker hard = {.wmax = wmax, .channels = !in_float || some > all ? all : some > 2 ? some : 2};
     for (; hard.round < rounds; hard.round++)
         if (!trial(c, s, x, hard, NULL, NULL)) return false;
@@ -291,7 +296,8 @@ static bool try_way(I8Conv *c, Prim *p, I8Way way, IntRange x, int wmax, const i
  * with the same implementation that has passed the hard trial. */
 static void try_fused(I8Conv *c, Prim *p, const I8Fuse *f, IntRange x, const int8_t *w)
 {
-    PrimIntShape s = {.conv = c->s, .src = c->src, .dst = f->type, .shift = f->shift, .lo = f->lo, .hi = f->hi};
+    PrimIntShape s = {
+        .conv = c->s, .src = c->src, .dst = f->type, .shift = f->shift, .lo = f->lo, .hi = f->hi};
     PrimIntConv *prim;
     if (c->way != I8_DIRECT || !fits_float(c, x, w)) return;
     prim = primitive(p, &s);
@@ -331,9 +337,17 @@ I8Conv *i8conv_new(Prim *p, const IntNet *net, int i, IntRange x, int batch, con
     bool found = false;
 
     /* A linear operation is a convolution whose window is the whole map. */
-    c->s = (ConvShape){.n = batch, .ic = xo->c, .ih = xo->h, .iw = xo->w, .oc = op->c, .oh = op->h,
-                       .ow = op->w, .k = linear ? 1 : a->k, .stride = linear ? 1 : a->stride,
-                       .pad = linear ? 0 : a->pad, .dilation = linear ? 1 : a->dilation,
+    c->s = (ConvShape){.n = batch,
+                       .ic = xo->c,
+                       .ih = xo->h,
+                       .iw = xo->w,
+                       .oc = op->c,
+                       .oh = op->h,
+                       .ow = op->w,
+                       .k = linear ? 1 : a->k,
+                       .stride = linear ? 1 : a->stride,
+                       .pad = linear ? 0 : a->pad,
+                       .dilation = linear ? 1 : a->dilation,
                        .groups = linear ? 1 : a->groups};
     if (linear && xo->h * xo->w > 1) { /* weights in C,H,W order, values in H,W,C order */
         const size_t map = (size_t)xo->h * (size_t)xo->w, taps = map * (size_t)xo->c;
@@ -353,7 +367,8 @@ I8Conv *i8conv_new(Prim *p, const IntNet *net, int i, IntRange x, int batch, con
     x.lo = x.lo > 0 ? 0 : x.lo; /* padding */
     x.hi = x.hi < 0 ? 0 : x.hi;
 
-    for (int way = I8_DIRECT; way < I8_OWN && !found; way++) found = try_way(c, p, (I8Way)way, x, wmax, w);
+    for (int way = I8_DIRECT; way < I8_OWN && !found; way++)
+        found = try_way(c, p, (I8Way)way, x, wmax, w);
     if (!found) own_weights(c, w);
     if (fuse) try_fused(c, p, fuse, x, w);
     if (is_shifted(c->way)) {
@@ -422,7 +437,8 @@ static void shift_input(const ConvShape *s, const uint8_t *src, uint8_t *dst)
 
 /* Channel o reads the inputs of its group: they run on o for a depthwise convolution and are one
  * number for a whole group otherwise. */
-static void own_place(const I8Conv *c, const void *src, size_t img, int oy, int ox, uint32_t *restrict y)
+static void own_place(const I8Conv *c, const void *src, size_t img, int oy, int ox,
+                      uint32_t *restrict y)
 {
     const ConvShape *s = &c->s;
     const int icg = s->ic / s->groups, ocg = s->oc / s->groups;
@@ -430,8 +446,10 @@ static void own_place(const I8Conv *c, const void *src, size_t img, int oy, int 
     memset(y, 0, (size_t)s->oc * sizeof *y);
     for (int ky = 0; ky < s->k; ky++)
         for (int kx = 0; kx < s->k; kx++) {
-            const int iy = oy * s->stride - s->pad + ky * s->dilation, ix = ox * s->stride - s->pad + kx * s->dilation;
-            const size_t at = ((img * (size_t)s->ih + (size_t)iy) * (size_t)s->iw + (size_t)ix) * (size_t)s->ic;
+            const int iy = oy * s->stride - s->pad + ky * s->dilation,
+                      ix = ox * s->stride - s->pad + kx * s->dilation;
+            const size_t at =
+                ((img * (size_t)s->ih + (size_t)iy) * (size_t)s->iw + (size_t)ix) * (size_t)s->ic;
             const int16_t *w = c->w + (size_t)(ky * s->k + kx) * (size_t)icg * (size_t)s->oc;
             if (iy < 0 || ix < 0 || iy >= s->ih || ix >= s->iw) continue;
             if (icg == 1 && ocg == 1) {

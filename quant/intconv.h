@@ -26,8 +26,8 @@ typedef struct I8Fuse {
 
 typedef struct I8Conv I8Conv;
 
-/* Operation i (conv or linear) for `batch` images with inputs in x. fuse: wished for, or NULL; it is
- * granted where it is proven to change nothing. */
+/* Operation i (conv or linear) for `batch` images with inputs in x. fuse: wished for, or NULL; it
+ * is granted where it is proven to change nothing. */
 I8Conv *i8conv_new(Prim *p, const IntNet *net, int i, IntRange x, int batch, const I8Fuse *fuse);
 void i8conv_free(I8Conv *c);
 

@@ -52,7 +52,8 @@ static const char *fault(const IntNet *net, const IntOp *op)
             return "limits outside the type";
         break;
     case IK_MAXPOOL:
-        if (op->u.pool.pad >= op->u.pool.k || (op->h - 1) * op->u.pool.stride - op->u.pool.pad >= x->h ||
+        if (op->u.pool.pad >= op->u.pool.k ||
+            (op->h - 1) * op->u.pool.stride - op->u.pool.pad >= x->h ||
             (op->w - 1) * op->u.pool.stride - op->u.pool.pad >= x->w)
             return "a window of padding only";
         return op->type == x->type && op->c == x->c ? NULL : "type";
@@ -135,7 +136,8 @@ void intnet_ranges(const IntNet *net, IntRange *range)
     for (int i = 0; i < net->n; i++) {
         const IntOp *op = &net->op[i];
         IntRange in[2] = {{0, 0}, {0, 0}}, *r = &range[i];
-        for (int k = 0; k < op->nin; k++) in[k] = int_range_wraps(range[op->in[k]]) ? whole : range[op->in[k]];
+        for (int k = 0; k < op->nin; k++)
+            in[k] = int_range_wraps(range[op->in[k]]) ? whole : range[op->in[k]];
         *r = in[0];
         switch (op->kind) {
         case IK_INPUT:
@@ -150,10 +152,10 @@ void intnet_ranges(const IntNet *net, IntRange *range)
             r->hi = r->hi < 0 ? 0 : r->hi;
             break;
         case IK_REQUANT:
-            r->lo = int_requant(r->lo, op->u.requant.shift, op->u.requant.divisor,
-                                op->u.requant.lo, op->u.requant.hi);
-            r->hi = int_requant(r->hi, op->u.requant.shift, op->u.requant.divisor,
-                                op->u.requant.lo, op->u.requant.hi);
+            r->lo = int_requant(r->lo, op->u.requant.shift, op->u.requant.divisor, op->u.requant.lo,
+                                op->u.requant.hi);
+            r->hi = int_requant(r->hi, op->u.requant.shift, op->u.requant.divisor, op->u.requant.lo,
+                                op->u.requant.hi);
             break;
         case IK_ADD:
             for (int k = 0; k < 2; k++) {
@@ -287,7 +289,8 @@ static void ref_op(const IntNet *net, int i, const void *image, int32_t *const *
         break;
     case IK_ADD:
         for (int j = 0; j < n; j++)
-            y[j] = (int32_t)(((uint32_t)a[j] << op->u.shift[0]) + ((uint32_t)b[j] << op->u.shift[1]));
+            y[j] =
+                (int32_t)(((uint32_t)a[j] << op->u.shift[0]) + ((uint32_t)b[j] << op->u.shift[1]));
         break;
     case IK_SUM:
         for (int c = 0; c < op->c; c++) {
@@ -312,7 +315,8 @@ void intnet_reference(const IntNet *net, const void *image, int n, int32_t **val
     for (int i = 0; i < net->n; i++) {
         const IntOp *op = &net->op[i];
         if (!value || !value[i])
-            val[i] = arena_alloc(&tmp, (size_t)op->c * (size_t)op->h * (size_t)op->w * sizeof **val);
+            val[i] =
+                arena_alloc(&tmp, (size_t)op->c * (size_t)op->h * (size_t)op->w * sizeof **val);
     }
     for (int k = 0; k < n; k++) {
         for (int i = 0; i < net->n; i++) {

@@ -1,12 +1,12 @@
-/* quant/intpass.c -- see intpass.h. A tile is a row of about TILE numbers, whole pixels; it stays in
- * the first-level cache while everything is done to it. */
+/* quant/intpass.c -- see intpass.h. A tile is a row of about TILE numbers, whole pixels; it stays
+ * in the first-level cache while everything is done to it. */
 #include "quant/intpass.h"
 
 #include <string.h>
 
 #include "engine/par.h"
 
-#define TILE       1024
+#define TILE 1024
 
 size_t pass_wide(int c)
 {
@@ -25,7 +25,8 @@ static inline int32_t at_least(int32_t v, int32_t floor)
     return v > floor ? v : floor;
 }
 
-static void row_one(const int32_t *x, const int32_t *bias, int shift, int32_t floor, size_t n, int32_t *y)
+static void row_one(const int32_t *x, const int32_t *bias, int shift, int32_t floor, size_t n,
+                    int32_t *y)
 {
     SIMD_FOR(i, n) y[i] = at_least((int32_t)(((uint32_t)x[i] + (uint32_t)bias[i]) << shift), floor);
 }
@@ -35,7 +36,8 @@ static void row_two(const PassTerm *t, size_t at, int32_t floor, size_t n, int32
     const int32_t *a = t[0].src + at, *b = t[1].src + at, *ba = t[0].bias, *bb = t[1].bias;
     const int sa = t[0].shift, sb = t[1].shift;
     SIMD_FOR(i, n)
-    y[i] = at_least((int32_t)((((uint32_t)a[i] + (uint32_t)ba[i]) << sa) + (((uint32_t)b[i] + (uint32_t)bb[i]) << sb)),
+    y[i] = at_least((int32_t)((((uint32_t)a[i] + (uint32_t)ba[i]) << sa) +
+                              (((uint32_t)b[i] + (uint32_t)bb[i]) << sb)),
                     floor);
 }
 
@@ -43,7 +45,8 @@ static void row_two(const PassTerm *t, size_t at, int32_t floor, size_t n, int32
 static void row_shift_right(const PassQuant *q, const int32_t *x, size_t n, uint8_t *y)
 {
     const int s = q->shift;
-    const int32_t mask = (int32_t)((1u << s) - 1), half = s ? 1 << (s - 1) : INT32_MAX, lo = q->lo, hi = q->hi;
+    const int32_t mask = (int32_t)((1u << s) - 1), half = s ? 1 << (s - 1) : INT32_MAX, lo = q->lo,
+                  hi = q->hi;
     SIMD_FOR(i, n)
     {
         int32_t f = x[i] >> s, r = x[i] & mask;
@@ -78,7 +81,8 @@ static void row_quant(const PassQuant *q, const int32_t *x, size_t n, uint8_t *y
     else if (q->divisor == 1 && q->shift < 0)
         row_shift_left(q, x, n, y);
     else /* after sums over a map: few numbers */
-        for (size_t i = 0; i < n; i++) y[i] = (uint8_t)int_requant(x[i], q->shift, q->divisor, q->lo, q->hi);
+        for (size_t i = 0; i < n; i++)
+            y[i] = (uint8_t)int_requant(x[i], q->shift, q->divisor, q->lo, q->hi);
 }
 
 /* Maxima of the windows of the pixels first .. first + n / c - 1, whose number is their place in
@@ -90,7 +94,8 @@ static void row_window(const Pass *p, size_t first, size_t n, int32_t *restrict 
     for (size_t at = 0; at < n; at += c, first++) {
         const size_t img = first / ((size_t)p->h * (size_t)p->w);
         const int oy = (int)(first / (size_t)p->w % (size_t)p->h), ox = (int)(first % (size_t)p->w);
-        const int y0 = oy * p->window.stride - p->window.pad, x0 = ox * p->window.stride - p->window.pad;
+        const int y0 = oy * p->window.stride - p->window.pad,
+                  x0 = ox * p->window.stride - p->window.pad;
         const int32_t *base = p->term[0].src + img * (size_t)ih * (size_t)iw * c;
         int32_t *restrict d = y + at;
         bool begun = false;
@@ -98,7 +103,8 @@ static void row_window(const Pass *p, size_t first, size_t n, int32_t *restrict 
             const int xa = x0 < 0 ? 0 : x0, xb = x0 + k < iw ? x0 + k : iw;
             const int32_t *s = base + ((size_t)iy * (size_t)iw + (size_t)xa) * c;
             if (xb - xa == 3 && begun) { /* the usual window */
-                SIMD_FOR(i, c) d[i] = at_least(at_least(s[i], s[i + c]), at_least(s[i + 2 * c], d[i]));
+                SIMD_FOR(i, c)
+                d[i] = at_least(at_least(s[i], s[i + c]), at_least(s[i + 2 * c], d[i]));
             } else if (xb - xa == 3) {
                 SIMD_FOR(i, c) d[i] = at_least(at_least(s[i], s[i + c]), s[i + 2 * c]);
             } else {
@@ -115,7 +121,8 @@ static void row_window(const Pass *p, size_t first, size_t n, int32_t *restrict 
 
 void pass_run(const Pass *p)
 {
-    const size_t total = (size_t)p->n * (size_t)p->h * (size_t)p->w * (size_t)p->c, wide = pass_wide(p->c);
+    const size_t total = (size_t)p->n * (size_t)p->h * (size_t)p->w * (size_t)p->c,
+                 wide = pass_wide(p->c);
     const int32_t floor = p->relu ? 0 : INT32_MIN;
     ASSERT(p->c <= PASS_MAX_C, "%d channels", p->c);
     PARALLEL_FOR(tile, (total + wide - 1) / wide)

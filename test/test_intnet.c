@@ -1,6 +1,7 @@
-/* test/test_intnet.c -- integer networks: requantization against its definition, ranges that hold, and
- * the fast execution against the plain one, number for number: on random nets of all operations, for every
- * instruction set oneDNN can be limited to (the program starts itself again for each). */
+/* test/test_intnet.c -- integer networks: requantization against its definition, ranges that hold,
+ * and the fast execution against the plain one, number for number: on random nets of all
+ * operations, for every instruction set oneDNN can be limited to (the program starts itself again
+ * for each). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -29,23 +30,43 @@ static void requant_ties(void **state)
         int64_t x;
         int shift, divisor, lo, hi, y;
     } row[] = {
-        {1, 1, 1, -127, 127, 0},     {3, 1, 1, -127, 127, 2},     {5, 1, 1, -127, 127, 2},
-        {-1, 1, 1, -127, 127, 0},    {-3, 1, 1, -127, 127, -2},   {-5, 1, 1, -127, 127, -2},
-        {-7, 2, 1, -127, 127, -2},   {-6, 2, 1, -127, 127, -2},   {-2, 2, 1, -127, 127, 0},
-        {6, 2, 1, 0, 255, 2},        {-6, 2, 1, 0, 255, 0},       {7, 0, 1, 0, 255, 7},
-        {7, -3, 1, 0, 255, 56},      {7, -30, 1, 0, 255, 255},    {-7, -30, 1, -127, 127, -127},
-        {-7, -62, 1, -127, 127, -127}, {49, 0, 49, 0, 255, 1},    {24, 0, 49, 0, 255, 0},
-        {25, 0, 49, 0, 255, 1},      {49, 1, 49, 0, 255, 0},      {147, 1, 49, 0, 255, 2},
-        {-147, 1, 49, -127, 127, -2}, {98, -1, 49, 0, 255, 4},    {INT32_MIN, 31, 1, -127, 127, -1},
-        {INT32_MIN, 32, 1, -127, 127, 0}, {INT32_MAX, 31, 1, -127, 127, 1}, {INT32_MAX, 8, 1, 0, 255, 255},
-        {1 << 30, 31, 1, 0, 255, 0}, {INT64_MAX, 62, 1, 0, 255, 2}, {15, 0, 1, 0, 15, 15},
+        {1, 1, 1, -127, 127, 0},
+        {3, 1, 1, -127, 127, 2},
+        {5, 1, 1, -127, 127, 2},
+        {-1, 1, 1, -127, 127, 0},
+        {-3, 1, 1, -127, 127, -2},
+        {-5, 1, 1, -127, 127, -2},
+        {-7, 2, 1, -127, 127, -2},
+        {-6, 2, 1, -127, 127, -2},
+        {-2, 2, 1, -127, 127, 0},
+        {6, 2, 1, 0, 255, 2},
+        {-6, 2, 1, 0, 255, 0},
+        {7, 0, 1, 0, 255, 7},
+        {7, -3, 1, 0, 255, 56},
+        {7, -30, 1, 0, 255, 255},
+        {-7, -30, 1, -127, 127, -127},
+        {-7, -62, 1, -127, 127, -127},
+        {49, 0, 49, 0, 255, 1},
+        {24, 0, 49, 0, 255, 0},
+        {25, 0, 49, 0, 255, 1},
+        {49, 1, 49, 0, 255, 0},
+        {147, 1, 49, 0, 255, 2},
+        {-147, 1, 49, -127, 127, -2},
+        {98, -1, 49, 0, 255, 4},
+        {INT32_MIN, 31, 1, -127, 127, -1},
+        {INT32_MIN, 32, 1, -127, 127, 0},
+        {INT32_MAX, 31, 1, -127, 127, 1},
+        {INT32_MAX, 8, 1, 0, 255, 255},
+        {1 << 30, 31, 1, 0, 255, 0},
+        {INT64_MAX, 62, 1, 0, 255, 2},
+        {15, 0, 1, 0, 15, 15},
     };
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(row); i++) {
         const int y = int_requant(row[i].x, row[i].shift, row[i].divisor, row[i].lo, row[i].hi);
         if (y != row[i].y)
-            print_error("%lld / (%d 2^%d) in %d..%d: %d, not %d\n", (long long)row[i].x, row[i].divisor,
-                        row[i].shift, row[i].lo, row[i].hi, y, row[i].y);
+            print_error("%lld / (%d 2^%d) in %d..%d: %d, not %d\n", (long long)row[i].x,
+                        row[i].divisor, row[i].shift, row[i].lo, row[i].hi, y, row[i].y);
         assert_int_equal(y, row[i].y);
     }
 }
@@ -58,7 +79,8 @@ static void requant_everywhere(void **state)
     for (int k = 0; k < 200000; k++) {
         const int shift = (int)rng_below(&r, 44) - 10;
         const int32_t x = (int32_t)rng_u32(&r) >> rng_below(&r, 32);
-        const int32_t near = x & ~((1 << (shift > 0 && shift < 31 ? shift - 1 : 0)) - 1); /* often a tie */
+        const int32_t near =
+            x & ~((1 << (shift > 0 && shift < 31 ? shift - 1 : 0)) - 1); /* often a tie */
         const double want = rint(ldexp(near, -shift));
         const int32_t y = int_requant(near, shift, 1, -127, 127);
         assert_int_equal(y, want < -127 ? -127 : want > 127 ? 127 : (int)want);
@@ -79,7 +101,8 @@ static void fill_image(const IntNet *net, int n, Rng *r, uint8_t *image)
     for (size_t i = 0; i < len; i++) {
         image[i] = (uint8_t)rng_u32(r);
         if (loud && rng_below(r, 4))
-            image[i] = net->op[0].type == DT_U8 ? (rng_below(r, 4) ? 255 : 0) : (rng_below(r, 2) ? 127 : 128);
+            image[i] = net->op[0].type == DT_U8 ? (rng_below(r, 4) ? 255 : 0)
+                                                : (rng_below(r, 2) ? 127 : 128);
     }
 }
 
@@ -91,13 +114,13 @@ static void check_bounds(const IntNet *net, int32_t *const *value, int n)
     for (int i = 0; i < net->n; i++)
         for (size_t k = 0; k < (size_t)n * len_of(&net->op[i]) && bound[i] <= INT32_MAX; k++)
             if (llabs(value[i][k]) > bound[i])
-                fail_msg("operation %d (%s): %d, bound %lld", i, int_kind_name(net->op[i].kind), value[i][k],
-                         (long long)bound[i]);
+                fail_msg("operation %d (%s): %d, bound %lld", i, int_kind_name(net->op[i].kind),
+                         value[i][k], (long long)bound[i]);
     free(bound);
 }
 
-static void check_exec(const IntNet *net, int batch, int n, Prim *p, const uint8_t *image, const int32_t *want,
-                       const char *what)
+static void check_exec(const IntNet *net, int batch, int n, Prim *p, const uint8_t *image,
+                       const int32_t *want, const char *what)
 {
     const size_t len = (size_t)n * len_of(&net->op[net->out]);
     int32_t *got = xcalloc(len + 1, sizeof *got);
@@ -113,11 +136,12 @@ static void check_exec(const IntNet *net, int batch, int n, Prim *p, const uint8
         if (differ) {
             for (int i = 0; i < net->n; i++) {
                 const IntOp *op = &net->op[i];
-                print_error("%2d %-7s <- %d %d  %dx%dx%d\n", i, int_kind_name(op->kind), op->in[0], op->in[1], op->c,
-                            op->h, op->w);
+                print_error("%2d %-7s <- %d %d  %dx%dx%d\n", i, int_kind_name(op->kind), op->in[0],
+                            op->in[1], op->c, op->h, op->w);
             }
-            fail_msg("%s: out %d, batch %d, %d images: %zu of %zu differ, at %zu %d, not %d; %s", what, net->out,
-                     batch, n, differ, len, first, got[first], want[first], intexec_how(x));
+            fail_msg("%s: out %d, batch %d, %d images: %zu of %zu differ, at %zu %d, not %d; %s",
+                     what, net->out, batch, n, differ, len, first, got[first], want[first],
+                     intexec_how(x));
         }
     }
     assert_int_equal(got[len], 77);
@@ -126,17 +150,18 @@ static void check_exec(const IntNet *net, int batch, int n, Prim *p, const uint8
 }
 
 /* The net whole, then cut off at some of its 32-bit values: other steps are formed each time. */
-static void check_net(IntNet *net, uint64_t seed, Prim *p, const char *what)
+static void check_net(IntNet *net, int n, int batch, uint64_t seed, Prim *p, const char *what)
 {
     Rng r = rng_stream(seed, RNG_TEST, 1, 0);
-    const int n = 1 + (int)rng_below(&r, 4), batch = n + (int)rng_below(&r, 3);
     uint8_t *image = xmalloc((size_t)n * len_of(&net->op[0]));
     int32_t **value = xcalloc((size_t)net->n, sizeof *value),
             *logits = xcalloc((size_t)n * len_of(&net->op[net->out]), sizeof *logits);
-    for (int i = 0; i < net->n; i++) value[i] = xcalloc((size_t)n * len_of(&net->op[i]), sizeof **value);
+    for (int i = 0; i < net->n; i++)
+        value[i] = xcalloc((size_t)n * len_of(&net->op[i]), sizeof **value);
     fill_image(net, n, &r, image);
     intnet_reference(net, image, n, value, logits);
-    assert_memory_equal(logits, value[net->out], (size_t)n * len_of(&net->op[net->out]) * sizeof *logits);
+    assert_memory_equal(logits, value[net->out],
+                        (size_t)n * len_of(&net->op[net->out]) * sizeof *logits);
     check_bounds(net, value, n);
     check_exec(net, batch, n, p, image, logits, what);
     for (int cut = 0; cut < 2; cut++) {
@@ -169,7 +194,7 @@ static void random_nets(void **state)
         IntNet net = {0};
         snprintf(what, sizeof what, "random net %d", k);
         intnet_random(&net, (uint64_t)k);
-        check_net(&net, (uint64_t)k, p, what);
+        check_net(&net, 1 + k % 4, 1 + k % 4 + k % 3, (uint64_t)k, p, what);
         intnet_free(&net);
     }
     prim_close(p);
@@ -182,7 +207,10 @@ static void residual_net(void **state)
     IntNet net = {0};
     (void)state;
     intnet_resnet18(&net, 57, 10, 5);
-    check_net(&net, 5, p, "resnet18 at 57");
+    check_net(&net, 1, 2, 5, p, "resnet18 at 57");
+    intnet_free(&net);
+    intnet_resnet18(&net, 33, 10, 6); /* several groups of images, the last one not full */
+    check_net(&net, 11, 12, 6, p, "resnet18 at 33");
     intnet_free(&net);
     prim_close(p);
 }
@@ -205,15 +233,26 @@ static void extremes(void **state)
             int32_t *want = xcalloc((size_t)(2 * oc * 25), sizeof *want);
             I8Conv *c;
             IntConv a = {.k = k, .stride = 1, .pad = 1, .dilation = 1, .groups = 1, .w = w};
-            for (int i = 0; i < oc * ic * k * k; i++) w[i] = (int8_t)((i / (ic * k * k) % 2 ? -1 : 1) * (quiet ? 60 : 127 - i % 3 / 2));
-            for (int i = 0; i < 2 * ic * 25; i++) image[i] = (uint8_t)(s8 ? (i % 7 ? 127 : 128) : 255 - i % 5 / 4);
-            intnet_add(&net, &(IntOp){.kind = IK_INPUT, .c = ic, .h = 5, .w = 5, .type = s8 ? DT_S8 : DT_U8});
-            net.out = intnet_add(&net, &(IntOp){.kind = IK_CONV, .nin = 1, .c = oc, .h = 5, .w = 5, .type = DT_S32, .u.conv = a});
+            for (int i = 0; i < oc * ic * k * k; i++)
+                w[i] = (int8_t)((i / (ic * k * k) % 2 ? -1 : 1) * (quiet ? 60 : 127 - i % 3 / 2));
+            for (int i = 0; i < 2 * ic * 25; i++)
+                image[i] = (uint8_t)(s8 ? (i % 7 ? 127 : 128) : 255 - i % 5 / 4);
+            intnet_add(
+                &net,
+                &(IntOp){.kind = IK_INPUT, .c = ic, .h = 5, .w = 5, .type = s8 ? DT_S8 : DT_U8});
+            net.out = intnet_add(&net, &(IntOp){.kind = IK_CONV,
+                                                .nin = 1,
+                                                .c = oc,
+                                                .h = 5,
+                                                .w = 5,
+                                                .type = DT_S32,
+                                                .u.conv = a});
             intnet_reference(&net, image, 2, NULL, want);
             if (!s8) assert_true(abs(want[(12) * oc]) > 1 << 24);
             check_exec(&net, 2, 2, p, image, want, s8 ? "signed extremes" : "extremes");
             c = i8conv_new(p, &net, 1, (IntRange){s8 ? -128 : 0, s8 ? 127 : 255}, 2, NULL);
-            print_message("# %s %s, weights to %d: way %d\n", limit ? limit : "all", s8 ? "s8" : "u8", quiet ? 60 : 127, (int)i8conv_way(c));
+            print_message("# %s %s, weights to %d: way %d\n", limit ? limit : "all",
+                          s8 ? "s8" : "u8", quiet ? 60 : 127, (int)i8conv_way(c));
             i8conv_free(c);
             free(image);
             free(want);
@@ -266,7 +305,8 @@ int main(int argc, char **argv)
     };
     struct CMUnitTest all[16];
     size_t n = 0;
-    if (argc > 1 && str_eq(argv[1], "limited")) return cmocka_run_group_tests_name("limited", exec, NULL, NULL);
+    if (argc > 1 && str_eq(argv[1], "limited"))
+        return cmocka_run_group_tests_name("limited", exec, NULL, NULL);
     for (size_t i = 0; i < ARRAY_LEN(own); i++) all[n++] = own[i];
     for (size_t i = 0; i < ARRAY_LEN(exec); i++) all[n++] = exec[i];
     for (size_t i = 0; i < ARRAY_LEN(isas); i++) {

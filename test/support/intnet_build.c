@@ -30,7 +30,10 @@ static const int8_t *weights(Build *b, size_t n, double width)
 {
     int8_t *w = arena_alloc(&b->net->arena, n);
     for (size_t i = 0; i < n; i++) {
-        double v = width > 0 ? rint(width * rng_normal(&b->r)) : one_in(b, 8) ? below(b, 255) - 127 : one_in(b, 2) ? 127 : -127;
+        double v = width > 0      ? rint(width * rng_normal(&b->r))
+                   : one_in(b, 8) ? below(b, 255) - 127
+                   : one_in(b, 2) ? 127
+                                  : -127;
         w[i] = (int8_t)(v > 127 ? 127 : v < -127 ? -127 : v);
     }
     return w;
@@ -50,7 +53,8 @@ static int conv(Build *b, int x, int oc, IntConv a, double width, bool bias)
     IntOp op = {.kind = IK_CONV, .nin = 1, .in = {x}, .c = oc, .type = DT_S32, .u.conv = a};
     op.h = (in->h + 2 * a.pad - reach) / a.stride + 1;
     op.w = (in->w + 2 * a.pad - reach) / a.stride + 1;
-    op.u.conv.w = weights(b, (size_t)oc * (size_t)(in->c / a.groups) * (size_t)a.k * (size_t)a.k, width);
+    op.u.conv.w =
+        weights(b, (size_t)oc * (size_t)(in->c / a.groups) * (size_t)a.k * (size_t)a.k, width);
     op.u.conv.bias = bias ? biases(b, oc, 1 << (8 + below(b, 8))) : NULL;
     return intnet_add(b->net, &op);
 }
@@ -58,7 +62,13 @@ static int conv(Build *b, int x, int oc, IntConv a, double width, bool bias)
 static int linear(Build *b, int x, int oc, double width)
 {
     const IntOp *in = op_at(b, x);
-    IntOp op = {.kind = IK_LINEAR, .nin = 1, .in = {x}, .c = oc, .h = 1, .w = 1, .type = DT_S32,
+    IntOp op = {.kind = IK_LINEAR,
+                .nin = 1,
+                .in = {x},
+                .c = oc,
+                .h = 1,
+                .w = 1,
+                .type = DT_S32,
                 .u.conv = {.k = 1, .stride = 1, .dilation = 1, .groups = 1}};
     op.u.conv.w = weights(b, (size_t)oc * (size_t)in->c * (size_t)in->h * (size_t)in->w, width);
     op.u.conv.bias = biases(b, oc, 1000);
@@ -142,16 +152,21 @@ static int random_shift(Build *b, int taps)
 static int random_requant(Build *b, int x, int shift)
 {
     const bool s8 = one_in(b, 3);
-    const int bits = one_in(b, 3) ? 4 : 8, divisor = one_in(b, 10) ? 49 : 1, top = (1 << (bits - s8)) - 1;
+    const int bits = one_in(b, 3) ? 4 : 8, divisor = one_in(b, 10) ? 49 : 1,
+              top = (1 << (bits - s8)) - 1;
     if (divisor > 1) shift -= 5;
     return requant(b, x, shift, divisor, s8 ? DT_S8 : DT_U8, s8 ? -top : 0, top);
 }
 
 static int random_conv(Build *b, int x)
 {
-    static const int kernels[] = {1, 1, 3, 3, 3, 5, 7}, channels[] = {1, 3, 8, 10, 16, 24, 32, 48, 64, 96};
+    static const int kernels[] = {1, 1, 3, 3, 3, 5, 7},
+                     channels[] = {1, 3, 8, 10, 16, 24, 32, 48, 64, 96};
     const IntOp in = *op_at(b, x);
-    IntConv a = {.k = kernels[below(b, 7)], .stride = 1 + one_in(b, 3), .dilation = 1 + one_in(b, 6), .groups = 1};
+    IntConv a = {.k = kernels[below(b, 7)],
+                 .stride = 1 + one_in(b, 3),
+                 .dilation = 1 + one_in(b, 6),
+                 .groups = 1};
     int oc = channels[below(b, 10)];
     if (one_in(b, 3)) { /* depthwise, or groups */
         a.groups = one_in(b, 2) || in.c % 2 ? in.c : 2;
@@ -165,7 +180,8 @@ static int random_conv(Build *b, int x)
 void intnet_random(IntNet *net, uint64_t seed)
 {
     Build b = {net, rng_stream(seed, RNG_TEST, 2, 0)};
-    int x = input(&b, one_in(&b, 2) ? DT_S8 : DT_U8, one_in(&b, 2) ? 3 : 1 + below(&b, 40), 5 + below(&b, 13), 5 + below(&b, 13));
+    int x = input(&b, one_in(&b, 2) ? DT_S8 : DT_U8, one_in(&b, 2) ? 3 : 1 + below(&b, 40),
+                  5 + below(&b, 13), 5 + below(&b, 13));
     int skip = -1, y = -1;
     const int blocks = 1 + below(&b, 5);
     for (int k = 0; k < blocks; k++) {
@@ -181,26 +197,33 @@ void intnet_random(IntNet *net, uint64_t seed)
             if (m.h == in.h && m.w == in.w) {
                 const IntConv one = {.k = 1, .stride = 1, .dilation = 1, .groups = 1};
                 const int other = conv(&b, before, m.c, one, 40, true);
-                y = one_in(&b, 2) ? add(&b, y, other, 0, below(&b, 4)) : add(&b, other, y, below(&b, 4), 0);
+                y = one_in(&b, 2) ? add(&b, y, other, 0, below(&b, 4))
+                                  : add(&b, other, y, below(&b, 4), 0);
                 if (one_in(&b, 2)) y = same(&b, IK_RELU, y);
             }
         }
-        if (skip >= 0 && op_at(&b, skip)->c == op_at(&b, y)->c && op_at(&b, skip)->h == op_at(&b, y)->h &&
-            op_at(&b, skip)->w == op_at(&b, y)->w) {
+        if (skip >= 0 && op_at(&b, skip)->c == op_at(&b, y)->c &&
+            op_at(&b, skip)->h == op_at(&b, y)->h && op_at(&b, skip)->w == op_at(&b, y)->w) {
             y = add(&b, y, one_in(&b, 8) ? y : skip, below(&b, 3), below(&b, 3));
             if (one_in(&b, 2)) y = same(&b, IK_RELU, y);
         }
         skip = y;
         if (op_at(&b, y)->h < 2 || op_at(&b, y)->w < 2) break;
         x = random_requant(&b, y, random_shift(&b, taps));
-        if (one_in(&b, 4) && op_at(&b, x)->h > 2 && op_at(&b, x)->w > 2) x = maxpool(&b, x, 2, 2, 0);
+        if (one_in(&b, 4) && op_at(&b, x)->h > 2 && op_at(&b, x)->w > 2)
+            x = maxpool(&b, x, 2, 2, 0);
         if (one_in(&b, 3)) { /* several readers, some the same */
             const IntOp m = *op_at(&b, y);
             const IntConv three = {.k = 3, .stride = 1, .pad = 1, .dilation = 1, .groups = 1};
-            const int shift = random_shift(&b, taps), c1 = conv(&b, requant(&b, y, shift, 1, DT_U8, 0, 255), m.c, three, 40, true),
-                      c2 = conv(&b, requant(&b, y, one_in(&b, 2) ? shift : shift - 2, 1, DT_U8, 0, 255), m.c, three, 25, true);
+            const int shift = random_shift(&b, taps),
+                      c1 = conv(&b, requant(&b, y, shift, 1, DT_U8, 0, 255), m.c, three, 40, true),
+                      c2 = conv(&b,
+                                requant(&b, y, one_in(&b, 2) ? shift : shift - 2, 1, DT_U8, 0, 255),
+                                m.c, three, 25, true);
             for (int extra = below(&b, 6); extra > 0; extra--) /* more than a pass writes at once */
-                skip = add(&b, c1, conv(&b, random_requant(&b, y, shift - extra), m.c, three, 20, false), 0, 1);
+                skip = add(&b, c1,
+                           conv(&b, random_requant(&b, y, shift - extra), m.c, three, 20, false), 0,
+                           1);
             y = add(&b, c1, c2, 0, one_in(&b, 2));
             x = random_requant(&b, y, shift + 2);
         }
@@ -216,7 +239,8 @@ void intnet_random(IntNet *net, uint64_t seed)
 
 /* ---- ResNet-18 ---- */
 
-/* Shifts are of the size the published nets have; weights are scaled so that numbers fill 8 bits. */
+/* Shifts are of the size the published nets have; weights are scaled so that numbers fill 8 bits.
+ */
 static int block(Build *b, int x32, int oc, int stride)
 {
     const int ic = op_at(b, x32)->c;

@@ -1,5 +1,6 @@
-/* test/support/intnet_build.h -- integer networks to test and to time: random ones of all operations, and
- * one of the shape of ResNet-18. Weights are random; shifts keep numbers in range. */
+/* test/support/intnet_build.h -- integer networks to test and to time: random ones of all
+ * operations, and one of the shape of ResNet-18. Weights are random; shifts keep numbers in range.
+ */
 #ifndef TEST_SUPPORT_INTNET_BUILD_H
 #define TEST_SUPPORT_INTNET_BUILD_H
 
