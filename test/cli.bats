@@ -261,6 +261,11 @@ out.txt"
     is "$status" 0
     both "$qrun" $tiny log_dir=other model=resnet32 pretrained_file=run
     is "$status" 3
+    has "$err" "command line: error: pretrained_file: run/checkpoints/best.safetensors holds resnet20_cifar"
+    is "$(echo "$err" | grep -c resnet32)" 1
+    [ ! -e other ]
+    both "$qrun" $tiny log_dir=other names=fat pretrained_file=run
+    is "$status" 3
     has "$err" "missing in the file"
     [ ! -e other ]
     both "$qrun" $tiny log_dir=none pretrained_file=nowhere.pth
