@@ -63,6 +63,7 @@ int tensorfile_add(TensorFile *f, const char *name, const ElemType *type, int nd
             return err_set(e, ERR_DATA, "tensor '%.200s' has more than 2^31 - 1 elements", name);
     *t = tensor_make(type->dtype, ndim, small, NULL);
     t->data = arena_alloc(&f->arena, tensor_bytes(t));
+    f->v[f->n].type = type->safe;
     f->v[f->n++].name = arena_strdup(&f->arena, name);
     return 0;
 }

@@ -10,6 +10,7 @@ typedef struct TensorFile {
     struct {
         const char *name;
         Tensor t;
+        const char *type; /* in the file: "F32", "F16", "I64" ... */
     } *v;
     int n;
     struct {

@@ -26,6 +26,14 @@ const Command commands[] = {
      "layers, shapes, parameters, MACs, bits, bit operations, memory", command_summary, CMD_JSON},
     {"profile", "FILE [KEY=VALUE]...", "time of each op against the machine's measured peaks",
      command_profile, 0},
+    {"predict", "CONFIG [KEY=VALUE]... IMAGE... [--json]",
+     "the five likeliest classes of images: files, folders, - for standard input", command_predict,
+     CMD_JSON},
+    {"inspect", "FILE [--json]",
+     "tensors of a checkpoint or ONNX file: shape, type, range, number of levels", command_inspect,
+     CMD_JSON},
+    {"diff", "A B [tol=X] [rtol=X] [--json]",
+     "whether two checkpoints hold the same values; exit status 5 if not", command_diff, CMD_JSON},
     {"list", "nets|quant|datasets|transforms|optimizers|schedules|modes", "what an option may name",
      command_list, 0},
     {"path", "best|last RUN", "print the checkpoint of a run folder, for $(...)", command_path, 0},
@@ -50,7 +58,7 @@ static const struct {
     {"progress", OPT_PROGRESS, "auto|always|never",
      "the progress line (redrawn on a terminal only)"},
     {"max-time", OPT_MAX_TIME, "TIME", "save and stop after 90, 55m or 2h, with exit status 75"},
-    {"json", OPT_JSON, NULL, "summary: print JSON"},
+    {"json", OPT_JSON, NULL, "print JSON: summary, predict, inspect, diff"},
     {"help", 'h', NULL, "print this text, or that of the command"},
     {"version", OPT_VERSION, NULL, "print the version; with -v those of the libraries"},
 };
@@ -273,7 +281,7 @@ static int dispatch(Cli *c, const Asked *a, Err *e)
     }
     if (!c->nargs) return usage_fault(e, "no configuration file and no command given");
     if (c->json && !(cmd && cmd->flags & CMD_JSON))
-        return usage_fault(e, "--json is for a command that prints JSON: summary");
+        return usage_fault(e, "--json is for a command that prints JSON: summary, predict, inspect, diff");
     if (cmd) {
         c->args++;
         c->nargs--;

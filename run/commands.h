@@ -52,5 +52,8 @@ int command_docs(Cli *c, Err *e);
 int command_summary(Cli *c, Err *e);
 int command_profile(Cli *c, Err *e);
 int command_check(Cli *c, Err *e);
+int command_predict(Cli *c, Err *e);
+int command_inspect(Cli *c, Err *e);
+int command_diff(Cli *c, Err *e);
 
 #endif
