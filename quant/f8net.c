@@ -266,7 +266,7 @@ static int lower(Lower *lw, int unit, Err *e)
     const NormParams *np;
     F8Layer l, next;
     NormStats st;
-    int x, ws, y0, y, out[2];
+    int x, w, y0, y, out[2];
     f8net_layer(lw->qp, unit, false, &l);
     if (u->kind == U_LINEAR) return lower_linear(lw, unit, &l);
     np = u->norm >= 0 ? &lw->qp->u[u->norm].norm[lw->variant] : NULL;
@@ -276,9 +276,11 @@ static int lower(Lower *lw, int unit, Err *e)
     if (to >= 0) f8net_layer(lw->qp, to, false, &next);
     st = lower_norm_stats(lw, u->norm);
     x = lower_q(lw, unit, &l);
-    ws = graph_f8_scale(lw->g, u->name, graph_param(lw->g, qu->weight), &l, groups);
-    y0 = lower_trains(lw) ? lower_conv(lw, unit, x, ws, -1) : -1;
-    graph_f8_fold(lw->g, u->name, y0, ws, graph_param(lw->g, np->scale),
+    w = graph_param(lw->g, qu->weight);
+    y0 = lower_trains(lw)
+             ? lower_conv(lw, unit, x, graph_f8_scale(lw->g, u->name, w, &l, groups), -1)
+             : -1;
+    graph_f8_fold(lw->g, u->name, y0, w, groups, graph_param(lw->g, np->scale),
                   graph_param(lw->g, np->shift), &l, to >= 0 ? &next : NULL, &st, out);
     y = lower_conv(lw, unit, x, out[0], out[1]);
     lower_set(lw, unit, y);

@@ -189,16 +189,32 @@ static float weight_factor(const F8Layer *l)
     return l->pool_factor > 0 ? l->pool_factor : 1;
 }
 
+/* Weights [oc, ic, per] in groups; ic: input channels of one output; per: weights of a pair. */
+typedef struct WeightShape {
+    size_t oc, ic, per, groups;
+} WeightShape;
+
+static WeightShape weight_shape(const Tensor *t, int groups)
+{
+    return (WeightShape){(size_t)t->dim[0], (size_t)t->dim[1], (size_t)t->dim[2] * (size_t)t->dim[3],
+                         (size_t)groups};
+}
+
+/* Of the scalings `s` (ns of them) that of the input channel which weights at (o, i) read. */
+static float scaling_at(const float *s, size_t ns, const WeightShape *w, size_t o, size_t i)
+{
+    return s[ns == 1 ? 0 : o / (w->oc / w->groups) * w->ic + i];
+}
+
+static void read_scalings(const F8Layer *l, float *s)
+{
+    for (size_t k = 0; k < scalings(l); k++) s[k] = scaling(l, k);
+}
+
 typedef struct ScaleNode {
     F8Layer l;
-    size_t oc, ic, per, groups; /* ic: input channels of one output; per: weights of a pair */
+    WeightShape w;
 } ScaleNode;
-
-/* The scaling of weights at(o, i) is that of the input channel they read. */
-static size_t channel_of(const ScaleNode *a, size_t o, size_t i)
-{
-    return scalings(&a->l) == 1 ? 0 : o / (a->oc / a->groups) * a->ic + i;
-}
 
 static int scale_prepare(Graph *g, Node *n, Prim *p, Err *e)
 {
@@ -207,7 +223,7 @@ static int scale_prepare(Graph *g, Node *n, Prim *p, Err *e)
     keep_tables(g, n, scalings(&a->l));
     if (!n->run_bwd) return 0;
     n->bwd_in = 1;
-    n->scratch_bytes = a->oc * sizeof(double);
+    n->scratch_bytes = a->w.oc * sizeof(double);
     trains_alpha(&a->l);
     return 0;
 }
@@ -215,16 +231,17 @@ static int scale_prepare(Graph *g, Node *n, Prim *p, Err *e)
 static void scale_forward(Node *n, Exec *x)
 {
     const ScaleNode *a = n->attr;
+    const size_t ns = scalings(&a->l), ic = a->w.ic, per = a->w.per;
     const float *w = exec_in(x, n, 0), factor = weight_factor(&a->l);
     float *ws = exec_out(x, n, 0), *s = tables(n, x);
     if (zero_alpha(&a->l)) x->fault = zero_alpha(&a->l);
-    for (size_t k = 0; k < scalings(&a->l); k++) s[k] = scaling(&a->l, k);
-    PARALLEL_FOR(o, a->oc)
+    read_scalings(&a->l, s);
+    PARALLEL_FOR(o, a->w.oc)
     {
-        for (size_t i = 0; i < a->ic; i++) {
-            const size_t at = ((size_t)o * a->ic + i) * a->per;
-            const float f = s[channel_of(a, (size_t)o, i)];
-            for (size_t j = 0; j < a->per; j++) ws[at + j] = w[at + j] * factor * f;
+        for (size_t i = 0; i < ic; i++) {
+            const size_t at = ((size_t)o * ic + i) * per;
+            const float f = scaling_at(s, ns, &a->w, (size_t)o, i);
+            for (size_t j = 0; j < per; j++) ws[at + j] = w[at + j] * factor * f;
         }
     }
 }
@@ -232,24 +249,25 @@ static void scale_forward(Node *n, Exec *x)
 static void scale_backward(Node *n, Exec *x)
 {
     const ScaleNode *a = n->attr;
+    const size_t ns = scalings(&a->l), ic = a->w.ic, per = a->w.per;
     const float *w = exec_in(x, n, 0), *d = exec_gout(x, n, 0), *s = tables(n, x);
     const float factor = weight_factor(&a->l);
     float *dw = exec_gin(x, n, 0);
     double *sum = exec_scratch_bwd(x, n), total = 0;
-    PARALLEL_FOR(o, a->oc)
+    PARALLEL_FOR(o, a->w.oc)
     {
         double t = 0;
-        for (size_t i = 0; i < a->ic; i++) {
-            const size_t at = ((size_t)o * a->ic + i) * a->per;
-            const float f = s[channel_of(a, (size_t)o, i)] * factor;
-            for (size_t j = 0; j < a->per; j++) {
+        for (size_t i = 0; i < ic; i++) {
+            const size_t at = ((size_t)o * ic + i) * per;
+            const float f = scaling_at(s, ns, &a->w, (size_t)o, i) * factor;
+            for (size_t j = 0; j < per; j++) {
                 t += (double)d[at + j] * (double)w[at + j] * (double)f;
                 if (dw) dw[at + j] = d[at + j] * f;
             }
         }
         sum[o] = t;
     }
-    for (size_t o = 0; o < a->oc; o++) total += sum[o];
+    for (size_t o = 0; o < a->w.oc; o++) total += sum[o];
     add_alpha_grad(&a->l, total);
 }
 
@@ -262,11 +280,7 @@ static const OpDef op_scale = {.name = "f8_scale",
 int graph_f8_scale(Graph *g, const char *name, int w, const F8Layer *l, int groups)
 {
     const Tensor t = g->v[w].t;
-    ScaleNode a = {.l = *l,
-                   .oc = (size_t)t.dim[0],
-                   .ic = (size_t)t.dim[1],
-                   .per = (size_t)t.dim[2] * (size_t)t.dim[3],
-                   .groups = (size_t)groups};
+    const ScaleNode a = {.l = *l, .w = weight_shape(&t, groups)};
     return graph_out(g, graph_node(g, &op_scale, name, 1, &w, &a, sizeof a), t);
 }
 
@@ -301,20 +315,21 @@ typedef struct FoldNode {
     F8Layer l, next;
     bool has_next, batch;
     NormStats st;
-    size_t c, per, rows;
+    WeightShape w;
+    size_t c, per, rows; /* c: outputs; per: weights of each */
 } FoldNode;
 
-enum { FOLD_WS, FOLD_GAMMA, FOLD_BETA, FOLD_Y0 }; /* inputs */
+enum { FOLD_W, FOLD_GAMMA, FOLD_BETA, FOLD_Y0 }; /* inputs */
 enum {
     T_MEAN,
-    T_INV,
+    T_STD,
     T_R,
     T_FL,
     T_K,
     T_DMEAN,
     T_DVAR,
-    N_TABLES
-}; /* rows of the tables, c floats each */
+    T_S
+}; /* rows of the tables, c floats each; the last: scalings of the input */
 
 #define FOLD_PARTS 32
 
@@ -328,11 +343,12 @@ static int fold_prepare(Graph *g, Node *n, Prim *p, Err *e)
 {
     const FoldNode *a = n->attr;
     (void)p, (void)e;
-    keep_tables(g, n, N_TABLES * a->c);
+    keep_tables(g, n, T_S * a->c + scalings(&a->l));
     if (a->batch) n->scratch_bytes = FOLD_PARTS * 2 * a->c * sizeof(double);
     if (!n->run_bwd) return 0;
-    if (n->scratch_bytes < a->c * sizeof(double)) n->scratch_bytes = a->c * sizeof(double);
-    n->bwd_in = 1u << FOLD_WS | 1u << FOLD_GAMMA | 1u << FOLD_BETA | (a->batch ? 1u << FOLD_Y0 : 0);
+    if (n->scratch_bytes < 2 * a->c * sizeof(double)) n->scratch_bytes = 2 * a->c * sizeof(double);
+    n->bwd_in = 1u << FOLD_W | 1u << FOLD_GAMMA | 1u << FOLD_BETA | (a->batch ? 1u << FOLD_Y0 : 0);
+    trains_alpha(&a->l);
     if (a->has_next) trains_alpha(&a->next);
     return 0;
 }
@@ -369,89 +385,124 @@ static void batch_statistics(const FoldNode *a, const float *y, double *sums, fl
 }
 
 typedef struct FoldIn {
-    size_t c, per;
-    const float *ws, *gamma, *beta, *mean;
-    float eps;
+    WeightShape shape;
+    const float *w, *gamma, *beta, *mean;
+    float eps, before, after; /* factors of the weights, before and after folding */
 } FoldIn;
 
 typedef struct FoldOut {
     float *wf, *bf;
-    float *inv; /* in: variance; out: 1 / deviation */
-    float *r, *scale, *fl;
+    float *std; /* in: variance; out: deviation */
+    float *s, *r, *scale, *fl;
 } FoldOut;
+
+/* A weight with norm and scalings in it; the order is the original's, and with it each rounding. */
+static float folded(float w, float before, float scale, float s, float r)
+{
+    return scale * (w * before) * s / r;
+}
+
+static void fold_channel_weights(const F8Layer *l, const FoldIn *in, const FoldOut *out, size_t k)
+{
+    const WeightShape *v = &in->shape;
+    const size_t ns = scalings(l), parts = ns == 1 ? 1 : v->ic, len = v->ic * v->per / parts;
+    const float scale = out->scale[k], r = out->r[k], before = in->before, after = in->after;
+    for (size_t i = 0; i < parts; i++) {
+        const size_t at = (k * parts + i) * len;
+        const float s = scaling_at(out->s, ns, v, k, i);
+        SIMD_FOR(j, len) out->wf[at + j] = folded(in->w[at + j], before, scale, s, r) * after;
+    }
+}
 
 /* Weights and biases with the norm and the next layer's scaling in them; weights rounded. */
 static void fold_weights(const F8Layer *l, const F8Layer *next, FoldIn in, FoldOut out)
 {
-    for (size_t k = 0; k < in.c; k++) {
-        out.inv[k] = 1 / sqrtf(out.inv[k] + in.eps);
+    const size_t c = in.shape.oc, per = in.shape.ic * in.shape.per;
+    read_scalings(l, out.s);
+    for (size_t k = 0; k < c; k++) {
+        out.std[k] = sqrtf(out.std[k] + in.eps);
         out.r[k] = next ? scaling(next, k) : 1;
-        out.scale[k] = in.gamma[k] * out.inv[k];
+        out.scale[k] = in.gamma[k] / out.std[k];
         out.bf[k] = (in.beta[k] - out.scale[k] * in.mean[k]) / out.r[k];
     }
-    PARALLEL_FOR(k, in.c)
-    {
-        const float f = out.scale[k] / out.r[k];
-        const size_t end = ((size_t)k + 1) * in.per;
-        for (size_t i = (size_t)k * in.per; i < end; i++) out.wf[i] = in.ws[i] * f;
-    }
+    PARALLEL_FOR(k, c) fold_channel_weights(l, &in, &out, (size_t)k);
     if (l->pure) return;
-    weight_lengths(l, out.wf, in.c, in.per, out.fl);
-    fixed_tensor(l->weight, (FixedView){.rows = in.c, .c = in.per, .nfl = in.c, .by_row = true},
-                 out.fl, out.wf, out.wf);
+    weight_lengths(l, out.wf, c, per, out.fl);
+    fixed_tensor(l->weight, (FixedView){.rows = c, .c = per, .nfl = c, .by_row = true}, out.fl, out.wf,
+                 out.wf);
 }
 
 static void fold_forward(Node *n, Exec *x)
 {
     const FoldNode *a = n->attr;
-    const float *ws = exec_in(x, n, FOLD_WS), *gamma = exec_in(x, n, FOLD_GAMMA),
-                *beta = exec_in(x, n, FOLD_BETA);
     float *wf = exec_out(x, n, 0), *bf = exec_out(x, n, 1), *mean = table(n, x, T_MEAN),
-          *inv = table(n, x, T_INV);
-    float *r = table(n, x, T_R), *fl = table(n, x, T_FL), *scale = table(n, x, T_K);
+          *std = table(n, x, T_STD), *fl = table(n, x, T_FL);
     if (a->batch) {
-        batch_statistics(a, exec_in(x, n, FOLD_Y0), exec_scratch(x, n), mean, inv);
-        norm_update_running(&a->st, mean, inv, (int)a->c, (double)a->rows);
+        batch_statistics(a, exec_in(x, n, FOLD_Y0), exec_scratch(x, n), mean, std);
+        norm_update_running(&a->st, mean, std, (int)a->c, (double)a->rows);
     } else {
         memcpy(mean, a->st.mean->value.data, a->c * sizeof *mean);
-        memcpy(inv, a->st.var->value.data, a->c * sizeof *inv);
+        memcpy(std, a->st.var->value.data, a->c * sizeof *std);
     }
+    if (zero_alpha(&a->l)) x->fault = zero_alpha(&a->l);
     if (a->has_next && zero_alpha(&a->next)) x->fault = zero_alpha(&a->next);
-    fold_weights(&a->l, a->has_next ? &a->next : NULL, (FoldIn){a->c, a->per, ws, gamma, beta, mean, a->st.eps},
-                 (FoldOut){wf, bf, inv, r, scale, fl});
+    fold_weights(&a->l, a->has_next ? &a->next : NULL,
+                 (FoldIn){.shape = a->w,
+                          .w = exec_in(x, n, FOLD_W),
+                          .gamma = exec_in(x, n, FOLD_GAMMA),
+                          .beta = exec_in(x, n, FOLD_BETA),
+                          .mean = mean,
+                          .eps = a->st.eps,
+                          .before = weight_factor(&a->l),
+                          .after = 1},
+                 (FoldOut){wf, bf, std, table(n, x, T_S), table(n, x, T_R), table(n, x, T_K), fl});
     for (size_t k = 0; k < a->c && !a->batch && !a->l.pure; k++) round_bias(&a->l, k, fl[k], &bf[k]);
 }
 
-/* The gradients of output channel k; returns r times that to its r. */
-static double fold_channel(const FoldNode *a, const Node *n, const Exec *x, size_t k,
-                           const float *dwf, double db)
+/* Gradients of the weights of output channel k; returns the sum of the gradients of the folded weights
+ * times the weights before norm and r. */
+static double fold_channel_dw(const FoldNode *a, const Node *n, const Exec *x, size_t k,
+                              const float *dwf, float *dw)
 {
-    const size_t at = k * a->per;
-    const float *ws = (const float *)exec_in(x, n, FOLD_WS) + at, *g = dwf + at;
-    const double inv = (double)table(n, x, T_INV)[k], r = (double)table(n, x, T_R)[k],
-                 mean = (double)table(n, x, T_MEAN)[k];
-    const double gamma = (double)((const float *)exec_in(x, n, FOLD_GAMMA))[k];
-    const double beta = (double)((const float *)exec_in(x, n, FOLD_BETA))[k],
-                 scale = (double)table(n, x, T_K)[k];
-    const float f = table(n, x, T_K)[k] / table(n, x, T_R)[k], top = fixed_top(a->l.weight);
+    const WeightShape *v = &a->w;
+    const size_t ns = scalings(&a->l), parts = ns == 1 ? 1 : v->ic, len = a->per / parts;
+    const float *w = exec_in(x, n, FOLD_W), before = weight_factor(&a->l);
+    const float scale = table(n, x, T_K)[k], r = table(n, x, T_R)[k], top = fixed_top(a->l.weight);
     const float up = a->l.pure ? 1 : ldexpf(1, (int)table(n, x, T_FL)[k]);
-    float *dws = exec_gin(x, n, FOLD_WS), *dgamma = exec_gin(x, n, FOLD_GAMMA),
-          *dbeta = exec_gin(x, n, FOLD_BETA);
-    double dot = 0, da;
-    for (size_t i = 0; i < a->per; i++) {
-        const float t = a->l.weight.floating ? ws[i] * f * up : rintf(ws[i] * f * up);
-        const float d = a->l.pure || fabsf(t) < top ? g[i] : 0;
-        dot += (double)d * (double)ws[i];
-        if (dws) dws[at + i] = d * f;
+    double dot = 0;
+    for (size_t i = 0; i < parts; i++) {
+        const size_t at = (k * parts + i) * len;
+        const float s = scaling_at(table(n, x, T_S), ns, v, k, i), f = scale * before * s / r;
+        for (size_t j = at; j < at + len; j++) {
+            const float e = folded(w[j], before, scale, s, r);
+            const float t = a->l.weight.floating ? e * up : rintf(e * up);
+            const float d = a->l.pure || fabsf(t) < top ? dwf[j] : 0;
+            dot += (double)d * (double)(w[j] * before * s);
+            if (dw) dw[j] = d * f;
+        }
     }
-    da = (dot - db * mean) / r;
-    if (dgamma) dgamma[k] = (float)(da * inv);
+    return dot;
+}
+
+/* The gradients of output channel k; sums: s times that to s, r times that to r. */
+static void fold_channel(const FoldNode *a, const Node *n, const Exec *x, size_t k,
+                         const float *dwf, double db, double sums[2])
+{
+    const double std = (double)table(n, x, T_STD)[k], r = (double)table(n, x, T_R)[k],
+                 mean = (double)table(n, x, T_MEAN)[k], scale = (double)table(n, x, T_K)[k];
+    const double gamma = (double)((const float *)exec_in(x, n, FOLD_GAMMA))[k];
+    const double beta = (double)((const float *)exec_in(x, n, FOLD_BETA))[k];
+    const double dot = fold_channel_dw(a, n, x, k, dwf, exec_gin(x, n, FOLD_W));
+    float *dgamma = exec_gin(x, n, FOLD_GAMMA), *dbeta = exec_gin(x, n, FOLD_BETA);
+    const double da = (dot - db * mean) / r;
+    if (dgamma) dgamma[k] = (float)(da / std);
     if (dbeta) dbeta[k] = (float)(db / r);
     if (a->batch) {
         table(n, x, T_DMEAN)[k] = (float)(-db * scale / r / (double)a->rows);
-        table(n, x, T_DVAR)[k] = (float)(-da * gamma * inv * inv * inv / (double)a->rows);
+        table(n, x, T_DVAR)[k] = (float)(-da * gamma / (std * std * std) / (double)a->rows);
     }
-    return -(dot * scale + db * (beta - scale * mean)) / r;
+    sums[0] = dot * scale / r;
+    sums[1] = -(dot * scale + db * (beta - scale * mean)) / r;
 }
 
 static void fold_backward(Node *n, Exec *x)
@@ -460,11 +511,12 @@ static void fold_backward(Node *n, Exec *x)
     const bool rounded = a->l.quant_bias && !a->batch;
     const float *dwf = exec_gout(x, n, 0), *dbf = exec_gout(x, n, 1);
     float *dy0 = a->batch ? exec_gin(x, n, FOLD_Y0) : NULL;
-    double *dr = exec_scratch_bwd(x, n), total = 0;
+    double(*sums)[2] = exec_scratch_bwd(x, n), ds = 0, dr = 0;
     PARALLEL_FOR(k, a->c)
-    dr[k] = fold_channel(a, n, x, (size_t)k, dwf, rounded ? 0 : (double)dbf[k]);
-    for (size_t k = 0; k < a->c; k++) total += dr[k];
-    if (a->has_next) add_alpha_grad(&a->next, total);
+    fold_channel(a, n, x, (size_t)k, dwf, rounded ? 0 : (double)dbf[k], sums[k]);
+    for (size_t k = 0; k < a->c; k++) ds += sums[k][0], dr += sums[k][1];
+    add_alpha_grad(&a->l, ds);
+    if (a->has_next) add_alpha_grad(&a->next, dr);
     if (!dy0) return;
     {
         const float *y0 = exec_in(x, n, FOLD_Y0), *mean = table(n, x, T_MEAN),
@@ -484,15 +536,16 @@ static const OpDef op_fold = {.name = "f8_fold",
                               .forward = fold_forward,
                               .backward = fold_backward};
 
-void graph_f8_fold(Graph *g, const char *name, int y0, int ws, int gamma, int beta,
+void graph_f8_fold(Graph *g, const char *name, int y0, int w, int groups, int gamma, int beta,
                    const F8Layer *l, const F8Layer *next, const NormStats *st, int out[2])
 {
-    const Tensor t = g->v[ws].t;
-    const int in[] = {ws, gamma, beta, y0}, oc = t.dim[0];
+    const Tensor t = g->v[w].t;
+    const int in[] = {w, gamma, beta, y0}, oc = t.dim[0];
     FoldNode a = {.l = *l, .has_next = next != NULL, .batch = y0 >= 0, .st = *st, .c = (size_t)oc};
     int node;
     ASSERT(!l->quant_bias || scalings(l) == 1 || scalings(l) == a.c,
            "%s: biases rounded by the lengths of %zu input channels", name, scalings(l));
+    a.w = weight_shape(&t, groups);
     a.per = tensor_len(&t) / a.c;
     if (next) a.next = *next;
     if (y0 >= 0) a.rows = tensor_len(&g->v[y0].t) / a.c;
@@ -637,29 +690,29 @@ static int32_t bias_integer(float b, int fl)
     return v >= INT32_MAX ? INT32_MAX : v <= -INT32_MAX ? -INT32_MAX : (int32_t)v;
 }
 
-static void scale_weights(const F8Layer *l, const F8Conv *c, float *ws)
-{
-    const float factor = weight_factor(l), s = scaling(l, 0);
-    for (size_t i = 0; i < c->oc * c->ic * c->per; i++) ws[i] = c->w[i] * factor * s;
-}
-
 void f8_convert_conv(const F8Layer *l, const F8Layer *next, const F8Conv *c, int8_t *k,
                      int32_t *bias, int *weight_fl)
 {
-    const size_t per = c->ic * c->per, n = c->oc * per;
-    float *w = xcalloc(2 * n, sizeof *w), *row = xcalloc(5 * c->oc, sizeof *row), *b = row + c->oc,
+    const WeightShape shape = {c->oc, c->ic, c->per, c->groups};
+    const size_t n = c->oc * c->ic * c->per;
+    float *w = xcalloc(n + 5 * c->oc + scalings(l), sizeof *w), *row = w + n, *b = row + c->oc,
           *fl = row + 4 * c->oc;
-    scale_weights(l, c, w);
     memcpy(row, c->st->var->value.data, c->oc * sizeof *row);
     fold_weights(l, next,
-                 (FoldIn){c->oc, per, w, c->gamma, c->beta, c->st->mean->value.data, c->st->eps},
-                 (FoldOut){w + n, b, row, row + 2 * c->oc, row + 3 * c->oc, fl});
+                 (FoldIn){.shape = shape,
+                          .w = c->w,
+                          .gamma = c->gamma,
+                          .beta = c->beta,
+                          .mean = c->st->mean->value.data,
+                          .eps = c->st->eps,
+                          .before = 1,
+                          .after = weight_factor(l)},
+                 (FoldOut){w, b, row, row + 5 * c->oc, row + 2 * c->oc, row + 3 * c->oc, fl});
     *weight_fl = (int)fl[0];
-    to_integers(w + n, n, *weight_fl, k);
+    to_integers(w, n, *weight_fl, k);
     for (size_t o = 0; o < c->oc; o++)
         bias[o] = bias_integer(b[o] * weight_factor(l), settled_fl(l, 0) + *weight_fl);
     free(w);
-    free(row);
 }
 
 bool f8_convert_linear(const F8Layer *l, const float *w, const float *b, size_t oc, size_t per,

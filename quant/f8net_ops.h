@@ -2,9 +2,9 @@
  *
  *   q  = f8_act(x)                    the input in fixed point (x already divided by s)
  *   Ws = f8_scale(W)                  s W,  s = 2^fl |alpha| / B: the clip level of the input
- *   y0 = conv(q, Ws)                  training only, for the statistics
- *   Wf, bf = f8_fold(y0, Ws, gamma, beta)   norm folded, divided by the scaling r of the layer that
- *                                     consumes the output, rounded
+ *   y0 = conv(q, Ws)                  both in training only, for the statistics
+ *   Wf, bf = f8_fold(y0, W, gamma, beta)    norm and s folded in, divided by the scaling r of the
+ *                                     layer that consumes the output, rounded
  *   y  = conv(q, Wf) + bf
  *
  *   Wf, bf = f8_linear(W, b)          the same for a linear layer, which nothing follows
@@ -55,8 +55,8 @@ int graph_f8_act(Graph *g, const char *name, int x, const F8Layer *l, bool train
 /* w: [oc, ic / groups, k, k]. */
 int graph_f8_scale(Graph *g, const char *name, int w, const F8Layer *l, int groups);
 /* y0 -1: running statistics. With quant_bias an input of several lengths is that of a depthwise
- * convolution. next NULL: r = 1. out: weights like ws, bias [oc]. */
-void graph_f8_fold(Graph *g, const char *name, int y0, int ws, int gamma, int beta,
+ * convolution. next NULL: r = 1. out: weights like w, bias [oc]. */
+void graph_f8_fold(Graph *g, const char *name, int y0, int w, int groups, int gamma, int beta,
                    const F8Layer *l, const F8Layer *next, const NormStats *st, int out[2]);
 /* A convolution outside training as whole numbers: wf = k / 2^fl of the folded weights, bias the folded
  * one at the length of the input plus fl. w: [oc, ic / groups, per]. k: like w; bias: [oc]. One

@@ -101,6 +101,7 @@ void golden_schedule(Case *c);
 void golden_fixed_layer(Case *c);    /* layer: fixed point */
 void golden_f8net_block(Case *c);    /* block: fixed point */
 void golden_f8net_net(Case *c);      /* net: fixed point */
+void golden_int_requant(Case *c);    /* format: whole numbers to other lengths */
 void golden_fixed(Case *c);          /* weight, activation: fixed point */
 bool golden_fixed_format(Case *c);   /* false: not a case of fractional lengths */
 void golden_format(Case *c);

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "nets/staged.h"
-#include "quant/f8net.h"
+#include "test/golden_trace.h"
 
 bool golden_f8net_opts(Case *c, QOpts *o)
 {
@@ -25,16 +25,11 @@ bool golden_f8net_opts(Case *c, QOpts *o)
 
 /* ---- links ---- */
 
-/* The unit of a layer of the case; its convolution's name ends in ".conv". -1: none. */
+/* The unit of a layer of the case; -1: none. */
 static int layer_unit(const Spec *s, const char *name)
 {
-    const size_t len = strlen(name);
-    for (int i = 0; i < s->n; i++) {
-        const Unit *u = &s->u[i];
-        if ((u->kind == U_CONV || u->kind == U_LINEAR) && !strncmp(u->name, name, len) &&
-            (!u->name[len] || str_eq(u->name + len, ".conv")))
-            return i;
-    }
+    for (int i = 0; i < s->n; i++)
+        if (layer_named(&s->u[i], name)) return i;
     return -1;
 }
 

@@ -2,11 +2,25 @@
 #ifndef TEST_GOLDEN_F8NET_H
 #define TEST_GOLDEN_F8NET_H
 
+#include "run/model.h"
 #include "test/golden_state.h"
 
 /* The options of a case, as the original (compat: original). False: the case is done. */
 bool golden_f8net_opts(Case *c, QOpts *o);
 /* Shapes, clip owners and followers against params.layers. */
 void golden_f8net_links(Case *c, const QPlan *qp);
+
+/* ---- golden_f8net_net.c ---- */
+/* The small net of a case with its state; x: [n, c, h, w]. NULL: the case is done. */
+Model *golden_f8net_mini(Case *c, const QOpts *o, const Tensor *x);
+/* Evaluation of n images (NHWC) against outputs.<key>. */
+void golden_f8net_logits(Case *c, Model *m, const float *x, int n, const char *key);
+
+/* ---- golden_f8int.c: nets in whole numbers ---- */
+/* All stages of a small net: int_state, int_trace and the logits of each. x: NHWC. */
+void golden_f8int_stages(Case *c, const QPlan *qp, const float *x, int n);
+/* The stage of a full net that params.int_infer, integize and int_op_only name: outputs.logits and
+ * the trace. */
+void golden_f8int_net(Case *c, const QPlan *qp, const float *x, int n);
 
 #endif

@@ -107,9 +107,9 @@ static bool make_graph(Case *c, FixedCase *f, const float *upstream)
                              .pad = (int)case_int(c, "params.pad", 0),
                              .dilation = 1,
                              .groups = groups};
-        const int ws = graph_f8_scale(g, "scale", param(f, "conv.weight"), &f->l, groups);
-        y = f->train ? graph_conv(g, "y0", x, ws, -1, s) : -1;
-        graph_f8_fold(g, "fold", y, ws, param(f, "bn.weight"), param(f, "bn.bias"), &f->l, &f->next,
+        const int w = param(f, "conv.weight");
+        y = f->train ? graph_conv(g, "y0", x, graph_f8_scale(g, "scale", w, &f->l, groups), -1, s) : -1;
+        graph_f8_fold(g, "fold", y, w, groups, param(f, "bn.weight"), param(f, "bn.bias"), &f->l, &f->next,
                       &st, out);
         out[0] = graph_tap(c, g, "effective_weight", out[0], &f->tap_w, NULL);
         out[1] = graph_tap(c, g, "effective_bias", out[1], &f->tap_b, NULL);

@@ -99,7 +99,7 @@ void golden_format(Case *c)
         if (verdict < 0) case_skip(c, "%s", why.s ? why.s : "");
         c->arrays++;
     } else if (yaml_path(c->y, "params.input_fl")) {
-        case_skip(c, "integer inference is not in this program");
+        golden_int_requant(c);
     } else if (!golden_fixed_format(c)) {
         case_skip(c, "no runner for this kind of format");
     }

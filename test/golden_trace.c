@@ -1,7 +1,7 @@
 /* test/golden_trace.c -- op `net` with a `trace`: mean, deviation and largest magnitude of what
  * every convolution and linear layer reads and makes, at every width. The graph is lowered unfused,
  * so that all these values exist, and read by nodes of its own. */
-#include "test/golden.h"
+#include "test/golden_trace.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -10,13 +10,6 @@
 
 #include "io/fs.h"
 #include "quant/lower.h"
-
-enum { MEAN, STD, ABSMAX, NSTATS };
-
-typedef struct Seen {
-    double stat[NSTATS];
-    size_t n;
-} Seen;
 
 typedef struct SeenAttr {
     Seen *to;
@@ -39,9 +32,9 @@ static void seen_forward(Node *n, Exec *x)
     }
     sum /= (double)s->n;
     for (size_t i = 0; i < s->n; i++) square += pow((double)v[i] - sum, 2);
-    s->stat[MEAN] = sum;
-    s->stat[STD] = sqrt(square / (double)(s->n > 1 ? s->n - 1 : 1));
-    s->stat[ABSMAX] = most;
+    s->stat[SEEN_MEAN] = sum;
+    s->stat[SEEN_STD] = sqrt(square / (double)(s->n > 1 ? s->n - 1 : 1));
+    s->stat[SEEN_ABSMAX] = most;
     *(float *)exec_out(x, n, 0) = 0;
 }
 
@@ -60,8 +53,14 @@ static bool has_row(const Unit *u)
     return u->kind == U_CONV || u->kind == U_LINEAR;
 }
 
-/* Statistics of all layers: two of `seen` for each, in the order of the units. */
-static bool run(Case *c, QPlan *qp, int variant, int batch, const float *x, Seen *seen)
+bool layer_named(const Unit *u, const char *name)
+{
+    const size_t len = strlen(name);
+    return has_row(u) && !strncmp(u->name, name, len) &&
+           (!u->name[len] || str_eq(u->name + len, ".conv"));
+}
+
+bool golden_watch(Case *c, QPlan *qp, int variant, int batch, const float *x, Seen *seen)
 {
     const Spec *spec = qp->spec;
     Graph g;
@@ -99,59 +98,54 @@ out:
     return ok;
 }
 
-typedef struct Limits {
-    double mean, std; /* in parts of the deviation, or absolute below 1; relative */
-} Limits;
-
 /* Those of the case; for deviations more where its own recomputation in double, with other
  * roundings, moved the logits of this width by more (`stats`: bits, deviation, largest and mean
  * difference). */
-static Limits limits_at(Case *c, int bits)
+static SeenLimits limits_at(Case *c, int bits)
 {
     const Yaml *stats = yaml_get(c->y, "stats");
-    Limits l = {case_num(c, "trace_tolerance.mean_abs", 0),
+    SeenLimits l = {case_num(c, "trace_tolerance.mean_abs", 0),
                 case_num(c, "trace_tolerance.std_rel", 0)};
     for (int i = 0; stats && i < stats->n; i++) {
         long long of;
         double std, moved;
         if (stats->v[i]->n > 3 && yaml_int(stats->v[i]->v[0], &of) && of == bits &&
             yaml_double(stats->v[i]->v[1], &std) && yaml_double(stats->v[i]->v[3], &moved))
-            l = (Limits){fmax(l.mean, 4 * moved / std), fmax(l.std, 4 * moved / std)};
+            l = (SeenLimits){fmax(l.mean, 4 * moved / std), fmax(l.std, 4 * moved / std)};
     }
     return l;
 }
 
-static void check(Case *c, const char *layer, int bits, const char *side, const Seen *s,
-                  const double *want, const Limits *l)
+void golden_check_seen(Case *c, const char *layer, const char *side, const Seen *s,
+                       const double want[SEEN_N], SeenLimits l)
 {
-    const double off[] = {fabs(s->stat[MEAN] - want[MEAN]) / (l->mean * fmax(1, want[STD])),
-                          fabs(s->stat[STD] - want[STD]) / (l->std * fmax(want[STD], 1e-6))};
+    const double off[] = {
+        fabs(s->stat[SEEN_MEAN] - want[SEEN_MEAN]) / (l.mean * fmax(1, want[SEEN_STD])),
+        fabs(s->stat[SEEN_STD] - want[SEEN_STD]) / (l.std * fmax(want[SEEN_STD], 1e-6))};
     static const char *const name[] = {"mean", "deviation"};
-    for (int i = MEAN; i <= STD; i++) {
+    for (int i = SEEN_MEAN; i <= SEEN_STD; i++) {
         c->arrays++;
         c->values++;
         if (off[i] > c->worst) c->worst = off[i];
         if (!(off[i] <= 1))
-            case_fail(c, "%s at %d bits: %s of its %s is %.6g, expected %.6g", layer, bits, name[i],
-                      side, s->stat[i], want[i]);
+            case_fail(c, "%s: %s of its %s is %.6g, expected %.6g", layer, name[i], side, s->stat[i],
+                      want[i]);
     }
 }
 
 /* One row of the file: the width, the layer, three figures of its input and of its output. */
-static bool read_row(const char *line, int *bits, char layer[128], double want[2][NSTATS])
+static bool read_row(const char *line, int *bits, char layer[128], double want[2][SEEN_N])
 {
-    return sscanf(line, "%d %127s %lf %lf %lf %lf %lf %lf", bits, layer, &want[0][MEAN],
-                  &want[0][STD], &want[0][ABSMAX], &want[1][MEAN], &want[1][STD],
-                  &want[1][ABSMAX]) == 8;
+    return sscanf(line, "%d %127s %lf %lf %lf %lf %lf %lf", bits, layer, &want[0][SEEN_MEAN],
+                  &want[0][SEEN_STD], &want[0][SEEN_ABSMAX], &want[1][SEEN_MEAN], &want[1][SEEN_STD],
+                  &want[1][SEEN_ABSMAX]) == 8;
 }
 
-static int find_layer(const Spec *spec, const char *name)
+int golden_watched(const Spec *spec, const char *name)
 {
-    int k = 0;
-    for (int i = 0; i < spec->n; i++) {
-        if (!has_row(&spec->u[i])) continue;
-        if (str_eq(spec->u[i].name, name)) return k;
-        k++;
+    for (int i = 0, k = 0; i < spec->n; i++) {
+        if (layer_named(&spec->u[i], name)) return k;
+        k += has_row(&spec->u[i]);
     }
     return -1;
 }
@@ -160,7 +154,7 @@ void golden_trace(Case *c, QPlan *qp, const int *variant, int nvariants, const f
 {
     QOpts *o = (QOpts *)(uintptr_t)qp->opts; /* the model's own copy */
     const char *file = case_str(c, "trace", "");
-    Limits l = {0, 0};
+    SeenLimits l = {0, 0};
     const bool fuse = o->fuse;
     Seen *seen = arena_alloc(&c->arena, (size_t)qp->spec->n * 2 * sizeof *seen);
     int done = -1, bits, rows = 0;
@@ -176,20 +170,22 @@ void golden_trace(Case *c, QPlan *qp, const int *variant, int nvariants, const f
     o->fuse = false;
     for (line = strtok_r(text, "\n", &rest); line && !c->failed;
          line = strtok_r(NULL, "\n", &rest)) {
-        double want[2][NSTATS];
+        double want[2][SEEN_N];
+        const char *of;
         int k, at;
         if (!read_row(line, &bits, layer, want)) continue; /* the heading */
         for (k = 0; k < nvariants && qp->bits[variant[k]] != bits; k++) continue;
-        at = find_layer(qp->spec, layer);
+        at = golden_watched(qp->spec, layer);
         if (k == nvariants || at < 0) {
             case_fail(c, "%s: no layer %s at %d bits here", file, layer, bits);
             break;
         }
-        if (k != done && !run(c, qp, variant[k], batch, x, seen)) break;
+        if (k != done && !golden_watch(c, qp, variant[k], batch, x, seen)) break;
         if (k != done) l = limits_at(c, bits);
         done = k;
-        check(c, layer, bits, "input", &seen[2 * at], want[0], &l);
-        check(c, layer, bits, "output", &seen[2 * at + 1], want[1], &l);
+        of = arena_printf(&c->arena, "%s at %d bits", layer, bits);
+        golden_check_seen(c, of, "input", &seen[2 * at], want[0], l);
+        golden_check_seen(c, of, "output", &seen[2 * at + 1], want[1], l);
         rows++;
     }
     o->fuse = fuse;
