@@ -185,6 +185,17 @@ static int load(Session *s, const char *key, const TensorFile *f, const char *pa
     return r;
 }
 
+/* Fixed-point weights of F8Net's own program have learned its rules for sums and pools. */
+static void advise_compat(const Session *s, const TensorFile *f, const char *path)
+{
+    bool fixed = false;
+    if (!str_starts(f->format, "pth") || s->cfg->quant.f8.original) return;
+    for (int i = 0; i < f->n && !fixed; i++) fixed = str_ends(f->v[i].name, "input_fraclen");
+    if (fixed)
+        log_msg(LOG_WARN, "%s: fixed-point weights of the original program; compat: original "
+                          "evaluates them as it did", path);
+}
+
 static int load_file(Session *s, const char *key, const char *path, bool strict, Err *e)
 {
     TensorFile f;
@@ -201,6 +212,7 @@ static int load_file(Session *s, const char *key, const char *path, bool strict,
         const int made = fan_out(&f, model_store(s->model));
         if (made) log_msg(LOG_INFO, "%s: %d tensors repeated for the widths", path, made);
     }
+    advise_compat(s, &f, path);
     r = load(s, key, &f, path, strict, e);
     if (!r && checkpoint_input(&f, mean, std)) {
         const DataOpts *d = &s->cfg->data;
