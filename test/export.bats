@@ -33,11 +33,11 @@ YML
 @test "a path that cannot be written is refused first, at its line" {
     sed "s|^export_onnx.*|export_onnx: /nowhere/net.onnx|" "$DIR/float.yml" >"$DIR/bad.yml"
     run "$QRUN" "$DIR/bad.yml" log_dir="$DIR/run2"
-    [ "$status" -eq 2 ]
+    [ "$status" -eq 1 ]
     [ "$output" = "$DIR/bad.yml:7:1: error: export_onnx: /nowhere/net.onnx: cannot be written: No such file or directory" ]
     [ ! -e "$DIR/run2/checkpoints" ]
     run "$QRUN" "$DIR/float.yml" log_dir="$DIR/run3" export_onnx="$DIR"
-    [ "$status" -eq 2 ]
+    [ "$status" -eq 1 ]
     [ "$output" = "command line: error: export_onnx: $DIR: cannot be written: it is a folder" ]
 }
 
