@@ -20,11 +20,7 @@ KEY=VALUE goes to every stage, for instance threads=2.
 END
 }
 
-fail() {
-    echo "apot_chain.sh: $1" >&2
-    echo "Try 'apot_chain.sh -h' for more information." >&2
-    exit 2
-}
+. "$(dirname "$0")/chain.sh"
 
 case ${1-} in
 -h | --help)
@@ -36,31 +32,12 @@ esac
 net=$1
 shift
 
-data='' epochs='' init='' out=results qrun=./qrun stages='32 4 3 2' dry=
-while getopts d:e:i:o:q:s:nh opt; do
-    case $opt in
-    d) data=$OPTARG ;;
-    e) epochs=$OPTARG ;;
-    i) init=$OPTARG ;;
-    o) out=$OPTARG ;;
-    q) qrun=$OPTARG ;;
-    s) stages=$OPTARG ;;
-    n) dry=1 ;;
-    h)
-        usage
-        exit 0
-        ;;
-    *) fail "unknown option" ;;
-    esac
-done
-shift $((OPTIND - 1))
+stages='32 4 3 2'
+options d:e:i:o:q:s:nh "$@"
+shift "$used"
 
 configs=$(dirname "$0")/../configs/apot
-case $epochs in
-*[!0-9]*) fail "-e $epochs: not a number of epochs" ;;
-esac
 if [ -n "$epochs" ]; then
-    [ "$epochs" -ge 1 ] || fail "-e $epochs: at least 1"
     half=$((epochs / 2)) late=$((epochs * 3 / 4))
     set -- "num_epochs=$epochs" "$@"
     if [ "$late" -gt "$half" ] && [ "$half" -ge 1 ]; then
@@ -74,8 +51,6 @@ fi
 # The first stage of the list begins with -i, or as its configuration says; the others with the stage before.
 previous=$init
 for bits in $stages; do
-    config=$configs/${net}_${bits}bit.yml
-    [ -f "$config" ] || fail "there is no $config"
     [ "$bits" != 32 ] || [ -z "$init" ] || continue
     run=$out/${net}_${bits}bit
     # Stages may be run one at a time: the one before may be in the folder already.
@@ -85,12 +60,7 @@ for bits in $stages; do
         *) previous=$out/${net}_$((bits + 1))bit ;;
         esac
     fi
-    echo "== $net, $bits bit${previous:+, from $previous}" >&2
-    if [ -n "$dry" ]; then
-        echo "$qrun $config log_dir=$run${previous:+ pretrained_file=$previous}${*:+ $*}"
-    else
-        result=$("$qrun" "$config" "log_dir=$run" ${previous:+"pretrained_file=$previous"} "$@")
-        printf '%s %s bit: %s\n' "$net" "$bits" "$(printf '%s\n' "$result" | tail -n 1)"
-    fi
+    stage "$net $bits bit${previous:+, from $previous}" "$configs/${net}_${bits}bit.yml" "log_dir=$run" \
+        ${previous:+"pretrained_file=$previous"} "$@"
     previous=$run
 done

@@ -19,46 +19,21 @@ KEY=VALUE goes to every stage, for instance num_epochs=2 lr=0.01 'multistep_lr_m
 END
 }
 
-data='' init='' out=results qrun=./qrun stages='32 5 4 3' dry=
-while getopts d:i:o:q:s:nh opt; do
-    case $opt in
-    d) data=$OPTARG ;;
-    i) init=$OPTARG ;;
-    o) out=$OPTARG ;;
-    q) qrun=$OPTARG ;;
-    s) stages=$OPTARG ;;
-    n) dry=1 ;;
-    h)
-        usage
-        exit 0
-        ;;
-    *)
-        echo "Try 'fat_res20.sh -h' for more information." >&2
-        exit 2
-        ;;
-    esac
-done
-shift $((OPTIND - 1))
+. "$(dirname "$0")/chain.sh"
+stages='32 5 4 3'
+options d:i:o:q:s:nh "$@"
+shift "$used"
 
 configs=$(dirname "$0")/../configs/fat
 [ -z "$data" ] || set -- "dataset_dir=$data" "$@"
 for bits in $stages; do
-    config=$configs/res20_${bits}bit.yml run=$out/fat_res20_${bits}bit from=
-    [ -f "$config" ] || { echo "fat_res20.sh: there is no $config" >&2; exit 2; }
+    from=
     case $bits in
     32) [ -z "$init" ] || continue ;;
     5) from=${init:-$out/fat_res20_32bit} ;;
     *) from=$out/fat_res20_$((bits + 1))bit ;;
     esac
-    if [ -n "$dry" ]; then
-        echo "$qrun $config log_dir=$run${from:+ pretrained_file=$from}${*:+ $*}"
-        continue
-    fi
-    if [ -n "$from" ] && [ ! -e "$from" ]; then
-        echo "fat_res20.sh: $bits bits start from $from, which is not there; run that stage first" >&2
-        exit 3
-    fi
-    echo "== $bits bit${from:+, from $from}" >&2
-    result=$("$qrun" "$config" "log_dir=$run" ${from:+"pretrained_file=$from"} "$@")
-    printf 'res20 %s bit: %s\n' "$bits" "$(printf '%s\n' "$result" | tail -n 1)"
+    [ -z "$from" ] || needs "$bits bit" "$from"
+    stage "res20 $bits bit${from:+, from $from}" "$configs/res20_${bits}bit.yml" "log_dir=$out/fat_res20_${bits}bit" \
+        ${from:+"pretrained_file=$from"} "$@"
 done
