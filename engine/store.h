@@ -45,6 +45,7 @@ typedef struct Param {
     Tensor slot[PARAM_MAX_SLOTS]; /* the optimizer's state; saved */
     int nslots;
     uint32_t version; /* bumped on every write: hoisted nodes and packed weights notice */
+    bool loaded;      /* its value came from a file */
 } Param;
 
 typedef struct ParamStore {

@@ -157,6 +157,7 @@ int tensors_into_store(const TensorFile *f, ParamStore *ps, bool strict, LoadRep
             ASSERT(ps->p[i]->value.layout == LY_ROW, "%s", ps->p[i]->name);
             copy_values(p.from[i], &ps->p[i]->value);
             param_touch(ps->p[i]);
+            ps->p[i]->loaded = true;
         }
     }
     free(p.from);

@@ -66,7 +66,7 @@ static int check_weights(Check *k, Err *e)
         say(k, "weights", "initial values of seed %" PRIu64, k->s.cfg->run.random_seed);
         return 0;
     }
-    if (!(path = weights_path(given, e))) return -1;
+    if (!(path = weights_named(k->s.cfg, "pretrained_file", given, e))) return -1;
     if (!(r = session_load(&k->s, path, e))) say(k, "weights", "%s fits", path);
     free(path);
     return r;

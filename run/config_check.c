@@ -168,6 +168,13 @@ static void check_quant(const Config *c, Faults *f)
                       "%s: %s without %s; expected the number of bits (32 = float)", role[i].quant,
                       role[i].method, role[i].bit);
     }
+    for (size_t i = 0; i < ARRAY_LEN(role) && c->quant.nbits_list > 0; i++) {
+        const QMethod *m = keys_good(c, role[i].quant, "bits_list") ? quant_find(role[i].method) : NULL;
+        if (!m || str_eq(role[i].method, "none") || m->traits & QT_VARIANTS) continue;
+        fault_key(f, c, "bits_list", "bits_list with %s: %s, which has one width only; expected adabits",
+                  role[i].quant, role[i].method);
+        break;
+    }
     config_check_adabits(c, family(c) == NAMES_ADABITS, f);
     if (c->quant.nbits_list > 0 && str_eq(role[0].method, "none") &&
         str_eq(role[1].method, "none") && keys_good(c, "wt_quant", "fm_quant") &&

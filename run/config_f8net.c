@@ -1,6 +1,7 @@
 /* run/config_f8net.c -- what follows from F8Net's keys, and what contradicts itself among them. */
 #include "run/config.h"
 
+#include "run/integer.h"
 #include "run/keys.h"
 
 static bool is_f8net(const Config *c)
@@ -68,32 +69,32 @@ static void check_source(const Config *c, Faults *f)
                   "format_grid_search: true, or lengths given by the formats");
 }
 
-/* The stages that work with integers need a net made of them. */
-static void check_stages(const Config *c, Faults *f)
+/* The stages that work with integers need a net made of them. One fault for the strictest stage, which
+ * is the one that would run; is there one? */
+static bool check_stage(const Config *c, Faults *f)
 {
-    const struct {
-        const char *key;
-        bool on;
-    } stage[] = {{"int_infer", c->run.int_infer},
-                 {"integize", c->run.integize},
-                 {"int_op_only", c->run.int_op_only}};
+    const IntStage *st = int_stage(&c->run);
     const F8Opts *o = &c->quant.f8;
-    for (size_t i = 0; i < ARRAY_LEN(stage); i++) {
-        if (!stage[i].on || !keys_good(c, stage[i].key, NULL)) continue;
-        if (!is_f8net(c) || o->floating_model)
-            fault_key(f, c, stage[i].key,
-                      "%s: the network is not quantized; expected wt_quant and fm_quant: f8net "
-                      "without floating_model",
-                      stage[i].key);
-        else if (c->quant.wt_bit > 8 || c->quant.fm_bit > 8)
-            fault_key(f, c, stage[i].key, "%s: word lengths of %d and %d; expected at most 8 bits",
-                      stage[i].key, c->quant.wt_bit, c->quant.fm_bit);
-        else if (str_eq(o->format_type, "per_channel"))
-            fault_key(f, c, stage[i].key,
-                      "%s: format_type: per_channel has no shift common to a layer; expected "
-                      "per_layer or per_model",
-                      stage[i].key);
-    }
+    const size_t before = f->n;
+    if (c->run.int_compare && !st && keys_good(c, "int_compare", NULL))
+        fault_key(f, c, "int_compare",
+                  "int_compare: true without a stage of whole numbers; expected int_infer, integize or "
+                  "int_op_only: true");
+    if (!st || !keys_good(c, st->name, NULL)) return f->n > before;
+    if (!str_eq(c->quant.wt_quant, "f8net") || !str_eq(c->quant.fm_quant, "f8net") || o->floating_model)
+        fault_key(f, c, st->name,
+                  "%s: the network is not quantized; expected wt_quant and fm_quant: f8net without "
+                  "floating_model",
+                  st->name);
+    else if (c->quant.wt_bit > 8 || c->quant.fm_bit > 8)
+        fault_key(f, c, st->name, "%s: word lengths of %d and %d; expected at most 8 bits", st->name,
+                  c->quant.wt_bit, c->quant.fm_bit);
+    else if (str_eq(o->format_type, "per_channel"))
+        fault_key(f, c, st->name,
+                  "%s: format_type: per_channel has no shift common to a layer; expected per_layer or "
+                  "per_model",
+                  st->name);
+    return f->n > before;
 }
 
 /* Formats of a network that F8Net does not quantize would be left out silently. */
@@ -116,9 +117,10 @@ static void check_unused(const Config *c, Faults *f)
 void config_check_f8net(const Config *c, Faults *f)
 {
     const F8Opts *o = &c->quant.f8;
+    const size_t before = f->n;
     check_format(c, f, "weight_format", o->weight_format, o->nweight_format, true);
     check_format(c, f, "input_format", o->input_format, o->ninput_format, false);
-    check_stages(c, f);
+    if (check_stage(c, f) || f->n > before) return; /* what follows would say it again */
     if (!is_f8net(c)) {
         check_unused(c, f);
         return;

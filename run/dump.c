@@ -14,6 +14,14 @@ static int begin(NpyRows *f, const char *dir, const char *name, DType type, int 
     return r;
 }
 
+int dump_check(const char *dir, Err *e)
+{
+    char *path = fs_join(dir, "input.npy");
+    const int r = fs_mkdirs(dir, e) ? -1 : fs_check_writable(path, e);
+    free(path);
+    return r;
+}
+
 int dump_open(Dump *d, const Session *s, const char *dir, Err *e)
 {
     const int image[] = {s->input.c, s->input.h, s->input.w};

@@ -15,6 +15,8 @@ typedef struct Dump {
     float *nchw; /* one image */
 } Dump;
 
+/* Whether they can be written there; makes the folder. */
+int dump_check(const char *dir, Err *e);
 /* Begins the files below `dir`, for the network of the session (its integers where it has them). */
 int dump_open(Dump *d, const Session *s, const char *dir, Err *e);
 void dump_batch(Dump *d, const Session *s, const Batch *b, const float *logits);

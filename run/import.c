@@ -136,7 +136,7 @@ static int load(Session *s, const char *key, const char *path, Err *e)
     TensorFile f;
     LoadReport report = {0};
     int r;
-    if (tensors_read(&f, path, e)) return -1;
+    if (tensors_read(&f, path, e)) return key_blame(s->cfg, key, e);
     checkpoint_strip(&f);
     r = import_by_position(s, key, path, &f, false, e) ||
                 tensors_into_store(&f, model_store(s->model), false, &report, e)

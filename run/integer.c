@@ -8,6 +8,7 @@
 #include "io/ckpt.h"
 #include "io/fs.h"
 #include "quant/f8int.h"
+#include "quant/f8net.h"
 #include "run/log.h"
 
 static const char *integize_folder(const RunOpts *o)
@@ -46,6 +47,21 @@ static void warn_of_wrapping(const IntNet *net)
             break;
         }
     free(bound);
+}
+
+int integers_check_loaded(Model *m, const IntStage *st, const char *weights, Err *e)
+{
+    const QPlan *qp = model_qplan(m);
+    for (int i = 0; i < qp->spec->n; i++) {
+        F8Layer l;
+        const Param *lacking;
+        if (!f8net_is(qp, i)) continue;
+        f8net_layer(qp, i, st->converted, &l);
+        lacking = l.fraclen && !l.fraclen->loaded ? l.fraclen : l.alpha && !l.alpha->loaded ? l.alpha : NULL;
+        if (lacking)
+            return err_set(e, ERR_DATA, "%s: no '%s' in it; expected a checkpoint of training in fixed point", weights, lacking->name);
+    }
+    return 0;
 }
 
 int integers_open(Integers *x, Model *m, const IntStage *st, int batch, Err *e)
@@ -159,7 +175,7 @@ static int write_checkpoint(const IntNet *net, const char *path, const IntStage 
 {
     Entry *en = xcalloc((size_t)net->n, sizeof *en);
     TensorOut *out = xcalloc((size_t)net->n * 4, sizeof *out);
-    const MetaOut meta[] = {{"qrun.stage", st->name}};
+    const MetaOut meta[] = {{INT_STAGE_META, st->name}};
     int n = 0, r;
     for (int i = 0; i < net->n; i++) {
         if (net->op[i].kind != IK_CONV && net->op[i].kind != IK_LINEAR) continue;

@@ -9,6 +9,9 @@
 #include "run/export.h"
 #include "run/model.h"
 
+/* Metadata of the checkpoints they write: the stage's name. */
+#define INT_STAGE_META "qrun.stage"
+
 typedef struct IntStage {
     const char *name;              /* the key that asks for it */
     bool converted;                /* weights as integize and int_op_only have them */
@@ -33,6 +36,9 @@ typedef struct Integers {
     int32_t largest;          /* by so many units at most */
 } Integers;
 
+/* Whether the model has everything of which whole numbers are made, or a file (`weights`) lacks what
+ * training in fixed point finds: such a net has lengths, but they mean nothing. */
+int integers_check_loaded(Model *m, const IntStage *st, const char *weights, Err *e);
 /* Builds the network from the model's weights as they are now, for batches of up to `batch`; logs
  * how it will be run. */
 int integers_open(Integers *x, Model *m, const IntStage *st, int batch, Err *e);

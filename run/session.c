@@ -10,6 +10,7 @@
 #include "run/checkpoint.h"
 #include "run/fan_out.h"
 #include "run/import.h"
+#include "run/integer.h"
 #include "run/keys.h"
 #include "run/which_net.h"
 
@@ -95,6 +96,13 @@ char *weights_path(const char *given, Err *e)
     return NULL;
 }
 
+char *weights_named(const Config *cfg, const char *key, const char *given, Err *e)
+{
+    char *path = weights_path(given, e);
+    if (!path) key_blame(cfg, key, e);
+    return path;
+}
+
 /* Names that every net has with or without quantizers; what ends otherwise belongs to a quantizer.
  */
 static bool is_plain_name(const char *name)
@@ -157,11 +165,20 @@ static int load(Session *s, const char *key, const TensorFile *f, const char *pa
 {
     LoadReport report = {0};
     Pairing p;
+    const char *stage = tensors_meta(f, INT_STAGE_META);
     int r = 0;
+    if (stage) {
+        err_set(e, ERR_DATA, "%s: the whole numbers that %s has written; expected the checkpoint they were made from",
+                path, stage);
+        return key_blame(s->cfg, key, e);
+    }
     pair(f, model_store(s->model), &p);
-    if (p.nfaults && s->cfg->run.strict_load)
-        r = refuse_other_net(s->cfg, key, path, f, model_store(s->model), e);
-    if (!r && p.nfaults && strict)
+    if (p.nfaults && s->cfg->run.strict_load &&
+        refuse_other_net(s->cfg, key, path, f, model_store(s->model), e)) {
+        str_free(&p.faults);
+        return -1;
+    }
+    if (p.nfaults && strict)
         r = err_set(e, ERR_DATA,
                     "%s: %d names do not match the net %s (strict_load=false takes what does):%s",
                     path, p.nfaults, s->cfg->net.model, p.faults.s);
@@ -171,6 +188,7 @@ static int load(Session *s, const char *key, const TensorFile *f, const char *pa
     }
     if (!r && !report.matched)
         r = err_set(e, ERR_DATA, "%s: no name in it is one of the net %s", path, s->cfg->net.model);
+    if (r) key_blame(s->cfg, key, e);
     if (!r) {
         log_msg(
             LOG_INFO,
@@ -201,7 +219,7 @@ static int load_file(Session *s, const char *key, const char *path, bool strict,
     TensorFile f;
     double mean[3], std[3];
     int r;
-    if (tensors_read(&f, path, e)) return -1;
+    if (tensors_read(&f, path, e)) return key_blame(s->cfg, key, e);
     checkpoint_strip(&f);
     if (s->cfg->run.pretrained_model_remap_keys &&
         import_by_position(s, key, path, &f, true, e)) {
@@ -247,7 +265,8 @@ int session_load_first(Session *s, Err *e)
     char *path;
     int r;
     if (named(o->fp_pretrained_file)) {
-        if (!(path = weights_path(o->fp_pretrained_file, e))) return -1;
+        path = weights_named(s->cfg, "fp_pretrained_file", o->fp_pretrained_file, e);
+        if (!path) return -1;
         r = load_file(s, "fp_pretrained_file", path, false, e);
         free(s->first);
         s->first = path;

@@ -34,6 +34,8 @@ int64_t session_epoch_batches(const Session *s); /* of training: finetune_iters 
 /* The file meant by pretrained_file: itself, or the best (else last) checkpoint of a run folder.
  * The caller frees; NULL with `e` when there is none. */
 char *weights_path(const char *given, Err *e);
+/* The same of a key's value; `e` says where it stands. */
+char *weights_named(const Config *cfg, const char *key, const char *given, Err *e);
 
 /* Weights from a file into the net. Quantizers' own parameters may be missing (going from 32 bit to
  * n) or left over (the other way); anything else that does not match is an error unless strict_load

@@ -20,17 +20,18 @@
 
 /* pretrained_file, else what a training in log_dir left; "" where only fp_pretrained_file or an
  * import is asked for. The caller frees. */
-static char *what_to_test(const RunOpts *o, Err *e)
+static char *what_to_test(const Config *cfg, Err *e)
 {
+    const RunOpts *o = &cfg->run;
     char *own = checkpoint_path(o->log_dir, CKPT_BEST);
     const bool trained = fs_exists(own) != 0;
     free(own);
     if (o->pretrained_file && *o->pretrained_file) {
-        if (trained)
+        if (trained && !str_eq(o->pretrained_file, o->log_dir))
             log_msg(LOG_INFO,
                     "testing pretrained_file; for the net trained in log_dir: pretrained_file=%s",
                     o->log_dir);
-        return weights_path(o->pretrained_file, e);
+        return weights_named(cfg, "pretrained_file", o->pretrained_file, e);
     }
     if (!trained && session_has_first(o)) return xstrdup("");
     if (trained || fs_exists(o->log_dir) == 2) return weights_path(o->log_dir, e);
@@ -76,21 +77,31 @@ static const char *wanted_folder(const Test *t)
 /* Where the files named by the configuration go can be written. */
 static int check_output(const Test *t, Err *e)
 {
-    const char *folder = wanted_folder(t);
-    if (!*folder || !integers_check_output(folder, t->stage, e)) return 0;
-    return key_blame(t->run->cfg, t->stage->folder_key, e);
+    const char *folder = wanted_folder(t), *dump = t->run->cfg->run.dump_dir;
+    if (*folder && integers_check_output(folder, t->stage, e))
+        return key_blame(t->run->cfg, t->stage->folder_key, e);
+    if (*dump && dump_check(dump, e)) return key_blame(t->run->cfg, "dump_dir", e);
+    return 0;
 }
 
-/* The network of whole numbers instead of the model, and its files. */
+/* The network of whole numbers instead of the model. */
 static int use_integers(Test *t, Err *e)
 {
     Session *s = &t->s;
-    const ExportOpts o = {.net = s->cfg->net.model, .weights = t->weights, .input = &s->input};
-    const char *folder = *wanted_folder(t) ? wanted_folder(t) : t->folder.dir;
+    const char *weights = *t->weights ? t->weights : s->first;
     if (!t->stage) return 0;
-    if (integers_open(&t->ints, s->model, t->stage, session_eval_batch(s), e)) return -1;
+    if (integers_check_loaded(s->model, t->stage, weights, e) ||
+        integers_open(&t->ints, s->model, t->stage, session_eval_batch(s), e))
+        return key_blame(s->cfg, t->stage->name, e);
     s->ints = &t->ints;
-    return t->stage->file ? integers_write(&t->ints, folder, t->stage, &o, e) : 0;
+    return 0;
+}
+
+static int write_integers(Test *t, Err *e)
+{
+    const ExportOpts o = {.net = t->s.cfg->net.model, .weights = t->weights, .input = &t->s.input};
+    const char *folder = *wanted_folder(t) ? wanted_folder(t) : t->folder.dir;
+    return t->stage && t->stage->file ? integers_write(&t->ints, folder, t->stage, &o, e) : 0;
 }
 
 static int use_dump(Test *t, Err *e)
@@ -151,9 +162,9 @@ static int test(Test *t, Err *e)
     Meter m;
     WidthMeters w;
     int r;
-    if (load_net(s, t->run->cfg, t->weights, e) || session_data(s, SPLIT_VAL, e)) return -1;
-    if (runfolder_begin(&t->folder, t->run->cfg, e)) return -1;
-    if (use_integers(t, e) || use_dump(t, e)) return -1;
+    if (load_net(s, t->run->cfg, t->weights, e) || use_integers(t, e)) return -1;
+    if (session_data(s, SPLIT_VAL, e) || runfolder_begin(&t->folder, t->run->cfg, e)) return -1;
+    if (write_integers(t, e) || use_dump(t, e)) return -1;
     open_manifest(t);
     signals_install();
     p = (Progress){.eval_batches = loader_batches(s->loader[SPLIT_VAL]), .last_shown = log_clock()};
@@ -167,7 +178,7 @@ int test_run(Run *run, Err *e)
     Test t = {.run = run, .folder = {.lock = -1}, .stage = int_stage(&run->cfg->run)};
     char *dir = fs_join(run->cfg->run.log_dir, mode_name(&t));
     int r = -1;
-    t.weights = what_to_test(&run->cfg->run, e);
+    t.weights = what_to_test(run->cfg, e);
     if (t.weights && !check_output(&t, e) && !runfolder_open(&t.folder, dir, e)) r = test(&t, e);
     if (r && t.man && e->kind != ERR_EXPECT) {
         Err ignored;

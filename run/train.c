@@ -417,8 +417,8 @@ static int prepare_net(Trainer *t, bool resume, char **init, Err *e)
                            .state = &t->st};
     if (!resume && session_load_first(&t->s, e)) return -1;
     if (t->o->pretrained_file && *t->o->pretrained_file && !resume) {
-        if (!(*init = weights_path(t->o->pretrained_file, e)) || session_load(&t->s, *init, e))
-            return -1;
+        *init = weights_named(t->run->cfg, "pretrained_file", t->o->pretrained_file, e);
+        if (!*init || session_load(&t->s, *init, e)) return -1;
     }
     if (!resume) t->st.epoch = t->o->start_epoch;
     if (resume && checkpoint_resume(t->folder.dir, &t->ckpt, e) != 1) return -1;

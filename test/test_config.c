@@ -548,7 +548,7 @@ static void test_app_and_bs(void **state)
     } rows[] = {
         {HEAD "lr: 0.1\n", {"bs:512"}, 512, 0.2, 5, 0.1},
         {HEAD "lr: 0.1\nwarmup_epochs: 3\n", {"bs:512"}, 512, 0.2, 3, 0.1},
-        {HEAD "lr: 0.1\nwarmup_epochs: 3\nbits_list: [4, 3]\nwt_quant: apot\n",
+        {HEAD "lr: 0.1\nwarmup_epochs: 3\nbits_list: [4, 3]\nwt_quant: adabits\n",
          {"bs:512"},
          512,
          0.2,
