@@ -98,7 +98,7 @@ int key_blame(const Config *cfg, const char *key, Err *e)
     key_place(cfg, key, &text);
     if (e) {
         str_puts(&text, e->msg);
-        err_set(e, e->kind == ERR_RUN ? ERR_CONFIG : e->kind, "%s", text.s);
+        err_set(e, e->kind, "%s", text.s);
     }
     str_free(&text);
     return -1;

@@ -20,8 +20,7 @@ int refuse_other_net(const Config *cfg, const char *key, const char *path, const
 /* "FILE:LINE:COL: error: KEY: " of a key that was set, for faults found behind the configuration;
  * nothing for one that was not. */
 void key_place(const Config *cfg, const char *key, Str *out);
-/* Puts that in front of e->msg; a path that cannot be used is then a fault of the configuration
- * (ERR_RUN becomes ERR_CONFIG). Returns -1. */
+/* Puts that in front of e->msg. Returns -1. */
 int key_blame(const Config *cfg, const char *key, Err *e);
 
 #endif
