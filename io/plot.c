@@ -74,6 +74,13 @@ static bool usable(const Plot *p, double x, double y)
     return isfinite(x) && isfinite(y) && (!p->log_y || y > 0);
 }
 
+/* Half of what a mark takes on both sides of its x. */
+static double half_width(const PlotSeries *s)
+{
+    if (s->mark != PLOT_BARS) return 0;
+    return s->n > 1 ? fabs(s->x[1] - s->x[0]) / 2 : 0.5;
+}
+
 /* 1, 2 or 5 times a power of ten, at least `x`. */
 static double round_step(double x)
 {
@@ -102,6 +109,9 @@ static void linear_axis(Axis *a, int want, bool widen)
     }
     span = a->hi - a->lo;
     step = round_step(span / want);
+    /* Ends that stay where they are may leave one tick between them, which tells no scale. */
+    if (!widen && floor(a->hi / step + 1e-9) - ceil(a->lo / step - 1e-9) < 2)
+        step = round_step(span / (2 * want));
     if (a->whole && step < 1) step = 1;
     if (widen) {
         a->lo = floor(a->lo / step + 1e-9) * step;
@@ -161,18 +171,21 @@ static bool find_ranges(const Plot *p, Axis *x, Axis *y)
     x->whole = true;
     for (int i = 0; i < p->nseries; i++) {
         const PlotSeries *s = &p->series[i];
+        const double half = half_width(s);
         for (size_t k = 0; k < s->n; k++) {
             double v;
-            if (!usable(p, s->x[k], s->y[k])) continue;
-            v = p->log_y ? log10(s->y[k]) : s->y[k];
+            if (s->mark != PLOT_RULES && !usable(p, s->x[k], s->y[k])) continue;
+            if (!isfinite(s->x[k])) continue;
             x->whole &= s->x[k] == rint(s->x[k]);
-            x->lo = fmin(x->lo, s->x[k]);
-            x->hi = fmax(x->hi, s->x[k]);
-            y->lo = fmin(y->lo, v);
-            y->hi = fmax(y->hi, v);
+            x->lo = fmin(x->lo, s->x[k] - half);
+            x->hi = fmax(x->hi, s->x[k] + half);
+            if (s->mark == PLOT_RULES) continue;
+            v = p->log_y ? log10(s->y[k]) : s->y[k];
+            y->lo = fmin(y->lo, s->mark == PLOT_BARS ? fmin(v, 0) : v);
+            y->hi = fmax(y->hi, s->mark == PLOT_BARS ? fmax(v, 0) : v);
         }
     }
-    if (x->lo <= x->hi) return true;
+    if (x->lo <= x->hi && y->lo <= y->hi) return true;
     x->lo = y->lo = 0;
     x->hi = y->hi = 1;
     y->log = false;
@@ -241,7 +254,33 @@ static void add_to_column(Column *c, double x, double y)
     c->y[3] = y;
 }
 
-static void draw_series(Str *out, const Plot *p, const Area *a, int index)
+/* All bars of a series as one path. */
+static void draw_bars(Str *out, const Plot *p, const Area *a, int index)
+{
+    const PlotSeries *s = &p->series[index];
+    const double half = half_width(s), base = py(a, 0);
+    str_printf(out, "<path class=\"f c%d\" d=\"", index % NCOLOURS);
+    for (size_t k = 0; k < s->n; k++) {
+        double left, right;
+        if (!usable(p, s->x[k], s->y[k]) || s->y[k] == 0) continue;
+        left = px(a, s->x[k] - half);
+        right = px(a, s->x[k] + half);
+        str_printf(out, "M%.1f %.1fV%.1fH%.1fV%.1fz", left, base, py(a, s->y[k]),
+                   right - (right - left > 4 ? 1 : 0), base);
+    }
+    str_puts(out, "\"/>\n");
+}
+
+static void draw_rules(Str *out, const Area *a, const PlotSeries *s, int index)
+{
+    str_printf(out, "<path class=\"r c%d\" d=\"", index % NCOLOURS);
+    for (size_t k = 0; k < s->n; k++)
+        if (isfinite(s->x[k]))
+            str_printf(out, "M%.1f %.1fV%.1f", px(a, s->x[k]), a->top, a->bottom);
+    str_puts(out, "\"/>\n");
+}
+
+static void draw_line(Str *out, const Plot *p, const Area *a, int index)
 {
     const PlotSeries *s = &p->series[index];
     Column col = {0};
@@ -272,6 +311,21 @@ static void draw_series(Str *out, const Plot *p, const Area *a, int index)
         if (!usable(p, s->x[k], s->y[k])) continue;
         str_printf(out, "<circle class=\"m c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"2.5\"/>\n",
                    index % NCOLOURS, px(a, s->x[k]), py(a, p->log_y ? log10(s->y[k]) : s->y[k]));
+    }
+}
+
+static void draw_series(Str *out, const Plot *p, const Area *a, int index)
+{
+    switch (p->series[index].mark) {
+    case PLOT_LINE:
+        draw_line(out, p, a, index);
+        break;
+    case PLOT_BARS:
+        draw_bars(out, p, a, index);
+        break;
+    case PLOT_RULES:
+        draw_rules(out, a, &p->series[index], index);
+        break;
     }
 }
 
@@ -343,10 +397,11 @@ static const char *const colours[2][NCOLOURS] = {
 static void put_colours(Str *out, const char *const *c)
 {
     for (int i = 0; i < NCOLOURS; i++)
-        str_printf(out, ".qplot .c%d{stroke:%s}.qplot .m.c%d{fill:%s}\n", i, c[i], i, c[i]);
+        str_printf(out, ".qplot .c%d{stroke:%s}.qplot .m.c%d{fill:%s}.qplot .f.c%d{fill:%s;stroke:none}\n",
+                   i, c[i], i, c[i], i, c[i]);
 }
 
-static void put_style(Str *out)
+void plot_style(Str *out)
 {
     str_puts(out,
              "<style>\n"
@@ -355,7 +410,8 @@ static void put_style(Str *out)
              ".qplot .t{font-size:12px;fill:#333}.qplot .k{font-size:11px;fill:#555}\n"
              ".qplot .b{fill:#fff}.qplot .g{stroke:#e3e3e3;fill:none}\n"
              ".qplot .a{stroke:#777;fill:none}.qplot .dash{stroke-dasharray:5 4}\n"
-             ".qplot .l{fill:none;stroke-width:1.7;stroke-linejoin:round;stroke-linecap:round}\n");
+             ".qplot .l{fill:none;stroke-width:1.7;stroke-linejoin:round;stroke-linecap:round}\n"
+             ".qplot .r{fill:none;stroke-width:1}.qplot .f{fill-opacity:.75}\n");
     put_colours(out, colours[0]);
     str_puts(out, "@media (prefers-color-scheme:dark){\n"
                   ".qplot .h{fill:#f0f0f0}.qplot .t{fill:#d0d0d0}.qplot .k{fill:#b0b0b0}\n"
@@ -403,7 +459,7 @@ void plot_svg(const Plot *p, Str *out)
         w, h, w, h);
     put_text(out, p->title ? p->title : "", TITLE_SIZE, 0);
     str_puts(out, "</title>\n");
-    put_style(out);
+    if (!p->bare) plot_style(out);
     str_printf(out, "<rect class=\"b\" width=\"%d\" height=\"%d\"/>\n", w, h);
     str_printf(out, "<text class=\"h\" x=\"%d\" y=\"21\">", GAP);
     put_text(out, p->title ? p->title : "", TITLE_SIZE, w - 2 * GAP);
