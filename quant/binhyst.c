@@ -35,6 +35,10 @@
 
 /* ---- weights ---- */
 
+typedef struct Flips { /* changes of sign since they were asked for; not saved */
+    uint64_t flips, seen; /* of so many weights, one update each */
+} Flips;
+
 static int weight_init(QInst *q, ParamStore *ps, Err *e)
 {
     if (q->bits == 32) {
@@ -97,6 +101,7 @@ static inline float in_use(float before, float l, float threshold)
 static void weight_after_step(QInst *q)
 {
     const float threshold = (float)q->opts->weight_thres;
+    Flips *count = q->priv;
     const float *l;
     float *w, s;
     size_t n;
@@ -105,9 +110,32 @@ static void weight_after_step(QInst *q)
     w = q->owner->value.data;
     n = tensor_len(&q->owner->value);
     s = mean_magnitude(l, n);
-    for (size_t i = 0; i < n; i++) w[i] = in_use(w[i], l[i], threshold) * s;
+    for (size_t i = 0; i < n; i++) {
+        const float before = w[i];
+        w[i] = in_use(before, l[i], threshold) * s;
+        count->flips += (before > 0 && w[i] < 0) || (before < 0 && w[i] > 0);
+    }
+    count->seen += n;
     param_touch(q->owner);
     param_touch(q->p[0]);
+}
+
+/* Per cent of the weights that change their sign in an update. */
+static int weight_figures(QInst *q, QFigure *f, int max)
+{
+    Flips *count = q->priv;
+    if (max < 1 || !count || !count->seen) return 0;
+    f[0] = (QFigure){"flips", 100.0 * (double)count->flips / (double)count->seen};
+    *count = (Flips){0};
+    return 1;
+}
+
+/* What is rounded is the latent copy. */
+static void weight_view(const QInst *q, const Tensor *x, QView *v)
+{
+    if (!q->np || !begun(&q->p[0]->value)) return;
+    memcpy(v->before, q->p[0]->value.data, tensor_bytes(x));
+    v->has_before = true;
 }
 
 /* ---- activations ---- */
@@ -171,8 +199,12 @@ static int unit_bits(const QOpts *o, QRole role, unsigned marks, int bits)
     return marks & (UM_FIRST | UM_LAST) ? 32 : bits;
 }
 
-static const QFn weight = {
-    .init = weight_init, .forward = weight_forward, .after_step = weight_after_step};
+static const QFn weight = {.priv_size = sizeof(Flips),
+                           .init = weight_init,
+                           .forward = weight_forward,
+                           .after_step = weight_after_step,
+                           .figures = weight_figures,
+                           .view = weight_view};
 static const QFn act = {
     .priv_size = sizeof(ActRound), .init = act_init, .row = act_row, .row_bwd = act_row_bwd};
 

@@ -204,6 +204,18 @@ static int act_init(QInst *q, ParamStore *ps, Err *e)
     return check_format(q, "input_format", o->input_format, o->ninput_format, neg, e);
 }
 
+/* The average of the input's fractional lengths; over the channels where each has one. */
+static int act_figures(QInst *q, QFigure *f, int max)
+{
+    const Param *p = q->np > 1 ? q->p[1] : NULL;
+    const size_t n = p ? tensor_len(&p->value) : 0;
+    double sum = 0;
+    if (max < 1 || !n) return 0;
+    for (size_t i = 0; i < n; i++) sum += (double)((const float *)p->value.data)[i];
+    f[0] = (QFigure){"fraclen_in", sum / (double)n};
+    return 1;
+}
+
 static int unit_bits(const QOpts *o, QRole role, unsigned marks, int bits)
 {
     const F8Opts *f = &o->f8;
@@ -334,7 +346,7 @@ static void lower_other(Lower *lw, int unit)
 }
 
 static const QFn weight = {.init = weight_init, .forward = alone};
-static const QFn act = {.init = act_init, .forward = alone};
+static const QFn act = {.init = act_init, .figures = act_figures, .forward = alone};
 
 const QMethod quant_f8net = {
     .name = "f8net",

@@ -295,41 +295,97 @@ static void weight_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor 
 
 /* ---- the original's line ---- */
 
-/* Largest and smallest value of the mask of the weights as they are now. */
-static void mask_range(const QInst *q, float *max, float *min)
+/* What the mask makes of the weights w as they are now, into y; returns what fat_forward leaves. NULL:
+ * they cannot be normalised. The caller frees. */
+static float *restore(const QInst *q, const Tensor *w, float *y)
 {
     const FatQuant *f = q->priv;
-    const Tensor *w = &q->owner->value;
     const size_t n = tensor_len(w);
-    float *x = xaligned(tensor_bytes(w)), *save = xaligned(fat_save_len(&f->fat) * sizeof *save),
-          *scratch = xaligned(fat_scratch_len(&f->fat) * sizeof *scratch);
+    float *save, *scratch;
     double mean, std;
     stat_mean_std(w->data, n, &mean, &std);
-    for (size_t i = 0; i < n; i++) x[i] = (((const float *)w->data)[i] - (float)mean) / (float)std;
-    fat_forward(&f->fat, q->p[P_TRANSFORM]->value.data, x, x, save, scratch);
-    *max = -1, *min = 2;
-    for (int r = 0; r < f->fat.rows; r++) {
-        const float *m = fat_mask(&f->fat, save, r);
+    if (!f->fat.rows) std = 1;
+    if (!((float)std > 0) || !isfinite(std)) return NULL;
+    for (size_t i = 0; i < n; i++) y[i] = (((const float *)w->data)[i] - (float)mean) / (float)std;
+    if (!f->fat.rows) return xcalloc(1, sizeof *save);
+    save = xaligned(fat_save_len(&f->fat) * sizeof *save);
+    scratch = xaligned(fat_scratch_len(&f->fat) * sizeof *scratch);
+    fat_forward(&f->fat, q->p[P_TRANSFORM]->value.data, y, y, save, scratch);
+    free(scratch);
+    return save;
+}
+
+typedef struct MaskRange {
+    double min, max, mean;
+} MaskRange;
+
+/* Of the mask of the weights as they are now; NaN where there is none. */
+static MaskRange mask_range(const QInst *q)
+{
+    const FatQuant *f = q->priv;
+    MaskRange r = {2, -1, 0};
+    float *y = xaligned(tensor_bytes(&q->owner->value)), *save = restore(q, &q->owner->value, y);
+    for (int i = 0; save && i < f->fat.rows; i++) {
+        const float *m = fat_mask(&f->fat, save, i);
         for (int k = 0; k < f->fat.bins; k++) {
-            *max = m[k] > *max ? m[k] : *max;
-            *min = m[k] < *min ? m[k] : *min;
+            r.max = fmax(r.max, (double)m[k]);
+            r.min = fmin(r.min, (double)m[k]);
+            r.mean += (double)m[k];
         }
     }
-    free(x);
+    r.mean /= (double)f->fat.rows * f->fat.bins;
+    if (!save) r = (MaskRange){(double)NAN, (double)NAN, (double)NAN};
     free(save);
-    free(scratch);
+    free(y);
+    return r;
+}
+
+static int figures(QInst *q, QFigure *out, int max)
+{
+    const FatQuant *f = q->priv;
+    if (max < 1 || !f || !q->np || !f->fat.rows) return 0;
+    out[0] = (QFigure){"mask_mean", mask_range(q).mean};
+    return 1;
+}
+
+/* Magnitudes and mask of each frequency, over the rows. */
+static void view_spectrum(const Fat *fat, const float *save, QView *v)
+{
+    const size_t bins = (size_t)fat->bins;
+    v->bins = fat->bins;
+    v->magnitude = xcalloc(bins, sizeof *v->magnitude);
+    v->mask = xcalloc(bins, sizeof *v->mask);
+    v->mask_low = xcalloc(bins, sizeof *v->mask_low);
+    v->mask_high = xcalloc(bins, sizeof *v->mask_high);
+    for (int r = 0; r < fat->rows; r++) {
+        const float *a = fat_magnitude(fat, save, r), *m = fat_mask(fat, save, r);
+        for (size_t k = 0; k < bins; k++) {
+            v->magnitude[k] += a[k] / (float)fat->rows;
+            v->mask[k] += m[k] / (float)fat->rows;
+            v->mask_low[k] = r ? fminf(v->mask_low[k], m[k]) : m[k];
+            v->mask_high[k] = fmaxf(v->mask_high[k], m[k]);
+        }
+    }
+}
+
+static void view(const QInst *q, const Tensor *x, QView *v)
+{
+    const FatQuant *f = q->priv;
+    float *save = q->np ? restore(q, x, v->before) : NULL;
+    if (!save) return;
+    v->has_before = true;
+    if (f->fat.rows) view_spectrum(&f->fat, save, v);
+    free(save);
 }
 
 static int show(const QInst *wt, const QInst *act, char *line, size_t n)
 {
     const FatQuant *f = wt->priv;
     char mask[80] = "", clip[80] = "";
-    float max, min;
     if (!wt->np) return snprintf(line, n, "%s", "");
     if (f->fat.rows) {
-        mask_range(wt, &max, &min);
-        snprintf(mask, sizeof mask, "frequency mask, max: %.3f, min: %.3f;  ", (double)max,
-                 (double)min);
+        const MaskRange r = mask_range(wt);
+        snprintf(mask, sizeof mask, "frequency mask, max: %.3f, min: %.3f;  ", r.max, r.min);
     }
     if (act && act->np && act->p[P_ALPHA]->kind == PK_CLIP)
         snprintf(clip, sizeof clip, ", activation alpha: %.3f",
@@ -344,7 +400,8 @@ static int show(const QInst *wt, const QInst *act, char *line, size_t n)
      .row_bwd = act_row_bwd, .end = act_end}
 #define WEIGHT(INIT)                                                                               \
     {.priv_size = sizeof(FatQuant), .init = INIT, .need = weight_need, .forward = weight_forward,  \
-     .backward = weight_backward, .show = show, .release = weight_release}
+     .backward = weight_backward, .show = show, .figures = figures, .view = view,                  \
+     .release = weight_release}
 // clang-format on
 
 static const QFn act = ACT(act_init), uniform_act = ACT(uniform_act_init);

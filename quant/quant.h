@@ -66,6 +66,20 @@ typedef struct QOpts {
     const struct QMethod *const *extra_methods; /* looked up before quant_methods: tests, trials. NULL, or ended by NULL */
 } QOpts;
 
+/* A named number of an instance: "flips", 0.3. */
+typedef struct QFigure {
+    const char *name;
+    double value;
+} QFigure;
+
+/* What pictures show of a weight quantizer beside its input and output. */
+typedef struct QView {
+    float *before;                                  /* room for the tensor: what is rounded, on the scale of the levels */
+    bool has_before;                                /* it was filled in; else the tensor is rounded, up to scale and offset */
+    int bins;                                       /* spectrum: from frequency 0 to a half; 0: none */
+    float *magnitude, *mask, *mask_low, *mask_high; /* [bins], over the rows: mean, mean, least, largest. Made by malloc */
+} QView;
+
 struct QFn;
 /* One quantizer of one tensor, in one bit variant. Made once, shared by all programs. */
 typedef struct QInst {
@@ -123,6 +137,9 @@ typedef struct QFn {
     void (*after_step)(QInst *q);                                /* after the optimizer: hysteresis, prox */
     int (*set)(QInst *q, const char *attr, double v, Err *e);    /* a policy's `attr = v`; -1: unknown attribute */
     int (*show)(const QInst *wt, const QInst *act, char *line, size_t n); /* weight role: the original's line of thresholds */
+    /* For metrics.jsonl, once per epoch: at most `max` figures beside the clip level; how many. Counts begin anew. */
+    int (*figures)(QInst *q, QFigure *f, int max);
+    void (*view)(const QInst *q, const Tensor *x, QView *v);     /* for pictures; v is zeroed but for `before` */
     void (*release)(QInst *q);
 } QFn;
 

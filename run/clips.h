@@ -10,7 +10,8 @@
  * without any. */
 void clips_print(Model *m);
 
-/* "alpha_wgt/<layer>" and "alpha_act/<layer>" with their values. */
+/* "alpha_wgt/<layer>" and "alpha_act/<layer>" with their values, and what the methods add of their own
+ * (QFn.figures): "flips/<layer>", "mask_mean/<layer>", "fraclen_in/<layer>". */
 typedef struct ClipList {
     int n;
     size_t cap, value_cap;
