@@ -29,6 +29,8 @@ const Command commands[] = {
     {"predict", "CONFIG [KEY=VALUE]... IMAGE... [--json]",
      "the five likeliest classes of images: files, folders, - for standard input", command_predict,
      CMD_JSON},
+    {"report", "RUN...", "write RUN/report.html and RUN/pictures/ (done after each training too)",
+     command_report, 0},
     {"inspect", "FILE [--json]",
      "tensors of a checkpoint or ONNX file: shape, type, range, number of levels", command_inspect,
      CMD_JSON},

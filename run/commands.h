@@ -54,6 +54,7 @@ int command_profile(Cli *c, Err *e);
 int command_check(Cli *c, Err *e);
 int command_predict(Cli *c, Err *e);
 int command_inspect(Cli *c, Err *e);
+int command_report(Cli *c, Err *e);
 int command_diff(Cli *c, Err *e);
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -195,7 +196,11 @@ void manifest_data(Manifest *m, const char *split, const Dataset *d)
 
 static void update_start(Manifest *m)
 {
+    struct rusage used;
     if (!m->start) return;
+    if (!getrusage(RUSAGE_SELF, &used))
+        json_object_set_new(m->start, "peak_memory_bytes",
+                            json_integer((json_int_t)used.ru_maxrss * 1024));
     set_time(m->start, "end", log_unix_time());
     json_object_set_new(m->start, "seconds", json_real(log_clock() - m->clock));
 }

@@ -3,7 +3,8 @@
  *
  *   DIR/run.json         manifest (run/manifest.h)     DIR/resolved.yml  every key with its value
  *   DIR/log.txt          the log                       DIR/metrics.jsonl, curves.svg, tb/
- *   DIR/checkpoints/     run/checkpoint.h              DIR/<mode>/       what other modes write */
+ *   DIR/checkpoints/     run/checkpoint.h              DIR/<mode>/       what other modes write
+ *   DIR/report.html      run/report.h                  DIR/pictures/     its pictures */
 #ifndef RUN_RUNFOLDER_H
 #define RUN_RUNFOLDER_H
 

@@ -25,6 +25,7 @@
 #include "run/profiling.h"
 #include "run/progress.h"
 #include "run/record.h"
+#include "run/report.h"
 #include "run/runfolder.h"
 #include "run/signals.h"
 
@@ -326,6 +327,15 @@ static int loop(Trainer *t, Err *e)
 
 /* ---- start and end ---- */
 
+/* A picture that cannot be written is no reason to call a finished training failed. */
+static void write_report(Trainer *t)
+{
+    Err why = {0};
+    if (!t->o->plots) return;
+    if (t->s.model ? report_write(t->folder.dir, &t->s, &why) : report_folder(t->folder.dir, &why))
+        log_msg(LOG_WARN, "no report: %s", why.msg);
+}
+
 static int finish(Trainer *t, Err *e)
 {
     Str line = {0};
@@ -335,6 +345,7 @@ static int finish(Trainer *t, Err *e)
                     &t->st.best);
     r = run_check_expectation(t->run->cfg, meter_percent(&t->st.val, 0), e);
     if (manifest_save(t->manifest, "finished", r ? (int)ERR_EXPECT : 0, e)) r = -1;
+    write_report(t);
     log_msg(LOG_INFO, "done: best top1 %.2f in epoch %" PRId64 "; everything is in %s",
             meter_percent(&t->st.best, 0), t->st.best_epoch, t->folder.dir);
     run_print_result(line.s);
