@@ -26,32 +26,59 @@ typedef struct Setup {
     const char *label, *wt, *fm, *variant;
     bool power, additive;
     int min_bits, max_bits;
+    const F8Opts *f8; /* NULL: not F8Net's */
 } Setup;
+
+/* F8Net: where lengths come from, how many there are, what is rounded; ours and the original's way. */
+#define F8(type, stat, rescaled, ...)                                                              \
+    &(const F8Opts)                                                                                \
+    {                                                                                              \
+        .format_type = type, .metric = stat, .momentum_for_metric = 0.1,                           \
+        .rescale_forward = rescaled, __VA_ARGS__                                                   \
+    }
 
 // clang-format off
 static const Setup setups[] = {
-    {"float",            "none",   "none", "",         true,  true,  32, 32},
-    {"apot cifar",       "apot",   "apot", "cifar",    true,  true,  2,  5},
-    {"uniform cifar",    "apot",   "apot", "cifar",    false, true,  2,  5},
-    {"pot cifar",        "apot",   "apot", "cifar",    true,  false, 2,  5},
-    {"apot imagenet",    "apot",   "apot", "imagenet", true,  true,  2,  6},
-    {"uniform imagenet", "apot",   "apot", "imagenet", false, true,  2,  8},
-    {"pot imagenet",     "apot",   "apot", "imagenet", true,  false, 2,  8},
-    {"apot mnist",       "apot",   "apot", "mnist",    true,  true,  2,  6},
-    {"uniform mnist",    "apot",   "apot", "mnist",    false, true,  2,  8},
-    {"pot mnist",        "apot",   "apot", "mnist",    true,  false, 2,  8},
-    {"apot at 32",       "apot",   "apot", "cifar",    true,  true,  32, 32},
-    {"apot mnist at 32", "apot",   "apot", "mnist",    true,  true,  32, 32},
-    {"adabits",          "adabits", "adabits", "",      true,  true,  1,  16},
-    {"adabits at 32",    "adabits", "adabits", "",      true,  true,  32, 32},
-    {"fat cifar",        "fat",    "fat",  "cifar",    false, true,  2,  8},
-    {"fat imagenet",     "fat",    "fat",  "imagenet", false, true,  2,  8},
-    {"fat power",        "fat",    "fat",  "cifar",    true,  true,  2,  8},
-    {"fat uniform",      "fat_uniform", "fat_uniform", "imagenet", false, true, 2, 8},
-    {"hysteresis",       "hysteresis", "hysteresis", "", true, true, 1,  1},
-    {"fixed8 fat",       "fixed8_fat", "fat", "cifar", false, true,  8,  8},
-    {"fixed8",           "fixed8", "none", "",         true,  true,  8,  8},
-    {"fixed8 apot",      "fixed8", "apot", "cifar",    true,  true,  8,  8},
+    {"float",            "none",   "none", "",         true,  true,  32, 32, NULL},
+    {"apot cifar",       "apot",   "apot", "cifar",    true,  true,  2,  5, NULL},
+    {"uniform cifar",    "apot",   "apot", "cifar",    false, true,  2,  5, NULL},
+    {"pot cifar",        "apot",   "apot", "cifar",    true,  false, 2,  5, NULL},
+    {"apot imagenet",    "apot",   "apot", "imagenet", true,  true,  2,  6, NULL},
+    {"uniform imagenet", "apot",   "apot", "imagenet", false, true,  2,  8, NULL},
+    {"pot imagenet",     "apot",   "apot", "imagenet", true,  false, 2,  8, NULL},
+    {"apot mnist",       "apot",   "apot", "mnist",    true,  true,  2,  6, NULL},
+    {"uniform mnist",    "apot",   "apot", "mnist",    false, true,  2,  8, NULL},
+    {"pot mnist",        "apot",   "apot", "mnist",    true,  false, 2,  8, NULL},
+    {"apot at 32",       "apot",   "apot", "cifar",    true,  true,  32, 32, NULL},
+    {"apot mnist at 32", "apot",   "apot", "mnist",    true,  true,  32, 32, NULL},
+    {"adabits",          "adabits", "adabits", "",      true,  true,  1,  16, NULL},
+    {"adabits at 32",    "adabits", "adabits", "",      true,  true,  32, 32, NULL},
+    {"fat cifar",        "fat",    "fat",  "cifar",    false, true,  2,  8, NULL},
+    {"fat imagenet",     "fat",    "fat",  "imagenet", false, true,  2,  8, NULL},
+    {"fat power",        "fat",    "fat",  "cifar",    true,  true,  2,  8, NULL},
+    {"fat uniform",      "fat_uniform", "fat_uniform", "imagenet", false, true, 2, 8, NULL},
+    {"hysteresis",       "hysteresis", "hysteresis", "", true, true, 1,  1, NULL},
+    {"fixed8 fat",       "fixed8_fat", "fat", "cifar", false, true,  8,  8, NULL},
+    {"fixed8",           "fixed8", "none", "",         true,  true,  8,  8, NULL},
+    {"fixed8 apot",      "fixed8", "apot", "cifar",    true,  true,  8,  8, NULL},
+    {"f8net",            "f8net",  "f8net", "",        true,  true,  8,  8,
+     F8("per_layer", "std", true, .format_from_metric = true)},
+    {"f8net original",   "f8net",  "f8net", "",        true,  true,  8,  8,
+     F8("per_layer", "std", true, .format_from_metric = true, .original = true, .quant_avgpool = true, .pool_fusing = true)},
+    {"f8net shared",     "f8net",  "f8net", "",        true,  true,  8,  8,
+     F8("per_layer", "mae", true, .format_from_metric = true, .input_fraclen_sharing = true, .image = true)},
+    {"f8net channels",   "f8net",  "f8net", "",        true,  true,  8,  8,
+     F8("per_channel", "rms", true, .format_from_metric = true)},
+    {"f8net model",      "f8net",  "f8net", "",        true,  true,  8,  8,
+     F8("per_model", "std", true, .format_from_metric = true)},
+    {"f8net search",     "f8net",  "f8net", "",        true,  true,  6,  8,
+     F8("per_layer", "std", true, .format_grid_search = true, .no_clipping = true, .quant_bias = true)},
+    {"f8net given",      "f8net",  "f8net", "",        true,  true,  4,  4,
+     F8("", "std", false, .quant_bias = true)},
+    {"f8net floating",   "f8net",  "f8net", "",        true,  true,  32, 32,
+     F8("", "std", true, .floating_model = true)},
+    {"f8net pure",       "f8net",  "f8net", "",        true,  true,  32, 32,
+     F8("", "std", true, .floating_model = true, .floating_wo_clip = true, .original = true)},
 };
 
 /* What must be refused, and a part of what is said. */
@@ -70,6 +97,10 @@ static const struct {
     {"fixed8", "none",   "none", "",         4,  32, 32, 0, "fixed8 has 8 bits, not 4"},
     {"apto",   "none",   "none", "",         4,  32, 32, 0, "did you mean 'apot'?"},
     {"none",   "zzz",    "none", "",         32, 4,  32, 0, "fm_quant: unknown quantization method 'zzz'"},
+    {"f8net",  "f8net",  "none", "",         1,  8,  32, 0, "fixed point of 1 bits; expected 2 to 16"},
+    {"f8net",  "f8net",  "none", "",         8,  17, 32, 0, "fixed point of 17 bits; expected"},
+    {"f8net",  "none",   "none", "",         8,  32, 32, 0, "quantizes weights and inputs together"},
+    {"none",   "f8net",  "none", "",         32, 8,  32, 0, "quantizes weights and inputs together"},
 };
 // clang-format on
 
@@ -92,6 +123,7 @@ static RigOpts options(const NetDef *net, const Setup *s, int bits)
     o.quant.wt_quant = s->wt, o.quant.fm_quant = s->fm, o.quant.quant_variant = s->variant;
     o.quant.wt_bit = bits, o.quant.fm_bit = str_starts(s->wt, "fixed8") ? 5 : bits;
     o.quant.power = s->power, o.quant.additive = s->additive;
+    if (s->f8) o.quant.f8 = *s->f8;
     o.optim.lr = 1e-3;
     o.optim.group[0] =
         (GroupRule){"alpha", 1e-7,
@@ -212,6 +244,7 @@ static void net_with_every_method(void **state)
             RigOpts o = options(net, s, bits);
             const bool files = n <= MANY_WEIGHTS || full() || k < 2;
             if (n > MANY_WEIGHTS && s->min_bits < 4 && bits != 4) continue;
+            if (n > MANY_WEIGHTS && s->f8 && bits != s->max_bits) continue;
             snprintf(what, sizeof what, "%s, %s, %d bits", net->name, s->label, bits);
             assert_non_null(mkdtemp(dir));
             check_one(what, &o, files ? dir : NULL);
@@ -260,7 +293,7 @@ static void widths_end_where_they_say(void **state)
         const Setup *s = &setups[k];
         RigOpts o;
         char why[32];
-        if (s->max_bits == 32) continue;
+        if (s->max_bits == 32 || s->f8) continue; /* F8Net's rows are some of its widths */
         for (int side = 0; side < 2; side++) {
             const int bits = side ? s->max_bits + 1 : s->min_bits - 1;
             o = options(nets[0], s, bits);
