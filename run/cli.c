@@ -31,6 +31,8 @@ const Command commands[] = {
      CMD_JSON},
     {"report", "RUN...", "write RUN/report.html and RUN/pictures/ (done after each training too)",
      command_report, 0},
+    {"compare", "RUN RUN... [html=FILE] [--json]", "results of runs, and the keys that differ",
+     command_compare, CMD_JSON},
     {"inspect", "FILE [--json]",
      "tensors of a checkpoint or ONNX file: shape, type, range, number of levels", command_inspect,
      CMD_JSON},
@@ -60,7 +62,7 @@ static const struct {
     {"progress", OPT_PROGRESS, "auto|always|never",
      "the progress line (redrawn on a terminal only)"},
     {"max-time", OPT_MAX_TIME, "TIME", "save and stop after 90, 55m or 2h, with exit status 75"},
-    {"json", OPT_JSON, NULL, "print JSON: summary, predict, inspect, diff"},
+    {"json", OPT_JSON, NULL, "print JSON: summary, predict, compare, inspect, diff"},
     {"help", 'h', NULL, "print this text, or that of the command"},
     {"version", OPT_VERSION, NULL, "print the version; with -v those of the libraries"},
 };
@@ -283,7 +285,7 @@ static int dispatch(Cli *c, const Asked *a, Err *e)
     }
     if (!c->nargs) return usage_fault(e, "no configuration file and no command given");
     if (c->json && !(cmd && cmd->flags & CMD_JSON))
-        return usage_fault(e, "--json is for a command that prints JSON: summary, predict, inspect, diff");
+        return usage_fault(e, "--json is for a command that prints JSON: summary, predict, compare, inspect, diff");
     if (cmd) {
         c->args++;
         c->nargs--;

@@ -53,6 +53,7 @@ int command_summary(Cli *c, Err *e);
 int command_profile(Cli *c, Err *e);
 int command_check(Cli *c, Err *e);
 int command_predict(Cli *c, Err *e);
+int command_compare(Cli *c, Err *e);
 int command_inspect(Cli *c, Err *e);
 int command_report(Cli *c, Err *e);
 int command_diff(Cli *c, Err *e);

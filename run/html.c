@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { PICTURE_WIDTH = 400, PICTURE_HEIGHT = 300 };
+enum { PICTURE_WIDTH = 400, PICTURE_HEIGHT = 300, WIDE_CELL = 32 /* letters: longer ones wrap */ };
 
 static const char style[] =
     "<style>\n"
@@ -39,6 +39,7 @@ static const char style[] =
     "border-bottom:1px solid var(--line)}\n"
     "tr:last-child td{border-bottom:0}\n"
     "th{color:var(--quiet);font-weight:600}\n"
+    "td.w{white-space:normal;min-width:26ch;overflow-wrap:anywhere}\n"
     ".n{text-align:right;font-variant-numeric:tabular-nums}\n"
     "details{margin:10px 0}summary{cursor:pointer;color:var(--accent)}\n"
     "pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px;"
@@ -119,8 +120,14 @@ void html_table_begin(Str *out, const HtmlColumn *c, int n)
 void html_row(Str *out, const HtmlColumn *c, int n, const char *const *cell)
 {
     str_puts(out, "<tr>");
-    for (int i = 0; i < n; i++)
-        element(out, c[i].number ? "<td class=\"n\">" : "<td>", cell[i] ? cell[i] : "", "</td>");
+    for (int i = 0; i < n; i++) {
+        const char *s = cell[i] ? cell[i] : "";
+        element(out,
+                c[i].number             ? "<td class=\"n\">"
+                : strlen(s) > WIDE_CELL ? "<td class=\"w\">"
+                                        : "<td>",
+                s, "</td>");
+    }
     str_puts(out, "</tr>\n");
 }
 

@@ -1,0 +1,321 @@
+/* run/compare.c -- qrun compare RUN...: what came out of several runs, and in which keys they differ.
+ * As a table, as JSON, or with html=FILE as a page with their curves in one picture each. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/fs.h"
+#include "run/commands.h"
+#include "run/html.h"
+#include "run/runrecord.h"
+
+enum { MAX_RUNS = 32, MAX_CELL = 40 };
+
+typedef struct Compare {
+    RunRecord run[MAX_RUNS];
+    int n;
+    const char *html; /* file, or NULL */
+} Compare;
+
+/* ---- results: one row each ---- */
+
+static double best_top1(const RunRecord *r)
+{
+    return json_number_at(r->run, "best", "top1");
+}
+static double last_top1(const RunRecord *r)
+{
+    return json_number_at(r->run, "result", "top1");
+}
+static double last_top5(const RunRecord *r)
+{
+    return json_number_at(r->run, "result", "top5");
+}
+static double last_loss(const RunRecord *r)
+{
+    return json_number_at(r->run, "result", "loss");
+}
+static double updates(const RunRecord *r)
+{
+    return json_number_at(r->run, "result", "step");
+}
+static double peak_memory(const RunRecord *r)
+{
+    return runrecord_peak_memory(r) / 1048576;
+}
+
+static const struct {
+    const char *name, *title; /* name: the key in JSON */
+    int digits;
+    double (*get)(const RunRecord *r); /* NaN: not known */
+} results[] = {
+    {"best_top1", "top-1, best (%)", 2, best_top1},
+    {"top1", "top-1, last (%)", 2, last_top1},
+    {"top5", "top-5, last (%)", 2, last_top5},
+    {"loss", "loss, last (nats)", 4, last_loss},
+    {"updates", "updates", 0, updates},
+    {"seconds", "time (s)", 1, runrecord_seconds},
+    {"images_per_second", "speed (images/s)", 1, runrecord_speed},
+    {"peak_memory_mib", "peak memory (MiB)", 0, peak_memory},
+};
+
+static const char *result_text(double v, int digits, char buf[40])
+{
+    if (isfinite(v))
+        snprintf(buf, 40, "%.*f", digits, v);
+    else
+        strcpy(buf, "-");
+    return buf;
+}
+
+/* ---- keys ---- */
+
+/* Every run has its own folder and name. */
+static bool always_differs(const char *key)
+{
+    return str_eq(key, "log_dir") || str_eq(key, "experiment");
+}
+
+static bool differs(const Compare *c, const char *key)
+{
+    for (int i = 1; i < c->n; i++)
+        if (strcmp(runrecord_option(&c->run[0], key), runrecord_option(&c->run[i], key)) != 0)
+            return !always_differs(key);
+    return false;
+}
+
+/* Was the key seen in an earlier run, or on an earlier line of this one? */
+static bool seen(const Compare *c, int run, int option)
+{
+    const char *key = c->run[run].option[option].key;
+    for (int i = 0; i < option; i++)
+        if (!strcmp(c->run[run].option[i].key, key)) return true;
+    for (int i = 0; i < run; i++)
+        if (*runrecord_option(&c->run[i], key)) return true;
+    return false;
+}
+
+/* Calls f for each key whose value is not the same everywhere; how many. */
+static int each_difference(const Compare *c, void (*f)(const Compare *c, const char *key, void *arg),
+                           void *arg)
+{
+    int n = 0;
+    for (int i = 0; i < c->n; i++)
+        for (int k = 0; k < c->run[i].noptions; k++) {
+            const char *key = c->run[i].option[k].key;
+            if (seen(c, i, k) || !differs(c, key)) continue;
+            f(c, key, arg);
+            n++;
+        }
+    return n;
+}
+
+static const char *value_of(const RunRecord *r, const char *key)
+{
+    const char *v = runrecord_option(r, key);
+    return *v ? v : "-";
+}
+
+/* ---- text ---- */
+
+static void put_cell(Str *out, const char *s, int width, bool last)
+{
+    const size_t n = strlen(s);
+    if (n > (size_t)width)
+        str_printf(out, "%.*s...", width - 3, s);
+    else
+        str_printf(out, "%s", s);
+    if (!last) str_printf(out, "%*s", (int)(n > (size_t)width ? 2 : (size_t)width - n + 2), "");
+}
+
+typedef struct Table {
+    Str out;
+    int first, width; /* of the columns */
+} Table;
+
+static void put_difference(const Compare *c, const char *key, void *arg)
+{
+    Table *t = arg;
+    put_cell(&t->out, key, t->first, false);
+    for (int i = 0; i < c->n; i++)
+        put_cell(&t->out, value_of(&c->run[i], key), t->width, i + 1 == c->n);
+    str_puts(&t->out, "\n");
+}
+
+static void widen(const Compare *c, const char *key, void *arg)
+{
+    Table *t = arg;
+    if ((int)strlen(key) > t->first) t->first = (int)strlen(key);
+    for (int i = 0; i < c->n; i++) {
+        const int n = (int)strlen(value_of(&c->run[i], key));
+        if (n > t->width) t->width = n < MAX_CELL ? n : MAX_CELL;
+    }
+}
+
+static void print_text(const Compare *c)
+{
+    Table t = {.first = 24, .width = 10};
+    for (int i = 0; i < c->n; i++) {
+        const int n = (int)strlen(c->run[i].dir);
+        if (n > t.width) t.width = n < MAX_CELL ? n : MAX_CELL;
+    }
+    each_difference(c, widen, &t);
+    put_cell(&t.out, "run", t.first, false);
+    for (int i = 0; i < c->n; i++) put_cell(&t.out, c->run[i].dir, t.width, i + 1 == c->n);
+    str_puts(&t.out, "\n");
+    put_cell(&t.out, "status", t.first, false);
+    for (int i = 0; i < c->n; i++)
+        put_cell(&t.out, json_text_at(c->run[i].run, "status", NULL), t.width, i + 1 == c->n);
+    str_puts(&t.out, "\n");
+    for (size_t k = 0; k < ARRAY_LEN(results); k++) {
+        char buf[40];
+        put_cell(&t.out, results[k].title, t.first, false);
+        for (int i = 0; i < c->n; i++)
+            put_cell(&t.out, result_text(results[k].get(&c->run[i]), results[k].digits, buf),
+                     t.width, i + 1 == c->n);
+        str_puts(&t.out, "\n");
+    }
+    str_puts(&t.out, "\n");
+    if (!each_difference(c, put_difference, &t)) str_puts(&t.out, "no key differs\n");
+    print_out(&t.out);
+}
+
+/* ---- JSON ---- */
+
+static json_t *json_of(const char *s)
+{
+    json_t *j = json_string(s);
+    return j ? j : json_string("(not UTF-8)");
+}
+
+static void add_difference(const Compare *c, const char *key, void *arg)
+{
+    json_t *values = json_array();
+    for (int i = 0; i < c->n; i++)
+        json_array_append_new(values, json_of(runrecord_option(&c->run[i], key)));
+    json_object_set_new(arg, key, values);
+}
+
+static void print_json(const Compare *c)
+{
+    json_t *runs = json_array(), *keys = json_object(), *all;
+    char *text;
+    Str out = {0};
+    for (int i = 0; i < c->n; i++) {
+        json_t *o = json_object();
+        json_object_set_new(o, "run", json_of(c->run[i].dir));
+        json_object_set_new(o, "status", json_of(json_text_at(c->run[i].run, "status", NULL)));
+        for (size_t k = 0; k < ARRAY_LEN(results); k++) {
+            const double v = results[k].get(&c->run[i]);
+            json_object_set_new(o, results[k].name, isfinite(v) ? json_real(v) : json_null());
+        }
+        json_array_append_new(runs, o);
+    }
+    each_difference(c, add_difference, keys);
+    all = json_pack("{s:o, s:o}", "runs", runs, "differs", keys);
+    text = json_dumps(all, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
+    str_printf(&out, "%s\n", text ? text : "{}");
+    print_out(&out);
+    free(text);
+    json_decref(all);
+}
+
+/* ---- the page ---- */
+
+static const struct {
+    const char *name, *title, *ylabel, *split, *key;
+} curves[] = {
+    {"accuracy", "Accuracy, evaluation", "top-1 (%)", "val", "top1"},
+    {"loss_evaluation", "Loss, evaluation", "loss (nats)", "val", "loss"},
+    {"loss_training", "Loss, training", "loss (nats)", "epoch", "loss"},
+    {"learning_rate", "Learning rate", "learning rate (factor)", "epoch", "lr"},
+};
+
+static void add_curves(const Compare *c, Pictures *p)
+{
+    for (size_t k = 0; k < ARRAY_LEN(curves); k++) {
+        PlotSeries s[MAX_RUNS];
+        int n = 0;
+        for (int i = 0; i < c->n; i++) {
+            const HistoryLine *l =
+                history_find(&c->run[i].history, curves[k].split, curves[k].key);
+            if (l)
+                s[n++] = (PlotSeries){.name = c->run[i].dir, .x = l->x, .y = l->y, .n = l->n,
+                                      .points = l->n < 3};
+        }
+        if (n)
+            pictures_add(p, curves[k].name,
+                         &(Plot){.title = curves[k].title,
+                                 .xlabel = "step (updates)",
+                                 .ylabel = curves[k].ylabel,
+                                 .series = s,
+                                 .nseries = n});
+    }
+}
+
+typedef struct PageTable {
+    Str *out;
+    HtmlColumn column[MAX_RUNS + 1];
+} PageTable;
+
+static void put_page_difference(const Compare *c, const char *key, void *arg)
+{
+    PageTable *t = arg;
+    const char *cell[MAX_RUNS + 1] = {key};
+    for (int i = 0; i < c->n; i++) cell[i + 1] = value_of(&c->run[i], key);
+    html_row(t->out, t->column, c->n + 1, cell);
+}
+
+static int write_page(const Compare *c, Err *e)
+{
+    Str out = {0};
+    PageTable t = {.out = &out, .column = {{"", false}}};
+    Pictures p = {0};
+    int r;
+    for (int i = 0; i < c->n; i++) t.column[i + 1] = (HtmlColumn){c->run[i].dir, true};
+    html_begin(&out, "Comparison of runs");
+    html_heading(&out, "Results");
+    html_table_begin(&out, t.column, c->n + 1);
+    for (size_t k = 0; k < ARRAY_LEN(results); k++) {
+        char buf[MAX_RUNS][40];
+        const char *cell[MAX_RUNS + 1] = {results[k].title};
+        for (int i = 0; i < c->n; i++)
+            cell[i + 1] = result_text(results[k].get(&c->run[i]), results[k].digits, buf[i]);
+        html_row(&out, t.column, c->n + 1, cell);
+    }
+    html_table_end(&out);
+    html_heading(&out, "Curves");
+    add_curves(c, &p);
+    html_pictures(&out, &p, HTML_NAMES(""), false);
+    html_heading(&out, "Keys that differ");
+    for (int i = 0; i < c->n; i++) t.column[i + 1].number = false;
+    html_table_begin(&out, t.column, c->n + 1);
+    each_difference(c, put_page_difference, &t);
+    html_table_end(&out);
+    html_end(&out);
+    r = fs_write(c->html, out.s, out.len, e);
+    pictures_free(&p);
+    str_free(&out);
+    return r;
+}
+
+int command_compare(Cli *cli, Err *e)
+{
+    Compare *c = xcalloc(1, sizeof *c);
+    int r = 0;
+    for (int i = 0; i < cli->nargs && !r; i++) {
+        if (str_starts(cli->args[i], "html=") && cli->args[i][5])
+            c->html = cli->args[i] + 5;
+        else if (c->n == MAX_RUNS)
+            r = usage_fault(e, "compare: at most %d runs", MAX_RUNS);
+        else
+            r = runrecord_read(&c->run[c->n++], cli->args[i], e);
+    }
+    if (!r && c->n < 2) r = usage_fault(e, "compare: expected two run folders or more");
+    if (!r && c->html) r = write_page(c, e);
+    if (!r) (cli->json ? print_json : print_text)(c);
+    for (int i = 0; i < c->n; i++) runrecord_free(&c->run[i]);
+    free(c);
+    return r;
+}
