@@ -9,10 +9,10 @@ static bool is_f8net(const Config *c)
     return str_eq(c->quant.wt_quant, "f8net") || str_eq(c->quant.fm_quant, "f8net");
 }
 
-/* Bits from a format, where they are not given. */
-static void derive_bits(Config *c, int *bits, const char *key, int n, int word)
+/* Bits of what F8Net quantizes from a format, where they are not given. */
+static void derive_bits(Config *c, const char *method, int *bits, const char *key, int n, int word)
 {
-    if (key_typed(c, key)) return;
+    if (key_typed(c, key) || !str_eq(method, "f8net")) return;
     *bits = c->quant.f8.floating_model ? 32 : n ? word : 8;
     key_by_rule(c, key, "from the format");
 }
@@ -35,8 +35,8 @@ void config_derive_f8net(Config *c, bool family)
     f8->original = str_eq(c->run.compat, "original");
     f8->image = str_eq(c->data.input, "k256");
     if (!is_f8net(c)) return;
-    derive_bits(c, &q->wt_bit, "wt_bit", f8->nweight_format, f8->weight_format[0]);
-    derive_bits(c, &q->fm_bit, "fm_bit", f8->ninput_format, f8->input_format[0]);
+    derive_bits(c, q->wt_quant, &q->wt_bit, "wt_bit", f8->nweight_format, f8->weight_format[0]);
+    derive_bits(c, q->fm_quant, &q->fm_bit, "fm_bit", f8->ninput_format, f8->input_format[0]);
 }
 
 /* [word length, fractional length]: neg: one bit is the sign. */
@@ -114,6 +114,16 @@ static void check_unused(const Config *c, Faults *f)
                       use[i].key, c->quant.wt_quant, c->quant.fm_quant);
 }
 
+/* Weights and inputs share their scaling. */
+static void check_both(const Config *c, Faults *f)
+{
+    const bool weights = str_eq(c->quant.wt_quant, "f8net");
+    const char *other = weights ? "fm_quant" : "wt_quant";
+    if (str_eq(c->quant.wt_quant, c->quant.fm_quant) || !keys_good(c, "wt_quant", "fm_quant")) return;
+    fault_key(f, c, other, "%s: %s with %s: f8net, which quantizes weights and inputs together; expected f8net",
+              other, weights ? c->quant.fm_quant : c->quant.wt_quant, weights ? "wt_quant" : "fm_quant");
+}
+
 void config_check_f8net(const Config *c, Faults *f)
 {
     const F8Opts *o = &c->quant.f8;
@@ -125,6 +135,7 @@ void config_check_f8net(const Config *c, Faults *f)
         check_unused(c, f);
         return;
     }
+    check_both(c, f);
     check_source(c, f);
     if (o->rescale_forward_conv && str_eq(c->quant.rescale_type, "constant") &&
         keys_good(c, "rescale_forward_conv", "rescale_type"))
