@@ -751,9 +751,58 @@ static void steps_do_not_grow(void **state)
     model_free(m);
 }
 
+/* Gradients of the weights of strided 1x1 convolutions of few channels, by definition. */
+static void test_strided_weights(void **state)
+{
+    enum { N = 2, HW = 8, OC = 8, OHW = HW / 2 };
+    Err e = {0};
+    Prim *p = prim_open(&e);
+    Rng r = rng_stream(1, RNG_TEST, 5, 0);
+    (void)state;
+    assert_non_null(p);
+    for (int ic = 1; ic <= 9; ic++) {
+        const ConvShape s = {N, ic, HW, HW, OC, OHW, OHW, 1, 2, 0, 1, 1, false, false};
+        PrimConv *c = prim_conv_new(p, CONV_BWD_WEIGHTS, &s, &e);
+        const size_t nx = (size_t)(N * HW * HW * ic), ny = N * OHW * OHW * OC;
+        float *x = xaligned(nx * sizeof *x), *dy = xaligned(ny * sizeof *dy), *dw, *packed;
+        void *scratch;
+        assert_non_null(c);
+        dw = xaligned((size_t)(OC * ic) * sizeof *dw + 64);
+        packed = xaligned(prim_conv_packed_bytes(c) + 64);
+        scratch = xaligned(prim_conv_scratch(c) + 64);
+        for (size_t i = 0; i < nx; i++) x[i] = (float)rng_range(&r, -1, 1);
+        for (size_t i = 0; i < ny; i++) dy[i] = (float)rng_range(&r, -1, 1);
+        prim_conv_run(c, x, packed, dy, NULL, scratch);
+        if (prim_conv_plain(c))
+            memcpy(dw, packed, (size_t)(OC * ic) * sizeof *dw);
+        else
+            prim_conv_unpack(c, packed, dw);
+        for (int o = 0; o < OC; o++)
+            for (int i = 0; i < ic; i++) {
+                double want = 0;
+                for (int k = 0; k < N * OHW * OHW; k++) {
+                    const int n = k / (OHW * OHW), row = k / OHW % OHW, col = k % OHW;
+                    want += (double)x[((n * HW + 2 * row) * HW + 2 * col) * ic + i] *
+                            (double)dy[k * OC + o];
+                }
+                if (fabs(want - (double)dw[o * ic + i]) > 1e-4)
+                    fail_msg("%d channels (%s): weight %d, %d: %g, expected %g", ic,
+                             prim_conv_impl(c), o, i, (double)dw[o * ic + i], want);
+            }
+        prim_conv_free(c);
+        free(x);
+        free(dy);
+        free(dw);
+        free(packed);
+        free(scratch);
+    }
+    prim_close(p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_strided_weights),
         cmocka_unit_test(rng_is_a_pure_function),
         cmocka_unit_test(nearest_name),
         cmocka_unit_test(half_and_bf16),
