@@ -5,7 +5,7 @@
 
 #include "run/model.h"
 
-enum { VIEW_BINS = 48, VIEW_MAX_LEVELS = 64 };
+enum { VIEW_BINS = 48, VIEW_MAX_LEVELS = 256, VIEW_DRAWN_LEVELS = 32 };
 
 typedef struct LayerView {
     const char *name, *method; /* method NULL: float. Borrowed from the model */

@@ -71,7 +71,7 @@ static void add_weights(Pictures *p, const LayerView *v)
                         .mark = PLOT_BARS}};
     int n = 1;
     Picture *made;
-    if (v->nlevels > 0)
+    if (v->nlevels > 0 && v->nlevels <= VIEW_DRAWN_LEVELS)
         s[n++] = (PlotSeries){.name = arena_printf(&p->arena, "%d levels", v->nlevels),
                               .x = v->level,
                               .n = (size_t)v->nlevels,
@@ -84,6 +84,8 @@ static void add_weights(Pictures *p, const LayerView *v)
                                 .nseries = n});
     if (v->nlevels < 0)
         made->note = arena_printf(&p->arena, "More than %d levels: not drawn.", VIEW_MAX_LEVELS);
+    else if (v->nlevels > VIEW_DRAWN_LEVELS)
+        made->note = arena_printf(&p->arena, "%d levels: too many to be drawn.", v->nlevels);
 }
 
 static void add_spectrum(Pictures *p, const LayerView *v)

@@ -1,0 +1,228 @@
+# test/tools.bats -- qrun inspect, diff, predict, report and compare as a user and a script meet them. QRUN names the program.
+
+setup_file() {
+    qrun=${QRUN:-build/release/qrun}
+    case $qrun in /*) ;; *) qrun=$PWD/$qrun ;; esac
+    shared=$(mktemp -d)
+    export qrun shared
+    cd "$shared"
+    tiny="smoke synth_train=96 synth_val=64 batch_size=32"
+    "$qrun" -q $tiny num_epochs=2 log_dir=a >a.txt 2>err.txt || { cat err.txt; return 1; }
+    "$qrun" -q $tiny num_epochs=1 lr=0.01 bit=3 log_dir=b >b.txt 2>err.txt || { cat err.txt; return 1; }
+    # A PNG of 40 x 30 pixels, grey, and a part of it.
+    printf '%s' \
+        iVBORw0KGgoAAAANSUhEUgAAACgAAAAeCAAAAAB7tgMBAAABh0lEQVR42mNgYOXiF5GUU9bQNTK3cXTzDgiNik/JzCuuqG1q75k4bfaCpavWb9m57zADMwevkLiMopq2gamVvYunX3BEbFJ6TmFZdUNrV/+UmfMWr1i7afueg8cY2LgFRKXkVTT1jC1sndx9AsOiE1Kz8ksq65o7eidNn7Nw2eoNW3ftP3KSgZNPWEJWSV3H0MzawdXLPyQyLjkjt6i8prGte8LUWfOXrFy3ecfeQ8fPMPAIikkrqGrpm1jaOXv4BoXHJKZlF5RW1bd09k2eMXfR8jUbt+0+cPTUeQaifHLi7CUGonxy+sJVBqJ8cu7yDQaifHLx2m0Gonxy5eY9BqJ8cv3OQwaifHLr/hMGonxy99FzBqJ88uDpKwaifPL4xVsGonzy7PUHBqJ88vLdZwaifPLm4zcGonzy/stPBqJ88un7HwaifPL1138Gonzy4y8TA1E++c3AykCUT/4xczAQ5RNGNm4GonzCwsnHQJRP2HkEGYjyCbDUYSDKJ8BSh4EonwBLHQDNvnYPwxhIdAAAAABJRU5ErkJggg== |
+        base64 -d >grey.png
+    mkdir -p images/more
+    cp grey.png images/one.png
+    cp grey.png images/more/two.png
+    echo text >images/notes.txt
+    head -c 60 grey.png >cut.png
+    echo 'no image' >text.jpg
+}
+
+teardown_file() {
+    rm -rf "$shared"
+}
+
+setup() {
+    cd "$shared"
+    unset QRUN_DATA_DIR
+}
+
+# Runs a command; stdout in $out, stderr in $err, exit status in $status.
+both() {
+    status=0
+    "$@" >out.txt 2>err.txt || status=$?
+    out=$(cat out.txt) err=$(cat err.txt)
+}
+
+has() { # TEXT PART
+    case $1 in *"$2"*) return 0 ;; esac
+    printf 'missing: %s\nin: %s\n' "$2" "$1"
+    return 1
+}
+
+hasnt() { # TEXT PART
+    case $1 in *"$2"*) printf 'unwanted: %s\nin: %s\n' "$2" "$1"; return 1 ;; esac
+}
+
+is() { # GOT WANTED
+    [ "$1" = "$2" ] || {
+        printf 'got: %s\nwanted: %s\nstderr: %s\n' "$1" "$2" "$err"
+        return 1
+    }
+}
+
+lines() { # TEXT
+    printf '%s\n' "$1" | wc -l
+}
+
+@test "inspect: a run folder, its file, JSON" {
+    both "$qrun" inspect a
+    is "$status" 0
+    is "$err" ""
+    has "$out" "a/checkpoints/best.safetensors: safetensors"
+    printf '%s\n' "$out" | grep -Eq '^layer1\.0\.conv1\.weight +F32 +\[16, 16, 3, 3\] +-[0-9.]+ +[0-9.]+ +-?[0-9.e-]+ [0-9]+$'
+    printf '%s\n' "$out" | grep -Eq '^bn1\.num_batches_tracked +I64 +\[\] +[36] +[36] +[36] 1$'
+    both "$qrun" inspect a/checkpoints/last.safetensors --json
+    is "$status" 0
+    printf '%s' "$out" | grep -q '"qrun.step": "6"'
+    printf '%s' "$out" | grep -q '"levels": '
+}
+
+@test "inspect and diff: bad input is one line, status 3 or 2" {
+    both "$qrun" inspect nowhere
+    is "$status" 3
+    is "$err" "qrun: error: nowhere: no such checkpoint or run folder"
+    both "$qrun" inspect text.jpg
+    is "$status" 3
+    is "$(lines "$err")" 1
+    head -c 2000 a/checkpoints/last.safetensors >cut.safetensors
+    both "$qrun" diff a cut.safetensors
+    is "$status" 3
+    has "$err" "cut.safetensors"
+    is "$out" ""
+    both "$qrun" inspect
+    is "$status" 2
+    both "$qrun" diff a
+    is "$status" 2
+    both "$qrun" diff a b tol=-1
+    is "$status" 2
+    has "$err" "expected a number, 0 or more"
+}
+
+@test "diff: the same is 0; other values are status 5, said with their size; a tolerance" {
+    cp a/checkpoints/last.safetensors copy.safetensors
+    both "$qrun" diff a/checkpoints/last.safetensors copy.safetensors
+    is "$status" 0
+    is "$err" ""
+    has "$out" "tensors the same, 0 with other values"
+    both "$qrun" diff a b
+    is "$status" 5
+    is "$err" ""
+    printf '%s\n' "$out" | grep -Eq '^layer1\.0\.conv1\.weight: [0-9]+ of 2304 values differ, at most by 0\.[0-9]+ \(value [0-9]+: '
+    both "$qrun" diff a b tol=1e9
+    is "$status" 0
+    both "$qrun" diff a b rtol=2
+    is "$status" 0
+    both "$qrun" diff a b --json
+    is "$status" 5
+    has "$out" '"what": "values"'
+}
+
+@test "predict: files, folders, standard input; five classes by name" {
+    both "$qrun" -q predict a grey.png
+    is "$status" 0
+    is "$err" ""
+    is "$(lines "$out")" 6
+    has "$out" " %  ring"
+    first=$(printf '%s\n' "$out" | tail -n 5)
+    both sh -c '"$qrun" -q predict a - <grey.png'
+    is "$status" 0
+    is "$(printf '%s\n' "$out" | tail -n 5)" "$first"
+    both "$qrun" -q predict a images
+    is "$status" 0
+    has "$out" "images/more/two.png"
+    has "$out" "images/one.png"
+    hasnt "$out" "notes"
+    is "$(lines "$out")" 12
+    both "$qrun" -q predict smoke pretrained_file=a grey.png --json
+    is "$status" 0
+    has "$out" '"image": "grey.png"'
+    is "$(printf '%s\n' "$out" | grep -c '"probability"')" 5
+}
+
+@test "predict: what is no image is one line and status 3; the others are classified" {
+    both "$qrun" -q predict a text.jpg
+    is "$status" 3
+    is "$out" ""
+    is "$err" "qrun: error: text.jpg: neither JPEG nor PNG (starts with 6e 6f)"
+    both "$qrun" -q predict a cut.png
+    is "$status" 3
+    is "$(lines "$err")" 1
+    both "$qrun" -q predict a missing.png grey.png
+    is "$status" 3
+    is "$(lines "$err")" 1
+    has "$out" "grey.png"
+    both "$qrun" -q predict a text.jpg grey.png --json
+    is "$status" 3
+    has "$out" '"error": "text.jpg: neither'
+    has "$out" '"probability"'
+    both sh -c '"$qrun" -q predict a - </dev/null'
+    is "$status" 3
+    has "$err" "standard input: empty; expected an image"
+    mkdir -p empty
+    both "$qrun" -q predict a empty
+    is "$status" 3
+    has "$err" "no image in this folder"
+}
+
+@test "predict: wrong usage, no net" {
+    both "$qrun" predict
+    is "$status" 2
+    both "$qrun" predict a
+    is "$status" 2
+    has "$err" "no image given"
+    both "$qrun" predict smoke log_dir=none grey.png
+    is "$status" 3
+    has "$err" "no net to predict with"
+    both "$qrun" predict images grey.png
+    is "$status" 2
+    has "$err" "expected a configuration or a run folder"
+    both "$qrun" predict a wieght_decay=1 grey.png
+    is "$status" 2
+    has "$err" "did you mean 'weight_decay'?"
+}
+
+@test "a training leaves report.html and pictures; they are the same when written again" {
+    [ -s a/report.html ]
+    for p in loss accuracy learning_rate clip_weights sqnr weights_conv1; do [ -s a/pictures/$p.svg ]; done
+    cp a/report.html before.html
+    both "$qrun" -q report a
+    is "$status" 0
+    is "$out" "a/report.html"
+    cmp a/report.html before.html
+    has "$(cat a/report.html)" "prefers-color-scheme"
+    # xmlns names a language, it is no address.
+    is "$(grep -oE '(src|href|url|@import)[=( ]"?[^")]*' a/report.html | grep -v 'data:,')" ""
+    is "$(grep -c '<script' a/report.html)" 0
+}
+
+@test "report: no run folder; plots=false writes none; a damaged run.json is left out" {
+    both "$qrun" report nowhere
+    is "$status" 3
+    is "$err" "qrun: error: nowhere: no such run folder"
+    both "$qrun" report images
+    is "$status" 3
+    has "$err" "neither run.json nor resolved.yml"
+    both "$qrun" -q smoke synth_train=32 synth_val=32 batch_size=32 num_epochs=1 plots=false log_dir=plain
+    is "$status" 0
+    [ ! -e plain/report.html ]
+    echo '{' >plain/run.json
+    both "$qrun" -q report plain
+    is "$status" 0
+    has "$err" "damaged"
+    [ -s plain/report.html ]
+}
+
+@test "compare: results and keys that differ, as text, JSON and a page" {
+    both "$qrun" compare a b
+    is "$status" 0
+    is "$err" ""
+    printf '%s\n' "$out" | grep -Eq '^top-1, last \(%\) +[0-9.]+ +[0-9.]+$'
+    printf '%s\n' "$out" | grep -Eq '^lr +0\.05 +0\.01$'
+    printf '%s\n' "$out" | grep -Eq '^wt_bit +4 +3$'
+    hasnt "$out" "momentum"
+    hasnt "$out" "log_dir"
+    both "$qrun" compare a a
+    has "$out" "no key differs"
+    both "$qrun" compare a b --json html=page.html
+    is "$status" 0
+    printf '%s' "$out" | tr -d ' \n' | grep -q '"lr":\["0.05","0.01"\]'
+    has "$(cat page.html)" "Keys that differ"
+    both "$qrun" compare a
+    is "$status" 2
+    both "$qrun" compare a nowhere
+    is "$status" 3
+}
