@@ -95,7 +95,7 @@ tested() {
 onnx() {
     judge=$here/../test/onnx/onnx-run.mjs model=$run/onnx/int_op_only/onnx_files/int_op_only_model.onnx dump=$run/onnx/dump
     title="on $count images"
-    tested int_op_only "$run/onnx" "limit_val=$count" "dump_dir=$dump" "$@"
+    tested int_op_only "$run/onnx" "$@" "limit_val=$count" "dump_dir=$dump"
     set -- "$judge" "$model" -i "$dump/input.npy" --expect "$dump/output.npy"
     if [ -n "$dry" ]; then
         echo "node $*"
