@@ -169,9 +169,11 @@ static void check_quant(const Config *c, Faults *f)
                       role[i].method, role[i].bit);
     }
     for (size_t i = 0; i < ARRAY_LEN(role) && c->quant.nbits_list > 0; i++) {
-        const QMethod *m = keys_good(c, role[i].quant, "bits_list") ? quant_find(role[i].method) : NULL;
+        const QMethod *m =
+            keys_good(c, role[i].quant, "bits_list") ? quant_find(role[i].method) : NULL;
         if (!m || str_eq(role[i].method, "none") || m->traits & QT_VARIANTS) continue;
-        fault_key(f, c, "bits_list", "bits_list with %s: %s, which has one width only; expected adabits",
+        fault_key(f, c, "bits_list",
+                  "bits_list with %s: %s, which has one width only; expected adabits",
                   role[i].quant, role[i].method);
         break;
     }

@@ -44,7 +44,8 @@ static void check_format(const Config *c, Faults *f, const char *key, const int 
 {
     if (n == 0 || !keys_good(c, key, NULL)) return;
     if (n != 2)
-        fault_key(f, c, key, "%s has %d entries; expected [word length, fractional length]", key, n);
+        fault_key(f, c, key, "%s has %d entries; expected [word length, fractional length]", key,
+                  n);
     else if (v[0] < 1 + neg || v[0] > 16)
         fault_key(f, c, key, "%s: a word length of %d; expected %d to 16", key, v[0], 1 + neg);
     else if (v[1] > v[0] - neg)
@@ -61,7 +62,8 @@ static void check_source(const Config *c, Faults *f)
         fault_key(f, c, o->format_grid_search ? "format_grid_search" : "format_from_metric",
                   "%s: true without format_type; expected per_layer, per_channel or per_model",
                   o->format_grid_search ? "format_grid_search" : "format_from_metric");
-    if (o->format_from_metric && !o->format_grid_search && keys_good(c, "format_from_metric", NULL) &&
+    if (o->format_from_metric && !o->format_grid_search &&
+        keys_good(c, "format_from_metric", NULL) &&
         ((o->nweight_format && o->weight_format[0] != 8) ||
          (o->ninput_format && o->input_format[0] != 8)))
         fault_key(f, c, "format_from_metric",
@@ -69,31 +71,34 @@ static void check_source(const Config *c, Faults *f)
                   "format_grid_search: true, or lengths given by the formats");
 }
 
-/* The stages that work with integers need a net made of them. One fault for the strictest stage, which
- * is the one that would run; is there one? */
+/* The stages that work with integers need a net made of them. One fault for the strictest stage,
+ * which is the one that would run; is there one? */
 static bool check_stage(const Config *c, Faults *f)
 {
     const IntStage *st = int_stage(&c->run);
     const F8Opts *o = &c->quant.f8;
     const size_t before = f->n;
     if (c->run.int_compare && !st && keys_good(c, "int_compare", NULL))
-        fault_key(f, c, "int_compare",
-                  "int_compare: true without a stage of whole numbers; expected int_infer, integize or "
-                  "int_op_only: true");
+        fault_key(
+            f, c, "int_compare",
+            "int_compare: true without a stage of whole numbers; expected int_infer, integize or "
+            "int_op_only: true");
     if (!st || !keys_good(c, st->name, NULL)) return f->n > before;
-    if (!str_eq(c->quant.wt_quant, "f8net") || !str_eq(c->quant.fm_quant, "f8net") || o->floating_model)
+    if (!str_eq(c->quant.wt_quant, "f8net") || !str_eq(c->quant.fm_quant, "f8net") ||
+        o->floating_model)
         fault_key(f, c, st->name,
                   "%s: the network is not quantized; expected wt_quant and fm_quant: f8net without "
                   "floating_model",
                   st->name);
     else if (c->quant.wt_bit > 8 || c->quant.fm_bit > 8)
-        fault_key(f, c, st->name, "%s: word lengths of %d and %d; expected at most 8 bits", st->name,
-                  c->quant.wt_bit, c->quant.fm_bit);
+        fault_key(f, c, st->name, "%s: word lengths of %d and %d; expected at most 8 bits",
+                  st->name, c->quant.wt_bit, c->quant.fm_bit);
     else if (str_eq(o->format_type, "per_channel"))
-        fault_key(f, c, st->name,
-                  "%s: format_type: per_channel has no shift common to a layer; expected per_layer or "
-                  "per_model",
-                  st->name);
+        fault_key(
+            f, c, st->name,
+            "%s: format_type: per_channel has no shift common to a layer; expected per_layer or "
+            "per_model",
+            st->name);
     return f->n > before;
 }
 
@@ -109,9 +114,10 @@ static void check_unused(const Config *c, Faults *f)
                {"floating_model", o->floating_model}};
     for (size_t i = 0; i < ARRAY_LEN(use); i++)
         if (use[i].on && keys_good(c, use[i].key, "wt_quant"))
-            fault_key(f, c, use[i].key,
-                      "%s has no effect with wt_quant: %s and fm_quant: %s; expected f8net for both",
-                      use[i].key, c->quant.wt_quant, c->quant.fm_quant);
+            fault_key(
+                f, c, use[i].key,
+                "%s has no effect with wt_quant: %s and fm_quant: %s; expected f8net for both",
+                use[i].key, c->quant.wt_quant, c->quant.fm_quant);
 }
 
 /* Weights and inputs share their scaling. */
@@ -119,9 +125,12 @@ static void check_both(const Config *c, Faults *f)
 {
     const bool weights = str_eq(c->quant.wt_quant, "f8net");
     const char *other = weights ? "fm_quant" : "wt_quant";
-    if (str_eq(c->quant.wt_quant, c->quant.fm_quant) || !keys_good(c, "wt_quant", "fm_quant")) return;
-    fault_key(f, c, other, "%s: %s with %s: f8net, which quantizes weights and inputs together; expected f8net",
-              other, weights ? c->quant.fm_quant : c->quant.wt_quant, weights ? "wt_quant" : "fm_quant");
+    if (str_eq(c->quant.wt_quant, c->quant.fm_quant) || !keys_good(c, "wt_quant", "fm_quant"))
+        return;
+    fault_key(f, c, other,
+              "%s: %s with %s: f8net, which quantizes weights and inputs together; expected f8net",
+              other, weights ? c->quant.fm_quant : c->quant.wt_quant,
+              weights ? "wt_quant" : "fm_quant");
 }
 
 void config_check_f8net(const Config *c, Faults *f)
@@ -142,7 +151,8 @@ void config_check_f8net(const Config *c, Faults *f)
         fault_key(f, c, "rescale_forward_conv",
                   "rescale_forward_conv: true with rescale_type: constant, which the norm behind a "
                   "convolution would undo; expected rescale_type: stddev");
-    if (str_eq(o->format_type, "per_channel") && o->quant_bias && keys_good(c, "quant_bias", "format_type"))
+    if (str_eq(o->format_type, "per_channel") && o->quant_bias &&
+        keys_good(c, "quant_bias", "format_type"))
         fault_key(f, c, "quant_bias",
                   "quant_bias: true with format_type: per_channel: a bias has one length only; "
                   "expected per_layer");

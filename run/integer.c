@@ -22,16 +22,17 @@ static const char *int_op_only_folder(const RunOpts *o)
 }
 
 static const IntStage stages[] = {
-    {"int_op_only", true, "int_op_only_model", int_op_only_folder,
-     "int_op_only_file_path", DT_S32},
-    {"integize", true, "integized_model", integize_folder,
-     "integize_file_path", DT_F32},
+    {"int_op_only", true, "int_op_only_model", int_op_only_folder, "int_op_only_file_path", DT_S32},
+    {"integize", true, "integized_model", integize_folder, "integize_file_path", DT_F32},
     {"int_infer", false, NULL, NULL, NULL, DT_S32},
 };
 
 const IntStage *int_stage(const RunOpts *o)
 {
-    return o->int_op_only ? &stages[0] : o->integize ? &stages[1] : o->int_infer ? &stages[2] : NULL;
+    return o->int_op_only ? &stages[0]
+           : o->integize  ? &stages[1]
+           : o->int_infer ? &stages[2]
+                          : NULL;
 }
 
 /* Sums that 32 bits might not hold, by the ranges of the numbers. */
@@ -57,9 +58,13 @@ int integers_check_loaded(Model *m, const IntStage *st, const char *weights, Err
         const Param *lacking;
         if (!f8net_is(qp, i)) continue;
         f8net_layer(qp, i, st->converted, &l);
-        lacking = l.fraclen && !l.fraclen->loaded ? l.fraclen : l.alpha && !l.alpha->loaded ? l.alpha : NULL;
+        lacking = l.fraclen && !l.fraclen->loaded ? l.fraclen
+                  : l.alpha && !l.alpha->loaded   ? l.alpha
+                                                  : NULL;
         if (lacking)
-            return err_set(e, ERR_DATA, "%s: no '%s' in it; expected a checkpoint of training in fixed point", weights, lacking->name);
+            return err_set(e, ERR_DATA,
+                           "%s: no '%s' in it; expected a checkpoint of training in fixed point",
+                           weights, lacking->name);
     }
     return 0;
 }
@@ -97,7 +102,8 @@ const float *integers_eval(Integers *x, const float *image, int n)
 {
     const IntOp *in = &x->net.op[0];
     const size_t out = (size_t)n * (size_t)x->classes;
-    f8int_image(&x->net, image, (size_t)n * (size_t)in->c * (size_t)in->h * (size_t)in->w, x->image);
+    f8int_image(&x->net, image, (size_t)n * (size_t)in->c * (size_t)in->h * (size_t)in->w,
+                x->image);
     intexec_run(x->exec, x->image, n, x->sums);
     for (size_t i = 0; i < out; i++) x->logits[i] = (float)((double)x->sums[i] * x->unit);
     return x->logits;
@@ -163,8 +169,10 @@ static void fill_entry(Entry *en, const IntNet *net, const IntOp *op, DType type
     const int one = 1, dim[] = {op->c, in->c / c->groups, c->k, c->k};
     const size_t n = (size_t)dim[0] * (size_t)dim[1] * (size_t)c->k * (size_t)c->k;
     static const char *const names[] = {"weight", "bias", "weight_fraclen", "input_fraclen"};
-    for (int i = 0; i < 4; i++) snprintf(en->name[i], sizeof en->name[i], "%s.%s", op->name, names[i]);
-    for (size_t i = 0; i < n; i++) fill(&en->t[0], type, op->kind == IK_LINEAR ? 2 : 4, dim, i, c->w[i]);
+    for (int i = 0; i < 4; i++)
+        snprintf(en->name[i], sizeof en->name[i], "%s.%s", op->name, names[i]);
+    for (size_t i = 0; i < n; i++)
+        fill(&en->t[0], type, op->kind == IK_LINEAR ? 2 : 4, dim, i, c->w[i]);
     for (size_t i = 0; i < (size_t)op->c; i++)
         fill(&en->t[1], type, 1, &op->c, i, c->bias ? (double)c->bias[i] : 0);
     fill(&en->t[2], type, 0, NULL, 0, c->weight_fl);

@@ -168,7 +168,9 @@ static int load(Session *s, const char *key, const TensorFile *f, const char *pa
     const char *stage = tensors_meta(f, INT_STAGE_META);
     int r = 0;
     if (stage) {
-        err_set(e, ERR_DATA, "%s: the whole numbers that %s has written; expected the checkpoint they were made from",
+        err_set(e, ERR_DATA,
+                "%s: the whole numbers that %s has written; expected the checkpoint they were made "
+                "from",
                 path, stage);
         return key_blame(s->cfg, key, e);
     }
