@@ -67,13 +67,14 @@ static void list_onnx(Listing *l)
     }
 }
 
-/* A protobuf of ONNX begins with its first field, the version of the format: a small varint. */
+/* A protobuf of ONNX begins with its first field, the version of the format: a small varint. So may the
+ * length at the beginning of a safetensors file, which '{' follows. */
 static int looks_like_onnx(const char *path, Err *e)
 {
     FileMap m;
     int yes;
     if (fs_map(&m, path, e)) return -1;
-    yes = m.len > 2 && m.data[0] == 0x08 && m.data[1] < 0x80;
+    yes = m.len > 2 && m.data[0] == 0x08 && m.data[1] < 0x80 && !(m.len > 8 && m.data[8] == '{');
     fs_unmap(&m);
     return yes;
 }

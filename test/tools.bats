@@ -71,6 +71,31 @@ lines() { # TEXT
     printf '%s' "$out" | grep -q '"levels": '
 }
 
+@test "inspect and diff: ONNX; a safetensors file whose first bytes look like one" {
+    both "$qrun" -q smoke bit=32 wt_quant=none fm_quant=none synth_train=32 synth_val=32 batch_size=32 num_epochs=1 \
+        log_dir=float export_onnx=float.onnx
+    is "$status" 0
+    both "$qrun" inspect float.onnx
+    is "$status" 0
+    has "$out" "float.onnx: onnx, 44 tensors"
+    has "$out" "21 Conv"
+    both "$qrun" diff float.onnx float
+    is "$status" 5
+    has "$out" "only in the second"
+    is "$(printf '%s\n' "$out" | grep -c '^fc.weight: ')" 0
+    head -c 300 float.onnx >cut.onnx
+    both "$qrun" inspect cut.onnx
+    is "$status" 3
+    is "$(lines "$err")" 1
+    # A header of 264 bytes: 08 01 00 ..., then a tensor of one float.
+    { printf '\010\001\000\000\000\000\000\000'
+      printf '%-264s' '{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+      printf '\000\000\200\077'; } >like.safetensors
+    both "$qrun" inspect like.safetensors
+    is "$status" 0
+    has "$out" "like.safetensors: safetensors, 1 tensors, 1 values"
+}
+
 @test "inspect and diff: bad input is one line, status 3 or 2" {
     both "$qrun" inspect nowhere
     is "$status" 3
