@@ -16,7 +16,7 @@
 /* ---- exact comparisons ---- */
 
 /* An array of whole numbers as it is in its file: no float on the way. */
-static bool integers(Case *c, const Yaml *v, const char *what, int64_t **to, size_t *n)
+bool golden_integers(Case *c, const Yaml *v, const char *what, int64_t **to, size_t *n)
 {
     Tensor t;
     Err e = {0};
@@ -39,7 +39,7 @@ static bool integers(Case *c, const Yaml *v, const char *what, int64_t **to, siz
     return true;
 }
 
-static void same_integers(Case *c, const char *what, const int32_t *got, const int64_t *want,
+void golden_same_integers(Case *c, const char *what, const int32_t *got, const int64_t *want,
                           size_t n)
 {
     size_t bad = 0, at = 0;
@@ -63,13 +63,13 @@ void golden_int_requant(Case *c)
     int64_t *x, *y;
     size_t n, ny;
     int32_t *got;
-    if (!integers(c, yaml_path(c->y, "inputs.x"), "x", &x, &n) ||
-        !integers(c, yaml_path(c->y, "outputs.y"), "y", &y, &ny))
+    if (!golden_integers(c, yaml_path(c->y, "inputs.x"), "x", &x, &n) ||
+        !golden_integers(c, yaml_path(c->y, "outputs.y"), "y", &y, &ny))
         return;
     got = arena_alloc(&c->arena, (n + 1) * sizeof *got);
     for (size_t i = 0; i < n; i++) got[i] = int_requant(x[i], shift, 1, neg ? -hi : 0, hi);
     if (n == ny)
-        same_integers(c, "y", got, y, n);
+        golden_same_integers(c, "y", got, y, n);
     else
         case_fail(c, "%zu numbers, %zu results", n, ny);
 }
@@ -169,7 +169,7 @@ static void check_state(Case *c, const IntNet *net)
     const Yaml *layout = yaml_get(c->y, "int_state_layout");
     int64_t *want;
     size_t n, seen = 0;
-    if (!integers(c, yaml_path(c->y, "outputs.int_state"), "int_state", &want, &n)) return;
+    if (!golden_integers(c, yaml_path(c->y, "outputs.int_state"), "int_state", &want, &n)) return;
     for (int i = 0; layout && i < layout->n; i++) {
         const Yaml *row = layout->v[i];
         const int at = op_of(net, row->v[0]->s);
@@ -194,7 +194,7 @@ static void check_state(Case *c, const IntNet *net)
         if ((size_t)offset + len > n)
             case_fail(c, "int_state ends before %s", row->v[0]->s);
         else
-            same_integers(c, row->v[0]->s, got, want + offset, len);
+            golden_same_integers(c, row->v[0]->s, got, want + offset, len);
         seen += len;
     }
     if (seen != n) case_fail(c, "%zu numbers of the integer state here, %zu in the case", seen, n);
@@ -219,7 +219,7 @@ static void check_trace(Case *c, const IntRun *r)
     const Yaml *layout = yaml_get(c->y, "int_trace_layout");
     int64_t *want;
     size_t n, seen = 0;
-    if (!integers(c, yaml_path(c->y, "outputs.int_trace"), "int_trace", &want, &n)) return;
+    if (!golden_integers(c, yaml_path(c->y, "outputs.int_trace"), "int_trace", &want, &n)) return;
     for (int i = 0; layout && i < layout->n; i++) {
         const char *name = layout->v[i]->v[0]->s;
         const int at = op_of(&r->net, name);
@@ -235,7 +235,7 @@ static void check_trace(Case *c, const IntRun *r)
                 case_fail(c, "int_trace ends before %s", name);
                 return;
             }
-            same_integers(c, arena_printf(&c->arena, "%s of %s", side ? "sums" : "input", name),
+            golden_same_integers(c, arena_printf(&c->arena, "%s of %s", side ? "sums" : "input", name),
                           disk_order(c, r, op), want + offset, len);
             seen += len;
         }
@@ -256,9 +256,9 @@ static void exact_logits(Case *c, const IntRun *r, const char *key)
 {
     int64_t *want;
     size_t n;
-    if (!integers(c, yaml_path(c->y, arena_printf(&c->arena, "outputs.%s", key)), key, &want, &n)) return;
+    if (!golden_integers(c, yaml_path(c->y, arena_printf(&c->arena, "outputs.%s", key)), key, &want, &n)) return;
     if (n == (size_t)r->n * r->classes)
-        same_integers(c, key, r->logits, want, n);
+        golden_same_integers(c, key, r->logits, want, n);
     else
         case_fail(c, "%s: %zu numbers, expected %zu", key, (size_t)r->n * r->classes, n);
 }
@@ -271,9 +271,9 @@ void golden_f8int_stages(Case *c, const QPlan *qp, const float *x, int n)
     if (open_run(c, &r, qp, false, x, n)) expect_logits(c, &r, "logits_int_model", true);
     close_run(&r);
     if (open_run(c, &r, qp, true, x, n)) {
-        if (integers(c, yaml_path(c->y, "inputs.int_x"), "int_x", &want, &len) &&
+        if (golden_integers(c, yaml_path(c->y, "inputs.int_x"), "int_x", &want, &len) &&
             len == (size_t)n * op_len(&r.net.op[0]))
-            same_integers(c, "the image", disk_order(c, &r, 0), want, len);
+            golden_same_integers(c, "the image", disk_order(c, &r, 0), want, len);
         check_state(c, &r.net);
         check_trace(c, &r);
         exact_logits(c, &r, "logits_integize");

@@ -2,6 +2,7 @@
 #ifndef TEST_GOLDEN_F8NET_H
 #define TEST_GOLDEN_F8NET_H
 
+#include "quant/f8net_ops.h"
 #include "run/model.h"
 #include "test/golden_state.h"
 
@@ -17,10 +18,22 @@ Model *golden_f8net_mini(Case *c, const QOpts *o, const Tensor *x);
 void golden_f8net_logits(Case *c, Model *m, const float *x, int n, const char *key);
 
 /* ---- golden_f8int.c: nets in whole numbers ---- */
+/* An array as it is in its file, no float on the way; false fails the case. */
+bool golden_integers(Case *c, const Yaml *v, const char *what, int64_t **to, size_t *n);
+void golden_same_integers(Case *c, const char *what, const int32_t *got, const int64_t *want,
+                          size_t n);
 /* All stages of a small net: int_state, int_trace and the logits of each. x: NHWC. */
 void golden_f8int_stages(Case *c, const QPlan *qp, const float *x, int n);
 /* The stage of a full net that params.int_infer, integize and int_op_only name: outputs.logits and
  * the trace. */
 void golden_f8int_net(Case *c, const QPlan *qp, const float *x, int n);
+
+/* ---- golden_fixed_int.c: layers and pools in whole numbers ---- */
+/* The integers of a convolution (with parameters bn.*, conv.weight of ps) or a linear layer (weight,
+ * bias): outputs.int_weight, int_bias, int_x, lengths, and y where the case is of integer inference.
+ * x: [n, c, h, w] or [n, c] as in the file. */
+void golden_fixed_integers(Case *c, const F8Layer *l, const F8Layer *next, const ParamStore *ps,
+                           const NormStats *st, const Tensor *x);
+void golden_fixed_pool(Case *c);
 
 #endif
