@@ -353,6 +353,7 @@ static void view_spectrum(const Fat *fat, const float *save, QView *v)
 {
     const size_t bins = (size_t)fat->bins;
     v->bins = fat->bins;
+    v->length = fat->n;
     v->magnitude = xcalloc(bins, sizeof *v->magnitude);
     v->mask = xcalloc(bins, sizeof *v->mask);
     v->mask_low = xcalloc(bins, sizeof *v->mask_low);

@@ -76,7 +76,7 @@ typedef struct QFigure {
 typedef struct QView {
     float *before;                                  /* room for the tensor: what is rounded, on the scale of the levels */
     bool has_before;                                /* it was filled in; else the tensor is rounded, up to scale and offset */
-    int bins;                                       /* spectrum: from frequency 0 to a half; 0: none */
+    int bins, length;                               /* spectrum: bin k is frequency k / length; 0: none */
     float *magnitude, *mask, *mask_low, *mask_high; /* [bins], over the rows: mean, mean, least, largest. Made by malloc */
 } QView;
 

@@ -62,7 +62,7 @@ static const struct {
     {"progress", OPT_PROGRESS, "auto|always|never",
      "the progress line (redrawn on a terminal only)"},
     {"max-time", OPT_MAX_TIME, "TIME", "save and stop after 90, 55m or 2h, with exit status 75"},
-    {"json", OPT_JSON, NULL, "print JSON: summary, predict, compare, inspect, diff"},
+    {"json", OPT_JSON, NULL, "print JSON (commands that name it in their help)"},
     {"help", 'h', NULL, "print this text, or that of the command"},
     {"version", OPT_VERSION, NULL, "print the version; with -v those of the libraries"},
 };
@@ -266,6 +266,16 @@ static int unknown_word(const char *word, Err *e)
                        near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
+static int no_json(Err *e)
+{
+    Str names = {0};
+    for (const Command *c = commands; c->name; c++)
+        if (c->flags & CMD_JSON) str_printf(&names, "%s%s", names.len ? ", " : "", c->name);
+    usage_fault(e, "--json is for a command that prints JSON: %s", names.s);
+    str_free(&names);
+    return -1;
+}
+
 static int dispatch(Cli *c, const Asked *a, Err *e)
 {
     const Command *cmd = c->nargs ? command_find(c->args[0]) : NULL;
@@ -284,8 +294,7 @@ static int dispatch(Cli *c, const Asked *a, Err *e)
         return 0;
     }
     if (!c->nargs) return usage_fault(e, "no configuration file and no command given");
-    if (c->json && !(cmd && cmd->flags & CMD_JSON))
-        return usage_fault(e, "--json is for a command that prints JSON: summary, predict, compare, inspect, diff");
+    if (c->json && !(cmd && cmd->flags & CMD_JSON)) return no_json(e);
     if (cmd) {
         c->args++;
         c->nargs--;

@@ -159,7 +159,7 @@ static void take_spectrum(LayerView *v, const QView *q, Arena *a)
     if (!(v->nspectrum = q->bins)) return;
     v->frequency = arena_alloc(a, (size_t)q->bins * sizeof *v->frequency);
     for (int k = 0; k < q->bins; k++) {
-        v->frequency[k] = q->bins > 1 ? 0.5 * k / (q->bins - 1) : 0;
+        v->frequency[k] = (double)k / q->length;
         most = fmaxf(most, q->magnitude[k]);
     }
     v->magnitude = doubles(a, q->magnitude, q->bins);

@@ -108,6 +108,7 @@ static void test_fat(void **state)
         if (!str_eq(v->method, "fat")) continue;
         if (v->nspectrum < 2) fail_msg("%s: a spectrum of %d", v->name, v->nspectrum);
         assert_true(v->frequency[0] == 0);
+        assert_true(v->frequency[v->nspectrum - 1] <= 0.5);
         for (int k = 0; k < v->nspectrum; k++) {
             if (!(v->mask[k] > 0.5 && v->mask[k] <= 1)) /* the transform begins positive */
                 fail_msg("%s: mask %g at %g", v->name, v->mask[k], v->frequency[k]);
@@ -116,6 +117,7 @@ static void test_fat(void **state)
         }
     }
     assert_int_equal(view_of(&l, "layer1.0.conv1")->nspectrum, 16 * 9 / 2 + 1);
+    assert_true(view_of(&l, "layer1.0.conv1")->frequency[16] == 16.0 / 144);
     clips_collect(m, &c);
     for (int i = 0; i < c.n; i++) {
         if (!str_starts(c.tag[i], "mask_mean/")) continue;
