@@ -36,7 +36,8 @@ int f8net_units(const QPlan *qp, int value)
     switch (u->kind) {
     case U_CONV:
     case U_LINEAR:
-        return f8net_is(qp, qp->links.feeds[value]) ? qp->links.feeds[value] : -1;
+        return f8net_is(qp, value) && f8net_is(qp, qp->links.feeds[value]) ? qp->links.feeds[value]
+                                                                           : -1;
     case U_ADD: /* a skip path is in the units of the block's first layer: an earlier one */
         for (int i = 0; i < u->nin; i++) {
             const int k = f8net_units(qp, u->in[i]);

@@ -367,6 +367,9 @@ static void test_faults(void **state)
          "F:5:1: error: weight_format: a fractional length of 8 with 8 bits; expected 0 to 7"},
         {"wt_quant: f8net\nfm_quant: f8net\ninput_format: [0, 0]\n", NULL,
          "F:5:1: error: input_format: a word length of 0; expected 1 to 16"},
+        {"wt_quant: f8net\nfm_quant: f8net\nlast_bit: 32\n", NULL,
+         "F:5:1: error: last_bit has no effect with f8net, whose layers all have the word lengths of "
+         "weight_format and input_format"},
         {"int_op_only: True\n", NULL,
          "F:3:1: error: int_op_only: the network is not quantized; expected wt_quant and fm_quant: "
          "f8net without floating_model"},
