@@ -75,8 +75,8 @@ struct PrimConv {
     dnnl_memory_t m_plain, m_packed;
 };
 
-/* oneDNN 2.6.3 computes wrong gradients of weights in its AVX2 kernel for strided 1x1 convolutions of
- * fewer than 8 input channels (test/test_engine.c, test_strided_weights). */
+/* oneDNN 2.6.3 computes wrong gradients of weights in its AVX2 kernel for strided 1x1 convolutions
+ * of fewer than 8 input channels (test/test_engine.c, test_strided_weights). */
 static bool faulty(const_dnnl_primitive_desc_t pd, const ConvShape *s)
 {
     const char *impl = NULL;

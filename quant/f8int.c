@@ -1,7 +1,7 @@
 /* quant/f8int.c -- see f8int.h. Source: F8Net, models/fix_quant_ops.py (int_weight, int_bias, the
  * requantization by shifts) and the IntModel classes beside its nets.
- * Differs: the average pool divides exactly, in whole numbers; terms of a sum are brought to the same
- * units (both unless compat: original asks otherwise, see f8net.c). */
+ * Differs: the average pool divides exactly, in whole numbers; terms of a sum are brought to the
+ * same units (both unless compat: original asks otherwise, see f8net.c). */
 #include "quant/f8int.h"
 
 #include <math.h>
@@ -51,7 +51,13 @@ static int build_input(Builder *b, int unit, const F8Layer *l, Err *e)
     const Number x = b->of[u->in[0]];
     const IntOp *from = &b->net->op[x.op];
     const int fl = f8_input_fl(l), hi = (int)top(l->input);
-    IntOp op = {.kind = IK_REQUANT, .name = "", .nin = 1, .in = {x.op}, .c = from->c, .h = from->h, .w = from->w};
+    IntOp op = {.kind = IK_REQUANT,
+                .name = "",
+                .nin = 1,
+                .in = {x.op},
+                .c = from->c,
+                .h = from->h,
+                .w = from->w};
     op.type = l->input.neg ? DT_S8 : DT_U8;
     op.fl = fl;
     op.u.requant.shift = from->fl - fl;
@@ -60,8 +66,10 @@ static int build_input(Builder *b, int unit, const F8Layer *l, Err *e)
     op.u.requant.hi = hi;
     if (from->kind == IK_INPUT) {
         if (from->type == op.type && from->fl == fl) return x.op;
-        return err_set(e, ERR_CONFIG, "%s: reads the image in another format than the first layer; integer "
-                       "inference has one", u->name);
+        return err_set(e, ERR_CONFIG,
+                       "%s: reads the image in another format than the first layer; integer "
+                       "inference has one",
+                       u->name);
     }
     for (int i = x.op + 1; i < b->net->n; i++) { /* another reader has made it */
         const IntOp *o = &b->net->op[i];
@@ -80,7 +88,13 @@ static int build_conv(Builder *b, int unit, Err *e)
     const QUnit *qu = &qp->u[unit];
     const int to = f8net_units(qp, unit), groups = a->groups ? a->groups : 1;
     const size_t ic = (size_t)(u->ic / groups), per = (size_t)a->k * (size_t)a->k;
-    IntOp op = {.kind = IK_CONV, .name = integer_name(&b->net->arena, u->name), .nin = 1, .c = u->c, .h = u->h, .w = u->w, .type = DT_S32};
+    IntOp op = {.kind = IK_CONV,
+                .name = integer_name(&b->net->arena, u->name),
+                .nin = 1,
+                .c = u->c,
+                .h = u->h,
+                .w = u->w,
+                .type = DT_S32};
     const NormParams *np;
     NormStats st;
     F8Layer l, next;
@@ -88,7 +102,8 @@ static int build_conv(Builder *b, int unit, Err *e)
     int32_t *bias;
     int x;
     if (u->norm < 0 || qu->bias)
-        return err_set(e, ERR_CONFIG, "%s: F8Net needs a batch norm right behind each convolution", u->name);
+        return err_set(e, ERR_CONFIG, "%s: F8Net needs a batch norm right behind each convolution",
+                       u->name);
     f8net_layer(qp, unit, b->converted, &l);
     if (to >= 0) f8net_layer(qp, to, b->converted, &next);
     x = build_input(b, unit, &l, e);
@@ -121,7 +136,13 @@ static int build_linear(Builder *b, int unit, Err *e)
     const Unit *u = &b->qp->spec->u[unit];
     const QUnit *qu = &b->qp->u[unit];
     const size_t per = (size_t)u->ic * (size_t)u->ih * (size_t)u->iw;
-    IntOp op = {.kind = IK_LINEAR, .name = integer_name(&b->net->arena, u->name), .nin = 1, .c = u->c, .h = 1, .w = 1, .type = DT_S32};
+    IntOp op = {.kind = IK_LINEAR,
+                .name = integer_name(&b->net->arena, u->name),
+                .nin = 1,
+                .c = u->c,
+                .h = 1,
+                .w = 1,
+                .type = DT_S32};
     const IntOp *from;
     F8Layer l;
     int8_t *w = arena_alloc(&b->net->arena, (size_t)u->c * per);
@@ -132,16 +153,23 @@ static int build_linear(Builder *b, int unit, Err *e)
     if (x < 0) return -1;
     from = &b->net->op[x];
     if (from->h != from->w)
-        return err_set(e, ERR_CONFIG, "%s: integer inference reads square maps, this one is %dx%d", u->name,
-                       from->h, from->w);
+        return err_set(e, ERR_CONFIG, "%s: integer inference reads square maps, this one is %dx%d",
+                       u->name, from->h, from->w);
     if (!f8_convert_linear(&l, qu->weight->value.data, qu->bias ? qu->bias->value.data : NULL,
                            (size_t)u->c, per, w, bias, &fl, &b->unit))
-        return err_set(e, ERR_CONFIG, "%s: its rounded weights are all equal: rescale_forward divides by "
-                       "their deviation", u->name);
+        return err_set(e, ERR_CONFIG,
+                       "%s: its rounded weights are all equal: rescale_forward divides by "
+                       "their deviation",
+                       u->name);
     op.kind = from->h > 1 ? IK_CONV : IK_LINEAR;
     op.in[0] = x;
     op.fl = from->fl + fl;
-    op.u.conv = (IntConv){.k = from->h, .stride = 1, .dilation = 1, .groups = 1, .w = w, .bias = bias,
+    op.u.conv = (IntConv){.k = from->h,
+                          .stride = 1,
+                          .dilation = 1,
+                          .groups = 1,
+                          .w = w,
+                          .bias = bias,
                           .weight_fl = fl};
     b->unit = ldexp(b->unit, -op.fl);
     b->of[unit] = (Number){intnet_add(b->net, &op), 1};
@@ -161,7 +189,8 @@ static int term_length(const Builder *b, int unit, int term, Err *e)
     f8net_layer(qp, to, b->converted, &m);
     ratio = (double)f8net_rescaling(&l, &m);
     if (frexp(ratio, &shift) != 0.5)
-        return err_set(e, ERR_CONFIG, "sum before '%s': its terms differ by a factor of %g, which is no shift",
+        return err_set(e, ERR_CONFIG,
+                       "sum before '%s': its terms differ by a factor of %g, which is no shift",
                        qp->spec->u[to].name, ratio);
     return fl - (shift - 1);
 }
@@ -169,7 +198,8 @@ static int term_length(const Builder *b, int unit, int term, Err *e)
 static int build_sum(Builder *b, int unit, Err *e)
 {
     const Unit *u = &b->qp->spec->u[unit];
-    IntOp op = {.kind = IK_ADD, .name = "", .nin = 2, .c = u->c, .h = u->h, .w = u->w, .type = DT_S32};
+    IntOp op = {
+        .kind = IK_ADD, .name = "", .nin = 2, .c = u->c, .h = u->h, .w = u->w, .type = DT_S32};
     int fl[2];
     Err none = {0};
     for (int i = 0; i < 2; i++) {
@@ -207,7 +237,8 @@ static int build_pool(Builder *b, int unit, Err *e)
         op.fl += shift >= 0 ? shift : 0;
         divisor = shift >= 0 ? 1 : u->ih * u->iw;
     } else {
-        return err_set(e, ERR_CONFIG, "integer inference has max pools and one global average, not this pool");
+        return err_set(e, ERR_CONFIG,
+                       "integer inference has max pools and one global average, not this pool");
     }
     b->of[unit] = (Number){intnet_add(b->net, &op), divisor};
     return 0;
@@ -217,8 +248,15 @@ static int build_act(Builder *b, int unit, Err *e)
 {
     const Unit *u = &b->qp->spec->u[unit];
     const IntOp *from = op_of(b, u->in[0]);
-    IntOp op = {.kind = IK_RELU, .name = "", .nin = 1, .in = {b->of[u->in[0]].op},
-                .c = from->c, .h = from->h, .w = from->w, .type = DT_S32, .fl = from->fl};
+    IntOp op = {.kind = IK_RELU,
+                .name = "",
+                .nin = 1,
+                .in = {b->of[u->in[0]].op},
+                .c = from->c,
+                .h = from->h,
+                .w = from->w,
+                .type = DT_S32,
+                .fl = from->fl};
     b->of[unit] = b->of[u->in[0]];
     if (u->u.act.kind == AK_NONE || (u->marks & UM_INNER && f8net_is(b->qp, u->reader))) return 0;
     if (u->u.act.kind != AK_RELU)
@@ -235,7 +273,8 @@ static int build_image(Builder *b, int unit, Err *e)
     F8Layer l;
     int first = 0;
     while (first < s->n && !(f8net_is(b->qp, first) && s->u[first].in[0] == unit)) first++;
-    if (first == s->n) return err_set(e, ERR_CONFIG, "integer inference needs a first layer that F8Net quantizes");
+    if (first == s->n)
+        return err_set(e, ERR_CONFIG, "integer inference needs a first layer that F8Net quantizes");
     f8net_layer(b->qp, first, b->converted, &l);
     op.type = l.input.neg ? DT_S8 : DT_U8;
     op.fl = f8_input_fl(&l);
@@ -252,12 +291,14 @@ static int build_unit(Builder *b, int unit, Err *e)
     case U_CONV:
     case U_LINEAR:
         if (!f8net_is(b->qp, unit))
-            return err_set(e, ERR_CONFIG, "%s: not quantized by F8Net; integer inference needs every layer so",
+            return err_set(e, ERR_CONFIG,
+                           "%s: not quantized by F8Net; integer inference needs every layer so",
                            u->name);
         return u->kind == U_CONV ? build_conv(b, unit, e) : build_linear(b, unit, e);
     case U_NORM:
         if (b->of[unit].op >= 0) return 0;
-        return err_set(e, ERR_CONFIG, "%s: a norm that is not behind a convolution has no integer form", u->name);
+        return err_set(e, ERR_CONFIG,
+                       "%s: a norm that is not behind a convolution has no integer form", u->name);
     case U_ACT:
         return build_act(b, unit, e);
     case U_POOL:
@@ -269,7 +310,8 @@ static int build_unit(Builder *b, int unit, Err *e)
         b->of[unit] = b->of[u->in[0]];
         return 0;
     default:
-        return err_set(e, ERR_CONFIG, "%s: integer inference has no %s", u->name, unit_kind_name(u->kind));
+        return err_set(e, ERR_CONFIG, "%s: integer inference has no %s", u->name,
+                       unit_kind_name(u->kind));
     }
 }
 
@@ -282,7 +324,9 @@ int f8int_build(const QPlan *qp, bool converted, IntNet *net, double *unit, Err 
     *net = (IntNet){0};
     if (o->floating_model || str_eq(o->format_type, "per_channel") || qp->opts->wt_bit > 8 ||
         qp->opts->fm_bit > 8)
-        return err_set(e, ERR_CONFIG, "integer inference needs rounded numbers of at most 8 bits, one length per layer");
+        return err_set(
+            e, ERR_CONFIG,
+            "integer inference needs rounded numbers of at most 8 bits, one length per layer");
     b.of = xcalloc((size_t)s->n, sizeof *b.of);
     for (int i = 0; i < s->n; i++) b.of[i].op = -1;
     for (int i = 0; i < s->n && r == 0; i++) r = build_unit(&b, i, e);

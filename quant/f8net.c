@@ -2,11 +2,11 @@
  * level folded into weights that are powers of two apart from whole numbers.
  *
  * A layer clips its input at the level alpha; numbers reach it divided by its scaling
- * s = 2^fl |alpha| / B, which the layer before has in its weights. Layers that read the same numbers
- * have one level (quant/links.h). The nodes of a layer are in quant/f8net_ops.c.
+ * s = 2^fl |alpha| / B, which the layer before has in its weights. Layers that read the same
+ * numbers have one level (quant/links.h). The nodes of a layer are in quant/f8net_ops.c.
  *
- * Source: snap-research/F8Net, models/fix_quant_ops.py, fix_resnet.py, fix_mobilenet_v1.py and _v2.py.
- * Differs, unless compat: original asks for it:
+ * Source: snap-research/F8Net, models/fix_quant_ops.py, fix_resnet.py, fix_mobilenet_v1.py and
+ * _v2.py. Differs, unless compat: original asks for it:
  *   - both terms of a residual sum are in the same units: the original leaves out a factor of two
  *     to the difference of their fractional lengths, and divides the last sum by two levels;
  *   - the average pool is a mean at every stage (the original loses a factor of 64/49 at some);
@@ -63,8 +63,8 @@ int f8net_pool_shift(const F8Opts *o)
     return o->original && o->quant_avgpool ? POOL_SHIFT : -1;
 }
 
-/* 64/49 in the weights. In training only MobileNet V2's tail has it; at conversion the last layer of
- * the body, whatever stands beside it in a sum. */
+/* 64/49 in the weights. In training only MobileNet V2's tail has it; at conversion the last layer
+ * of the body, whatever stands beside it in a sum. */
 static float pool_factor(const QPlan *qp, int unit, bool conversion)
 {
     const F8Opts *o = &qp->opts->f8;
@@ -167,8 +167,8 @@ static int check_format(const QInst *q, const char *key, const int *f, int n, bo
         return err_set(e, ERR_CONFIG, "%s: %s: fixed point of %d bits; expected %d to 16", q->unit,
                        key, q->bits, 1 + neg);
     if (n > 1 && (f[1] < 0 || f[1] > f[0] - neg))
-        return err_set(e, ERR_CONFIG, "%s: %s: a fractional length of %d; expected 0 to %d", q->unit,
-                       key, f[1], f[0] - neg);
+        return err_set(e, ERR_CONFIG, "%s: %s: a fractional length of %d; expected 0 to %d",
+                       q->unit, key, f[1], f[0] - neg);
     return 0;
 }
 
@@ -177,7 +177,8 @@ static int weight_init(QInst *q, ParamStore *ps, Err *e)
     const F8Opts *o = &q->opts->f8;
     (void)ps;
     if (!str_eq(q->opts->fm_quant, "f8net"))
-        return err_set(e, ERR_CONFIG, "fm_quant: %s; F8Net quantizes weights and inputs together: expected f8net",
+        return err_set(e, ERR_CONFIG,
+                       "fm_quant: %s; F8Net quantizes weights and inputs together: expected f8net",
                        q->opts->fm_quant);
     q->enabled = q->bits < 32;
     return check_format(q, "weight_format", o->weight_format, o->nweight_format, true, e);
@@ -195,7 +196,8 @@ static int act_init(QInst *q, ParamStore *ps, Err *e)
     const float alpha = q->opts->act_clip_init > 0 ? (float)q->opts->act_clip_init : 8;
     const float fl = (float)fraction(o->input_format, o->ninput_format, 6);
     if (!str_eq(q->opts->wt_quant, "f8net"))
-        return err_set(e, ERR_CONFIG, "wt_quant: %s; F8Net quantizes weights and inputs together: expected f8net",
+        return err_set(e, ERR_CONFIG,
+                       "wt_quant: %s; F8Net quantizes weights and inputs together: expected f8net",
                        q->opts->wt_quant);
     q->enabled = q->bits < 32;
     q->p[q->np++] = store_scalar(ps, PK_CLIP, alpha, "%.*salpha", prefix, q->name);
@@ -226,20 +228,22 @@ static int unit_bits(const QOpts *o, QRole role, unsigned marks, int bits)
     return role == Q_ACT && marks & UM_FIRST && bits < 8 ? 8 : bits;
 }
 
-/* The tensor alone, by the length its values ask for: the layers themselves work through `lower`. */
+/* The tensor alone, by the length its values ask for: the layers themselves work through `lower`.
+ */
 static void alone(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
 {
     const F8Opts *o = &q->opts->f8;
     const Fixed f = format(o, q->bits, q->role == Q_WEIGHT);
     const size_t n = tensor_len(x);
     const F8Source s = source_of(o);
-    const int given = q->role == Q_WEIGHT ? fraction(o->weight_format, o->nweight_format, q->bits - 1)
-                                          : fraction(o->input_format, o->ninput_format, q->bits - 2);
-    const float fl = (float)(s == F8_SEARCH   ? fixed_fl_search(f, x->data, n, NULL)
-                             : s == F8_METRIC ? fixed_fl_of(f, metric_of(o->metric),
-                                                            fixed_statistic(metric_of(o->metric),
-                                                                            x->data, n, 1))
-                                              : given);
+    const int given = q->role == Q_WEIGHT
+                          ? fraction(o->weight_format, o->nweight_format, q->bits - 1)
+                          : fraction(o->input_format, o->ninput_format, q->bits - 2);
+    const float fl =
+        (float)(s == F8_SEARCH   ? fixed_fl_search(f, x->data, n, NULL)
+                : s == F8_METRIC ? fixed_fl_of(f, metric_of(o->metric),
+                                               fixed_statistic(metric_of(o->metric), x->data, n, 1))
+                                 : given);
     (void)c;
     fixed_tensor(f, (FixedView){.rows = 1, .c = n, .nfl = 1}, &fl, x->data, y->data);
 }
@@ -254,15 +258,16 @@ static int lower_q(Lower *lw, int unit, const F8Layer *l)
     const bool strict = !lw->qp->opts->f8.original, own = units == unit || units < 0 || !strict;
     if (!own && lw->quantized[units] >= 0 && lower_input(lw, units, 0) == x)
         return lw->quantized[unit] = lw->quantized[units];
-    return lw->quantized[unit] =
-               graph_f8_act(lw->g, u->name, x, l, lower_trains(lw) && own);
+    return lw->quantized[unit] = graph_f8_act(lw->g, u->name, x, l, lower_trains(lw) && own);
 }
 
 static int lower_linear(Lower *lw, int unit, const F8Layer *l)
 {
     const Unit *u = &lw->spec->u[unit];
     const QUnit *qu = &lw->qp->u[unit];
-    const F8Logits logits = lower_trains(lw) ? F8_TRAIN : lw->qp->opts->f8.original ? F8_DIVIDED : F8_EVAL;
+    const F8Logits logits = lower_trains(lw)            ? F8_TRAIN
+                            : lw->qp->opts->f8.original ? F8_DIVIDED
+                                                        : F8_EVAL;
     int x = lower_q(lw, unit, l), out[2];
     graph_f8_linear(lw->g, u->name, graph_param(lw->g, qu->weight),
                     qu->bias ? graph_param(lw->g, qu->bias) : -1, l, logits, out);
@@ -284,8 +289,10 @@ static int lower(Lower *lw, int unit, Err *e)
     if (u->kind == U_LINEAR) return lower_linear(lw, unit, &l);
     np = u->norm >= 0 ? &lw->qp->u[u->norm].norm[lw->variant] : NULL;
     if (!np || !np->scale || lw->spec->u[u->norm].u.norm.kind != NK_BATCH || qu->bias)
-        return err_set(e, ERR_CONFIG, "%s: F8Net needs a batch norm right behind each convolution, "
-                       "and none of its own bias", u->name);
+        return err_set(e, ERR_CONFIG,
+                       "%s: F8Net needs a batch norm right behind each convolution, "
+                       "and none of its own bias",
+                       u->name);
     if (to >= 0) f8net_layer(lw->qp, to, false, &next);
     st = lower_norm_stats(lw, u->norm);
     x = lower_q(lw, unit, &l);
@@ -301,7 +308,8 @@ static int lower(Lower *lw, int unit, Err *e)
     return 0;
 }
 
-/* A sum of numbers in different units: the terms of earlier units are brought to those of the sum. */
+/* A sum of numbers in different units: the terms of earlier units are brought to those of the sum.
+ */
 static void lower_sum(Lower *lw, int unit)
 {
     const Unit *u = &lw->spec->u[unit];
@@ -317,8 +325,8 @@ static void lower_sum(Lower *lw, int unit)
     if (o->original || o->no_clipping || source_of(o) == F8_GIVEN || from < 0 || from == to) return;
     f8net_layer(lw->qp, from, false, &a);
     f8net_layer(lw->qp, to, false, &b);
-    y = graph_f8_sum(lw->g, u->name, lower_input(lw, unit, !skip), lower_input(lw, unit, skip), &a, &b,
-                     act >= 0);
+    y = graph_f8_sum(lw->g, u->name, lower_input(lw, unit, !skip), lower_input(lw, unit, skip), &a,
+                     &b, act >= 0);
     lower_set(lw, unit, y);
     if (act >= 0) lower_set(lw, act, y);
 }
@@ -351,7 +359,8 @@ static const QFn act = {.init = act_init, .figures = act_figures, .forward = alo
 
 const QMethod quant_f8net = {
     .name = "f8net",
-    .doc = "fixed point: 8-bit numbers and shifts, norm and clip level folded into the weights (F8Net)",
+    .doc = "fixed point: 8-bit numbers and shifts, norm and clip level folded into the weights "
+           "(F8Net)",
     .role = {[Q_WEIGHT] = &weight, [Q_ACT] = &act},
     .traits = QT_DECLARES_AT_32 | QT_DECLARES_FIRST,
     .unit_bits = unit_bits,

@@ -21,8 +21,8 @@ void f8net_layer(const QPlan *qp, int unit, bool conversion, F8Layer *l);
 /* Numbers in `units` brought to those of layer `to`: times this. */
 float f8net_rescaling(const F8Layer *units, const F8Layer *to);
 
-/* Shift of the average pool where it is done by one (compat: original with quant_avgpool, for maps of
- * 7x7 whatever they are); -1: a mean. */
+/* Shift of the average pool where it is done by one (compat: original with quant_avgpool, for maps
+ * of 7x7 whatever they are); -1: a mean. */
 int f8net_pool_shift(const F8Opts *o);
 
 #endif

@@ -196,8 +196,8 @@ typedef struct WeightShape {
 
 static WeightShape weight_shape(const Tensor *t, int groups)
 {
-    return (WeightShape){(size_t)t->dim[0], (size_t)t->dim[1], (size_t)t->dim[2] * (size_t)t->dim[3],
-                         (size_t)groups};
+    return (WeightShape){(size_t)t->dim[0], (size_t)t->dim[1],
+                         (size_t)t->dim[2] * (size_t)t->dim[3], (size_t)groups};
 }
 
 /* Of the scalings `s` (ns of them) that of the input channel which weights at (o, i) read. */
@@ -428,8 +428,8 @@ static void fold_weights(const F8Layer *l, const F8Layer *next, FoldIn in, FoldO
     PARALLEL_FOR(k, c) fold_channel_weights(l, &in, &out, (size_t)k);
     if (l->pure) return;
     weight_lengths(l, out.wf, c, per, out.fl);
-    fixed_tensor(l->weight, (FixedView){.rows = c, .c = per, .nfl = c, .by_row = true}, out.fl, out.wf,
-                 out.wf);
+    fixed_tensor(l->weight, (FixedView){.rows = c, .c = per, .nfl = c, .by_row = true}, out.fl,
+                 out.wf, out.wf);
 }
 
 static void fold_forward(Node *n, Exec *x)
@@ -456,11 +456,12 @@ static void fold_forward(Node *n, Exec *x)
                           .before = weight_factor(&a->l),
                           .after = 1},
                  (FoldOut){wf, bf, std, table(n, x, T_S), table(n, x, T_R), table(n, x, T_K), fl});
-    for (size_t k = 0; k < a->c && !a->batch && !a->l.pure; k++) round_bias(&a->l, k, fl[k], &bf[k]);
+    for (size_t k = 0; k < a->c && !a->batch && !a->l.pure; k++)
+        round_bias(&a->l, k, fl[k], &bf[k]);
 }
 
-/* Gradients of the weights of output channel k; returns the sum of the gradients of the folded weights
- * times the weights before norm and r. */
+/* Gradients of the weights of output channel k; returns the sum of the gradients of the folded
+ * weights times the weights before norm and r. */
 static double fold_channel_dw(const FoldNode *a, const Node *n, const Exec *x, size_t k,
                               const float *dwf, float *dw)
 {
@@ -584,7 +585,8 @@ static float rescaling(const F8Layer *l, const float *before, const float *after
     double std, want;
     if (!l->rescale) return 1;
     std = fixed_statistic(FM_STD, after, out * per, 1);
-    want = l->rescale_stddev ? fixed_statistic(FM_STD, before, out * per, 1) : 1 / sqrt((double)out);
+    want =
+        l->rescale_stddev ? fixed_statistic(FM_STD, before, out * per, 1) : 1 / sqrt((double)out);
     return std > 0 ? (float)(want / std) : 0;
 }
 
@@ -666,12 +668,16 @@ static const OpDef op_linear = {.name = "f8_linear",
                                 .forward = linear_forward,
                                 .backward = linear_backward};
 
-void graph_f8_linear(Graph *g, const char *name, int w, int bias, const F8Layer *l,
-                     F8Logits logits, int out[2])
+void graph_f8_linear(Graph *g, const char *name, int w, int bias, const F8Layer *l, F8Logits logits,
+                     int out[2])
 {
     const Tensor t = g->v[w].t;
     const int in[] = {w, bias};
-    LinearNode a = {.l = *l, .out = (size_t)t.dim[0], .per = (size_t)t.dim[1], .train = logits == F8_TRAIN, .whole = logits != F8_DIVIDED || l->pure};
+    LinearNode a = {.l = *l,
+                    .out = (size_t)t.dim[0],
+                    .per = (size_t)t.dim[1],
+                    .train = logits == F8_TRAIN,
+                    .whole = logits != F8_DIVIDED || l->pure};
     const int node = graph_node(g, &op_linear, name, bias >= 0 ? 2 : 1, in, &a, sizeof a);
     out[0] = graph_out(g, node, t);
     out[1] = bias >= 0 ? graph_out(g, node, g->v[bias].t) : -1;

@@ -30,18 +30,18 @@ typedef struct F8Layer {
     FixedMetric metric;
     bool per_channel; /* F8_METRIC: a length per input channel, and per output channel of weights */
     int input_fl, weight_fl;
-    float momentum;      /* of the average of input lengths */
-    bool image;          /* the input is pixels k/256: rectified, length 8, no clip level */
-    bool pure;           /* no clipping, no rounding */
-    bool no_clip;        /* s = 1 */
-    bool quant_bias;     /* evaluation: biases rounded to 32 bits */
-    bool rescale;        /* linear: weights brought to deviation 1 / sqrt(outputs), or with */
-    bool rescale_stddev; /* this to the one they had before rounding */
+    float momentum;       /* of the average of input lengths */
+    bool image;           /* the input is pixels k/256: rectified, length 8, no clip level */
+    bool pure;            /* no clipping, no rounding */
+    bool no_clip;         /* s = 1 */
+    bool quant_bias;      /* evaluation: biases rounded to 32 bits */
+    bool rescale;         /* linear: weights brought to deviation 1 / sqrt(outputs), or with */
+    bool rescale_stddev;  /* this to the one they had before rounding */
     bool given_weight_fl; /* weights have weight_fl whatever the source */
     float pool_factor;    /* weights are multiplied by it; 0: 1 */
-    Param *alpha;        /* 0-d, of the owner; NULL with image, pure or no_clip */
-    Param *fraclen;      /* buffer [1] or [channels]; NULL with F8_GIVEN or pure */
-    Param *twin[3];      /* buffers that follow it: of layers that read the same numbers */
+    Param *alpha;         /* 0-d, of the owner; NULL with image, pure or no_clip */
+    Param *fraclen;       /* buffer [1] or [channels]; NULL with F8_GIVEN or pure */
+    Param *twin[3];       /* buffers that follow it: of layers that read the same numbers */
     int ntwins;
 } F8Layer;
 
@@ -58,9 +58,9 @@ int graph_f8_scale(Graph *g, const char *name, int w, const F8Layer *l, int grou
  * convolution. next NULL: r = 1. out: weights like w, bias [oc]. */
 void graph_f8_fold(Graph *g, const char *name, int y0, int w, int groups, int gamma, int beta,
                    const F8Layer *l, const F8Layer *next, const NormStats *st, int out[2]);
-/* A convolution outside training as whole numbers: wf = k / 2^fl of the folded weights, bias the folded
- * one at the length of the input plus fl. w: [oc, ic / groups, per]. k: like w; bias: [oc]. One
- * length per layer. */
+/* A convolution outside training as whole numbers: wf = k / 2^fl of the folded weights, bias the
+ * folded one at the length of the input plus fl. w: [oc, ic / groups, per]. k: like w; bias: [oc].
+ * One length per layer. */
 typedef struct F8Conv {
     size_t oc, ic, per, groups;
     const float *w, *gamma, *beta;
@@ -79,7 +79,7 @@ int graph_f8_sum(Graph *g, const char *name, int a, int b, const F8Layer *from, 
 /* The sum over the map / 2^shift. */
 int graph_f8_pool(Graph *g, const char *name, int x, int shift);
 /* bias -1: none, and out[1] is -1. */
-void graph_f8_linear(Graph *g, const char *name, int w, int bias, const F8Layer *l,
-                     F8Logits logits, int out[2]);
+void graph_f8_linear(Graph *g, const char *name, int w, int bias, const F8Layer *l, F8Logits logits,
+                     int out[2]);
 
 #endif

@@ -37,8 +37,7 @@ static void sum_forward(Node *n, Exec *x)
     PARALLEL_FOR(k, par_chunks(a->len))
     {
         const size_t at = (size_t)k * PAR_CHUNK, m = par_chunk_len(a->len, (size_t)k);
-        if (a->relu)
-            SIMD_FOR(i, m)
+        if (a->relu) SIMD_FOR(i, m)
             {
                 const float t = u[at + i] + v[at + i] * f;
                 y[at + i] = t > 0 ? t : 0;
@@ -51,7 +50,8 @@ static void sum_forward(Node *n, Exec *x)
 static void sum_backward(Node *n, Exec *x)
 {
     const SumNode *a = n->attr;
-    const float *dy = exec_gout(x, n, 0), *y = a->relu ? exec_out(x, n, 0) : NULL, f = *factor(n, x);
+    const float *dy = exec_gout(x, n, 0), *y = a->relu ? exec_out(x, n, 0) : NULL,
+                f = *factor(n, x);
     float *du = exec_gin(x, n, 0), *dv = exec_gin(x, n, 1);
     PARALLEL_FOR(k, par_chunks(a->len))
     {
@@ -110,7 +110,8 @@ static void pool_backward(Node *n, Exec *x)
     }
 }
 
-static const OpDef op_pool = {.name = "f8_pool", .forward = pool_forward, .backward = pool_backward};
+static const OpDef op_pool = {
+    .name = "f8_pool", .forward = pool_forward, .backward = pool_backward};
 
 int graph_f8_pool(Graph *g, const char *name, int x, int shift)
 {

@@ -216,7 +216,8 @@ int fixed_fl_search(Fixed f, const float *x, size_t n, double *error)
         for (int fl = 0; fl <= top; fl++) part[k][fl] = 0;
         for (size_t at = s.from; at < s.to; at += SEARCH_BLOCK)
             for (int fl = 0; fl <= top; fl++)
-                part[k][fl] += block_error(f, fl, x + at, s.to - at < SEARCH_BLOCK ? s.to - at : SEARCH_BLOCK);
+                part[k][fl] +=
+                    block_error(f, fl, x + at, s.to - at < SEARCH_BLOCK ? s.to - at : SEARCH_BLOCK);
     }
     for (int fl = 0; fl <= top; fl++) {
         double a = 0;

@@ -147,11 +147,13 @@ void config_check_f8net(const Config *c, Faults *f)
     check_both(c, f);
     check_source(c, f);
     if (c->quant.first_bit && keys_good(c, "first_bit", NULL))
-        fault_key(f, c, "first_bit", "first_bit has no effect with f8net, whose layers all have the "
-                                     "word lengths of weight_format and input_format");
+        fault_key(f, c, "first_bit",
+                  "first_bit has no effect with f8net, whose layers all have the "
+                  "word lengths of weight_format and input_format");
     if (c->quant.last_bit && keys_good(c, "last_bit", NULL))
-        fault_key(f, c, "last_bit", "last_bit has no effect with f8net, whose layers all have the "
-                                    "word lengths of weight_format and input_format");
+        fault_key(f, c, "last_bit",
+                  "last_bit has no effect with f8net, whose layers all have the "
+                  "word lengths of weight_format and input_format");
     if (o->rescale_forward_conv && str_eq(c->quant.rescale_type, "constant") &&
         keys_good(c, "rescale_forward_conv", "rescale_type"))
         fault_key(f, c, "rescale_forward_conv",

@@ -5,8 +5,8 @@
 
 #include "run/integer.h"
 
-static int begin(NpyRows *f, const char *dir, const char *name, DType type, int ndim, const int *dim,
-                 Err *e)
+static int begin(NpyRows *f, const char *dir, const char *name, DType type, int ndim,
+                 const int *dim, Err *e)
 {
     char *path = fs_join(dir, name);
     const int r = npy_open(f, path, type, ndim, dim, e);

@@ -74,7 +74,8 @@ static void folded(QOpts *o)
     o->wt_bit = o->fm_bit = 32;
 }
 
-/* What `make bench NET=` offers. The integer net is that of the case `integers`, beside `reference`. */
+/* What `make bench NET=` offers. The integer net is that of the case `integers`, beside
+ * `reference`. */
 typedef struct Set {
     const char *name, *model;
     int depth, classes, size, batch, rounds;
@@ -250,8 +251,8 @@ static void bench_integers(const Set *set, Case *of, Case *beside, const float *
         least(&ints, exec_now() - t0);
         least(&floats, evaluate(beside, x, label, batch));
     }
-    printf("batch %2d: whole numbers %6.0f img/s, %s %6.0f img/s: %.2f x   (%s)\n", batch, batch / ints,
-           beside->name, batch / floats, floats / ints, intexec_how(exec));
+    printf("batch %2d: whole numbers %6.0f img/s, %s %6.0f img/s: %.2f x   (%s)\n", batch,
+           batch / ints, beside->name, batch / floats, floats / ints, intexec_how(exec));
     intexec_free(exec);
     intnet_free(&net);
     prim_close(p);
@@ -270,7 +271,8 @@ static void adabits(QOpts *o)
 }
 
 /* Seconds of a training step at `n` widths from `first` on. */
-static double widths_step(Case *c, const float *x, const int32_t *label, int batch, int first, int n)
+static double widths_step(Case *c, const float *x, const int32_t *label, int batch, int first,
+                          int n)
 {
     const double t0 = exec_now();
     double loss;
@@ -351,9 +353,9 @@ int main(int argc, char **argv)
            all * 1e3, 1.0, batch / fwd, fwd * 1e3, 1.0);
     for (size_t i = 0; i < ARRAY_LEN(set->cases); i++) {
         const Case *c = &set->cases[i];
-        printf("%-22s %11.1f %9.2f %7.2f   %10.0f %9.2f %7.2f   %9.0f %9.0f", c->name, batch / c->train,
-               c->train * 1e3, c->train / all, batch / c->eval, c->eval * 1e3, c->eval / fwd,
-               c->resident, c->planned);
+        printf("%-22s %11.1f %9.2f %7.2f   %10.0f %9.2f %7.2f   %9.0f %9.0f", c->name,
+               batch / c->train, c->train * 1e3, c->train / all, batch / c->eval, c->eval * 1e3,
+               c->eval / fwd, c->resident, c->planned);
         if (c->convs > 1)
             printf("   training convolves %d times: %.2f x", c->convs, c->train / all / c->convs);
         printf("\n");

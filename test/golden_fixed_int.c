@@ -1,4 +1,5 @@
-/* test/golden_fixed_int.c -- op `layer` in whole numbers: a convolution, a linear layer, the pools. */
+/* test/golden_fixed_int.c -- op `layer` in whole numbers: a convolution, a linear layer, the pools.
+ */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,14 +42,18 @@ static void *put_input(Case *c, IntNet *net, const F8Layer *l, const Tensor *x)
     float *nhwc = arena_alloc(&c->arena, n * sizeof *nhwc);
     void *image = arena_alloc(&c->arena, n + 1);
     int32_t *k = arena_alloc(&c->arena, (n + 1) * sizeof *k);
-    IntOp in = {.kind = IK_INPUT, .name = "x", .c = x->dim[1], .h = map ? x->dim[2] : 1,
-                .w = map ? x->dim[3] : 1, .type = l->input.neg ? DT_S8 : DT_U8, .fl = f8_input_fl(l)};
+    IntOp in = {.kind = IK_INPUT,
+                .name = "x",
+                .c = x->dim[1],
+                .h = map ? x->dim[2] : 1,
+                .w = map ? x->dim[3] : 1,
+                .type = l->input.neg ? DT_S8 : DT_U8,
+                .fl = f8_input_fl(l)};
     intnet_add(net, &in);
     nchw_to_nhwc(x->data, nhwc, x->dim[0], in.c, in.h, in.w);
     f8int_image(net, nhwc, n, image);
     f8int_image(net, x->data, n, nhwc); /* as in the file, for the comparison */
-    for (size_t i = 0; i < n; i++)
-        k[i] = l->input.neg ? ((int8_t *)nhwc)[i] : ((uint8_t *)nhwc)[i];
+    for (size_t i = 0; i < n; i++) k[i] = l->input.neg ? ((int8_t *)nhwc)[i] : ((uint8_t *)nhwc)[i];
     expect_integers(c, "int_x", k, n);
     return image;
 }
@@ -59,7 +64,8 @@ static void check_sums(Case *c, const IntNet *net, const void *image, int n)
     const IntOp *op = &net->op[net->out];
     const size_t len = (size_t)n * (size_t)op->c * (size_t)op->h * (size_t)op->w;
     int32_t *sums = arena_alloc(&c->arena, (len + 1) * sizeof *sums);
-    float *y = arena_alloc(&c->arena, (len + 1) * sizeof *y), *disk = arena_alloc(&c->arena, (len + 1) * sizeof *y);
+    float *y = arena_alloc(&c->arena, (len + 1) * sizeof *y),
+          *disk = arena_alloc(&c->arena, (len + 1) * sizeof *y);
     if (!case_bool(c, "params.int_infer", false)) return;
     intnet_reference(net, image, n, NULL, sums);
     for (size_t i = 0; i < len; i++) y[i] = ldexpf((float)sums[i], -op->fl);
@@ -77,16 +83,25 @@ void golden_fixed_integers(Case *c, const F8Layer *l, const F8Layer *next, const
     int8_t *ints;
     int32_t *bias;
     IntNet net = {0};
-    IntOp op = {.kind = conv ? IK_CONV : IK_LINEAR, .name = "layer", .nin = 1, .c = oc, .h = 1, .w = 1,
+    IntOp op = {.kind = conv ? IK_CONV : IK_LINEAR,
+                .name = "layer",
+                .nin = 1,
+                .c = oc,
+                .h = 1,
+                .w = 1,
                 .type = DT_S32};
     void *image;
     double divisor;
     if (!yaml_path(c->y, "outputs.int_weight")) return;
     ints = arena_alloc(&net.arena, n);
     bias = arena_alloc(&net.arena, (size_t)oc * sizeof *bias);
-    op.u.conv = (IntConv){.k = k, .stride = (int)case_int(c, "params.stride", 1),
-                          .pad = (int)case_int(c, "params.pad", 0), .dilation = 1,
-                          .groups = (int)case_int(c, "params.groups", 1), .w = ints, .bias = bias};
+    op.u.conv = (IntConv){.k = k,
+                          .stride = (int)case_int(c, "params.stride", 1),
+                          .pad = (int)case_int(c, "params.pad", 0),
+                          .dilation = 1,
+                          .groups = (int)case_int(c, "params.groups", 1),
+                          .w = ints,
+                          .bias = bias};
     if (conv)
         f8_convert_conv(l, next,
                         &(F8Conv){(size_t)oc, (size_t)w->value.dim[1], (size_t)k * (size_t)k,
@@ -94,8 +109,8 @@ void golden_fixed_integers(Case *c, const F8Layer *l, const F8Layer *next, const
                                   store_find(ps, "bn.weight")->value.data,
                                   store_find(ps, "bn.bias")->value.data, st},
                         ints, bias, &op.u.conv.weight_fl);
-    else if (!f8_convert_linear(l, w->value.data, b ? b->value.data : NULL, (size_t)oc, per, ints, bias,
-                                &op.u.conv.weight_fl, &divisor))
+    else if (!f8_convert_linear(l, w->value.data, b ? b->value.data : NULL, (size_t)oc, per, ints,
+                                bias, &op.u.conv.weight_fl, &divisor))
         case_fail(c, "the rounded weights are all equal");
     image = put_input(c, &net, l, x);
     op.fl = net.op[0].fl + op.u.conv.weight_fl;
@@ -156,13 +171,15 @@ static void run_pool(Case *c, const Tensor *x, int shift, Tap *tap, Tensor *shap
     free(memory);
 }
 
-/* Numbers up to 64 * 255 as the sums of a convolution of two 8-bit channels each, summed over the map. */
+/* Numbers up to 64 * 255 as the sums of a convolution of two 8-bit channels each, summed over the
+ * map. */
 static void check_int_sum(Case *c, const Tensor *x)
 {
     enum { HIGH = 64 };
     const int n = x->dim[0], ch = x->dim[1], map = x->dim[2] * x->dim[3];
     IntNet net = {0};
-    IntOp op = {.kind = IK_INPUT, .name = "x", .c = 2 * ch, .h = x->dim[2], .w = x->dim[3], .type = DT_U8};
+    IntOp op = {
+        .kind = IK_INPUT, .name = "x", .c = 2 * ch, .h = x->dim[2], .w = x->dim[3], .type = DT_U8};
     unsigned char *image = arena_alloc(&c->arena, (size_t)(n * 2 * ch * map));
     int32_t *sums = arena_alloc(&c->arena, (size_t)(n * ch) * sizeof *sums);
     int8_t *w = arena_alloc(&c->arena, 2 * (size_t)ch);
@@ -185,7 +202,8 @@ static void check_int_sum(Case *c, const Tensor *x)
     }
     intnet_reference(&net, image, n, NULL, sums);
     expect_integers(c, "int_sum", sums, (size_t)(n * ch));
-    if (op.fl != (int)case_int(c, "params.output_fl", 0)) case_fail(c, "the length of the sum is %d", op.fl);
+    if (op.fl != (int)case_int(c, "params.output_fl", 0))
+        case_fail(c, "the length of the sum is %d", op.fl);
     intnet_free(&net);
 }
 

@@ -95,8 +95,8 @@ static int param(FixedCase *f, const char *name)
 
 static NormStats norm_stats(Case *c, const FixedCase *f)
 {
-    return (NormStats){store_find(&f->ps, "bn.running_mean"), store_find(&f->ps, "bn.running_var"), NULL,
-                       (float)case_num(c, "params.bn_eps", 1e-5),
+    return (NormStats){store_find(&f->ps, "bn.running_mean"), store_find(&f->ps, "bn.running_var"),
+                       NULL, (float)case_num(c, "params.bn_eps", 1e-5),
                        (float)case_num(c, "params.bn_momentum", 0.1)};
 }
 
@@ -115,14 +115,16 @@ static bool make_graph(Case *c, FixedCase *f, const float *upstream)
                              .dilation = 1,
                              .groups = groups};
         const int w = param(f, "conv.weight");
-        y = f->train ? graph_conv(g, "y0", x, graph_f8_scale(g, "scale", w, &f->l, groups), -1, s) : -1;
-        graph_f8_fold(g, "fold", y, w, groups, param(f, "bn.weight"), param(f, "bn.bias"), &f->l, &f->next,
-                      &st, out);
+        y = f->train ? graph_conv(g, "y0", x, graph_f8_scale(g, "scale", w, &f->l, groups), -1, s)
+                     : -1;
+        graph_f8_fold(g, "fold", y, w, groups, param(f, "bn.weight"), param(f, "bn.bias"), &f->l,
+                      &f->next, &st, out);
         out[0] = graph_tap(c, g, "effective_weight", out[0], &f->tap_w, NULL);
         out[1] = graph_tap(c, g, "effective_bias", out[1], &f->tap_b, NULL);
         y = graph_conv(g, "y", x, out[0], out[1], s);
     } else {
-        graph_f8_linear(g, "fold", param(f, "weight"), param(f, "bias"), &f->l, f->train ? F8_TRAIN : F8_DIVIDED, out);
+        graph_f8_linear(g, "fold", param(f, "weight"), param(f, "bias"), &f->l,
+                        f->train ? F8_TRAIN : F8_DIVIDED, out);
         y = graph_linear(g, "y", x, out[0], out[1]);
     }
     f->y_shape = g->v[y].t;
