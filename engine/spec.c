@@ -459,7 +459,7 @@ void spec_print(const Spec *s, Str *out)
         const char *text;
     } marks[] = {
         {UM_FIRST, " first"},       {UM_LAST, " last"},         {UM_SKIP, " skip"},
-        {UM_OWN_CLIP, " own-clip"}, {UM_NO_QUANT, " no-quant"},
+        {UM_OWN_CLIP, " own-clip"}, {UM_NO_QUANT, " no-quant"}, {UM_WIDE, " wide"},
     };
     for (int i = 0; i < s->n; i++) {
         const Unit *u = &s->u[i];

@@ -78,7 +78,9 @@ enum {                   /* Unit.marks */
        UM_OWN_CLIP = 8,  /* does not share the clip level of its class */
        UM_NO_QUANT = 16, /* never quantized, whatever the policy */
        UM_SIGNED = 32,   /* its input may be negative (behind a linear bottleneck) */
-       UM_INNER = 64     /* a ReLU between two convolutions of one block, read by nothing else */
+       UM_INNER = 64,    /* a ReLU between two convolutions of one block, read by nothing else */
+       UM_WIDE = 128     /* a convolution between linear bottlenecks: all of MobileNet V2 but those
+                            that end a block, and the stem */
 };
 
 typedef struct Unit {

@@ -1,5 +1,5 @@
-/* quant/binhyst.c -- one-bit weights kept by a latent copy, and activations rounded to whole
- * numbers.
+/* quant/binhyst.c -- one-bit weights kept by a latent copy. The activations of the method are in
+ * binhyst_act.c.
  *
  * Weights      The net computes with w, the optimizer moves the latent copy l (the gradient and the
  *              decay being those at w). After each step, with s = mean |l| over the tensor and T =
@@ -9,19 +9,16 @@
  *                either is 0             w = l s
  *              Before the first step w is what the net was initialised (or loaded) with, and l
  *              begins as its copy.
- * Activations  R = 2^bits - 1;  y = min(max(round(x), 0), R), half to even;
- *              dx = dy where 0 < x < R, else 0. Nothing is learned.
  *
- * First convolution and classifier stay float, inputs included. quantize_layer1..3 give the bits of
- * the activations by stage, 0 = fm_bit.
+ * First convolution and classifier stay float, inputs included.
  *
  * The sign of l before a step is that of w (s > 0), so it needs no memory of its own; a latent copy
  * that is 0 throughout has not begun: were it otherwise, s and with it w would be 0 too.
  *
- * Source: wxwang0104/Quantized_ResNet, myoptimizer/sgd_threshold_pact.py (SGD_THRESHOLD_PACT.step),
- * models/resnet_cifar_pact.py (BinActive). Differs: the latent copy is saved; the original begins
- * with a random one after a resume. See docs/methods/hysteresis.md. */
-#include "quant/quant.h"
+ * Source: wxwang0104/Quantized_ResNet, myoptimizer/sgd_threshold_pact.py (SGD_THRESHOLD_PACT.step).
+ * Differs: the latent copy is saved; the original begins with a random one after a resume. See
+ * docs/methods/hysteresis.md. */
+#include "quant/binhyst.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -30,8 +27,6 @@
 #include "engine/par.h"
 #include "engine/spec.h"
 #include "quant/stat.h"
-
-#define MAX_ACT_BITS 16
 
 /* ---- weights ---- */
 
@@ -138,58 +133,6 @@ static void weight_view(const QInst *q, const Tensor *x, QView *v)
     v->has_before = true;
 }
 
-/* ---- activations ---- */
-
-typedef struct ActRound {
-    float top;
-} ActRound;
-
-/* Bits of the stage a layer named "layerN...." stands in, or `other`. */
-static int stage_bits(const QOpts *o, const char *name, int other)
-{
-    int stage;
-    if (sscanf(name, "layer%d.", &stage) != 1 || stage < 1 ||
-        stage > (int)ARRAY_LEN(o->quantize_layer) || !o->quantize_layer[stage - 1])
-        return other;
-    return o->quantize_layer[stage - 1];
-}
-
-static int act_init(QInst *q, ParamStore *ps, Err *e)
-{
-    ActRound *r = q->priv;
-    (void)ps;
-    if (!(q->marks & (UM_FIRST | UM_LAST))) q->bits = stage_bits(q->opts, q->name, q->bits);
-    if (q->bits == 32) {
-        q->enabled = false;
-        return 0;
-    }
-    if (q->bits < 1 || q->bits > MAX_ACT_BITS)
-        return err_set(e, ERR_CONFIG,
-                       "%s: hysteresis has 1 to %d bits or 32 for activations, not %d", q->unit,
-                       MAX_ACT_BITS, q->bits);
-    r->top = (float)((1 << q->bits) - 1);
-    return 0;
-}
-
-static void act_row(const QInst *q, const float *x, float *y, size_t n)
-{
-    const float top = ((const ActRound *)q->priv)->top;
-    SIMD_FOR(i, n)
-    {
-        const float v = rintf(x[i]);
-        y[i] = v >= top ? top : v <= 0 ? 0 : v;
-    }
-}
-
-static void act_row_bwd(const QInst *q, const float *x, const float *dy, float *dx, size_t n,
-                        double *acc)
-{
-    const float top = ((const ActRound *)q->priv)->top;
-    (void)acc;
-    if (!dx) return;
-    SIMD_FOR(i, n) dx[i] = x[i] >= top || x[i] <= 0 ? 0 : dy[i];
-}
-
 /* ---- the method ---- */
 
 static int unit_bits(const QOpts *o, QRole role, unsigned marks, int bits)
@@ -205,13 +148,11 @@ static const QFn weight = {.priv_size = sizeof(Flips),
                            .after_step = weight_after_step,
                            .figures = weight_figures,
                            .view = weight_view};
-static const QFn act = {
-    .priv_size = sizeof(ActRound), .init = act_init, .row = act_row, .row_bwd = act_row_bwd};
 
 const QMethod quant_hysteresis = {
     .name = "hysteresis",
     .doc = "1-bit weights with a latent copy and a threshold at 0; activations in whole numbers",
-    .role = {[Q_WEIGHT] = &weight, [Q_ACT] = &act},
+    .role = {[Q_WEIGHT] = &weight, [Q_ACT] = &binhyst_act},
     .traits = QT_ZERO_FIXED | QT_DECLARES_AT_32,
     .unit_bits = unit_bits,
 };

@@ -12,8 +12,9 @@
  *   cifar       da = sum of dy (P - u) inside the clip, dy outside
  *   imagenet    da = sum of dy outside the clip (as PACT)
  *
- * fat_uniform is what the original has beside it in MobileNet V2: only the mean is subtracted, no
- * spectral mask. First and last layers are fixed8's.
+ * fat_uniform is what the original has in MobileNet V2 for all but the convolutions that end a block
+ * (units marked UM_WIDE): only the mean is subtracted, no spectral mask. First and last layers are
+ * fixed8's.
  *
  * Source: see fat.c; fat_quantization.py of the folders cifar10 and imagenet.
  * Differs from the code: constant weights and a clip level of 0 are faults instead of NaN; 1 bit
@@ -415,6 +416,7 @@ const QMethod quant_fat = {
     .traits = QT_ZERO_FIXED,
     .default_edge_bits = 8,
     .edge_method = "fixed8_fat",
+    .wide_method = "fat_uniform",
 };
 
 const QMethod quant_fat_uniform = {

@@ -49,6 +49,7 @@ static Choice choose(const QPlan *qp, const Unit *u, QRole role, int variant, co
                                                       : o->ot_bit;
     Choice none = {NULL, 32};
     if (!m || (u->marks & UM_NO_QUANT)) return none;
+    if (u->marks & UM_WIDE && m->wide_method) m = lookup(o, m->wide_method);
     if (m->unit_bits) {
         bits = asked && role == Q_WEIGHT ? asked : m->unit_bits(o, role, u->marks, bits);
         return (Choice){m, bits};

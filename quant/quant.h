@@ -46,6 +46,10 @@ typedef struct QOpts {
     double act_clip_init, wt_clip_init;         /* 0 = the method's */
     double weight_thres;                        /* hysteresis: a weight that goes through 0 counts from this magnitude on */
     int quantize_layer[3];                      /* hysteresis: activation bits by stage; 0 = fm_bit */
+    double activation_lr, activation_regu;      /* hysteresis pact: step and decay of the learned thresholds */
+    double loss_regu;                           /* hysteresis pact: the loss gets this times the sum of their squares */
+    double sigmoid_alpha, start_alpha, end_alpha; /* hysteresis pact_sigmoid: steepness; its course with use_alpha_decay */
+    bool use_alpha_decay;
     bool fuse;                                  /* fused chains; false: one op at a time */
     int bits_list[8], nbits_list;               /* variants (AdaBits); 0 = one */
     int act_bits_list[8];                       /* their activations; 0 = as bits_list */
@@ -151,6 +155,7 @@ typedef struct QMethod {
     unsigned traits;
     int default_edge_bits;                                       /* first and last layer when first_bit/last_bit is 0; 0 = like the rest */
     const char *edge_method;                                     /* method of their weights ("fixed8"), NULL = this one */
+    const char *wide_method;                                     /* method of units marked UM_WIDE, NULL = this one */
     /* Bits of a unit where the run asks for `bits`: the method's rule for first and last layers, instead of the two fields above;
      * an instance is then made everywhere (32: it only declares, see traits). NULL: no rule of its own. */
     int (*unit_bits)(const QOpts *o, QRole role, unsigned marks, int bits);

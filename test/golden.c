@@ -46,6 +46,15 @@ void case_skip(Case *c, const char *fmt, ...)
     c->skipped = true;
 }
 
+void case_again(Case *c)
+{
+    c->failed = false;
+    c->reasons = c->arrays = 0;
+    c->values = 0;
+    c->worst = 0;
+    str_free(&c->why);
+}
+
 bool case_done(const Case *c)
 {
     return c->failed || c->skipped;

@@ -25,6 +25,7 @@ typedef struct Case {
 void case_fail(Case *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void case_skip(Case *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
 bool case_done(const Case *c); /* failed or skipped */
+void case_again(Case *c);      /* forgets failures and figures: the case is judged anew */
 
 /* Scalars by dotted path ("params.bit"); `other` when absent or null. A value of another type fails
  * the case. */
@@ -87,6 +88,7 @@ void golden_spectral(Case *c); /* FAT's transform alone */
 void golden_optimizer(Case *c);
 void golden_binarised_updates(Case *c); /* optimizer: hysteresis */
 void golden_param_selection(Case *c);
+void golden_pact_opts(Case *c, QOpts *o); /* hysteresis: the class of the original's activation */
 void golden_loss(Case *c);     /* label-smoothed cross-entropy alone */
 void golden_net(Case *c);
 void golden_variants(Case *c);    /* layers and blocks at several widths */

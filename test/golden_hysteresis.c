@@ -187,3 +187,17 @@ void golden_param_selection(Case *c)
     if (at != list->n) case_fail(c, "%d parameters, expected %d", at, list->n);
     model_free(m);
 }
+
+void golden_pact_opts(Case *c, QOpts *o)
+{
+    static const struct {
+        const char *kind, *variant;
+    } kinds[] = {{"BinActive", "round"},
+                 {"BinActive_pact", "pact"},
+                 {"BinActive_pact_sigmoid", "pact_sigmoid"},
+                 {"BinActive_pact_exponential", "pact_exponential"}};
+    const char *kind = case_str(c, "params.kind", "BinActive");
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        if (str_eq(kinds[i].kind, kind)) o->quant_variant = kinds[i].variant;
+    o->sigmoid_alpha = case_num(c, "params.alpha", 1);
+}

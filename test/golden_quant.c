@@ -45,6 +45,9 @@ static const struct { const char *name; OptKind kind; size_t at; } options[] = {
     { "power",      OPT_BOOL, offsetof(QOpts, power) },
     { "additive",   OPT_BOOL, offsetof(QOpts, additive) },
     { "grad_scale", OPT_NUM,  offsetof(QOpts, grad_scale) },
+    { "activation_lr",   OPT_NUM, offsetof(QOpts, activation_lr) },
+    { "activation_regu", OPT_NUM, offsetof(QOpts, activation_regu) },
+    { "threshold_before", OPT_NUM, offsetof(QOpts, act_clip_init) },
     { "weight_quant_scheme", OPT_TEXT, offsetof(QOpts, weight_quant_scheme) },
     { "act_quant_scheme",    OPT_TEXT, offsetof(QOpts, act_quant_scheme) },
     { "rescale_type",        OPT_TEXT, offsetof(QOpts, rescale_type) },
@@ -395,6 +398,7 @@ void golden_quantizer(Case *c)
         return;
     }
     case_quant_opts(c, &o, &bits);
+    if (str_eq(m->name, "hysteresis")) golden_pact_opts(c, &o);
     if (case_done(c) || !case_array(c, v, "x", &x)) return;
     if (role == Q_WEIGHT)
         owner = store_add(&ps, PK_WEIGHT, DT_F32, (Init){INIT_NONE, 0, 0}, x.ndim, x.dim, "weight");
@@ -415,6 +419,8 @@ void golden_quantizer(Case *c)
         case_set_state(c, &ps, yaml_get(c->y, "inputs"), true, "x");
     for (int k = 1; !c->failed && (v = of_call(c, "inputs", "x", k)); k++)
         if (case_array(c, v, "x", &x)) one_call(c, &q, &ps, &x, k);
+    if ((v = yaml_get(c->y, "threshold_after_backward")) && q.np)
+        case_expect(c, "threshold", v, q.p[0]->value.data, 1);
     qinst_free(&q);
     store_free(&ps);
 }
