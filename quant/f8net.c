@@ -357,6 +357,37 @@ static void lower_other(Lower *lw, int unit)
 static const QFn weight = {.init = weight_init, .forward = alone};
 static const QFn act = {.init = act_init, .figures = act_figures, .forward = alone};
 
+/* Fractional length of the weights as they are rounded: folded, by running statistics. */
+static int unit_figures(const QPlan *qp, int unit, QFigure *f, int max)
+{
+    const Unit *u = &qp->spec->u[unit];
+    const QUnit *qu = &qp->u[unit];
+    const Tensor *w = &qu->weight->value;
+    const size_t oc = (size_t)w->dim[0], all = tensor_len(w);
+    const int to = f8net_units(qp, unit);
+    F8Layer l, next;
+    double fl;
+    if (max < 1 || !f8net_is(qp, unit)) return 0;
+    f8net_layer(qp, unit, false, &l);
+    if (l.pure) return 0;
+    if (u->kind == U_LINEAR) {
+        fl = f8_linear_fl(&l, w->data, oc, all / oc);
+    } else {
+        const NormParams *np = u->norm >= 0 ? &qp->u[u->norm].norm[0] : NULL;
+        const size_t groups = u->u.conv.groups ? (size_t)u->u.conv.groups : 1,
+                     per = (size_t)w->dim[2] * (size_t)w->dim[3];
+        if (!np || !np->scale || !np->mean) return 0;
+        if (to >= 0) f8net_layer(qp, to, false, &next);
+        fl = f8_conv_fl(&l, to >= 0 ? &next : NULL,
+                        &(F8Conv){oc, (size_t)w->dim[1], per, groups, w->data, np->scale->value.data,
+                                  np->shift->value.data,
+                                  &(NormStats){np->mean, np->var, np->count,
+                                               qp->spec->u[u->norm].u.norm.eps, 0}});
+    }
+    f[0] = (QFigure){"fraclen_w", fl};
+    return 1;
+}
+
 const QMethod quant_f8net = {
     .name = "f8net",
     .doc = "fixed point: 8-bit numbers and shifts, norm and clip level folded into the weights "
@@ -364,6 +395,7 @@ const QMethod quant_f8net = {
     .role = {[Q_WEIGHT] = &weight, [Q_ACT] = &act},
     .traits = QT_DECLARES_AT_32 | QT_DECLARES_FIRST,
     .unit_bits = unit_bits,
+    .figures = unit_figures,
     .lower = lower,
     .lower_other = lower_other,
 };

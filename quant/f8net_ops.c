@@ -696,13 +696,16 @@ static int32_t bias_integer(float b, int fl)
     return v >= INT32_MAX ? INT32_MAX : v <= -INT32_MAX ? -INT32_MAX : (int32_t)v;
 }
 
-void f8_convert_conv(const F8Layer *l, const F8Layer *next, const F8Conv *c, int8_t *k,
-                     int32_t *bias, int *weight_fl)
+/* A convolution's folded and rounded weights by running statistics; bias and lengths, [oc], behind
+ * them. The caller frees the weights, the others lie in the same block. */
+static float *fold_settled(const F8Layer *l, const F8Layer *next, const F8Conv *c, float **b,
+                           float **fl)
 {
     const WeightShape shape = {c->oc, c->ic, c->per, c->groups};
     const size_t n = c->oc * c->ic * c->per;
-    float *w = xcalloc(n + 5 * c->oc + scalings(l), sizeof *w), *row = w + n, *b = row + c->oc,
-          *fl = row + 4 * c->oc;
+    float *w = xcalloc(n + 5 * c->oc + scalings(l), sizeof *w), *row = w + n;
+    *b = row + c->oc;
+    *fl = row + 4 * c->oc;
     memcpy(row, c->st->var->value.data, c->oc * sizeof *row);
     fold_weights(l, next,
                  (FoldIn){.shape = shape,
@@ -713,7 +716,15 @@ void f8_convert_conv(const F8Layer *l, const F8Layer *next, const F8Conv *c, int
                           .eps = c->st->eps,
                           .before = 1,
                           .after = weight_factor(l)},
-                 (FoldOut){w, b, row, row + 5 * c->oc, row + 2 * c->oc, row + 3 * c->oc, fl});
+                 (FoldOut){w, *b, row, row + 5 * c->oc, row + 2 * c->oc, row + 3 * c->oc, *fl});
+    return w;
+}
+
+void f8_convert_conv(const F8Layer *l, const F8Layer *next, const F8Conv *c, int8_t *k,
+                     int32_t *bias, int *weight_fl)
+{
+    const size_t n = c->oc * c->ic * c->per;
+    float *b, *fl, *w = fold_settled(l, next, c, &b, &fl);
     *weight_fl = (int)fl[0];
     to_integers(w, n, *weight_fl, k);
     for (size_t o = 0; o < c->oc; o++)
@@ -735,4 +746,32 @@ bool f8_convert_linear(const F8Layer *l, const float *w, const float *b, size_t 
     free(wf);
     free(fl);
     return f != 0;
+}
+
+/* ---- lengths, to be looked at ---- */
+
+static double mean_of(const float *x, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += (double)x[i];
+    return sum / (double)n;
+}
+
+double f8_conv_fl(const F8Layer *l, const F8Layer *next, const F8Conv *c)
+{
+    float *b, *fl, *w = fold_settled(l, next, c, &b, &fl);
+    const double mean = mean_of(fl, c->oc);
+    free(w);
+    return mean;
+}
+
+double f8_linear_fl(const F8Layer *l, const float *w, size_t oc, size_t per)
+{
+    float *wf = xcalloc(oc * per, sizeof *wf), *fl = xcalloc(oc, sizeof *fl);
+    double mean;
+    round_linear(l, w, oc, per, wf, fl);
+    mean = mean_of(fl, oc);
+    free(wf);
+    free(fl);
+    return mean;
 }

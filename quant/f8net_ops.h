@@ -73,6 +73,11 @@ void f8_convert_conv(const F8Layer *l, const F8Layer *next, const F8Conv *c, int
 bool f8_convert_linear(const F8Layer *l, const float *w, const float *b, size_t oc, size_t per,
                        int8_t *k, int32_t *bias, int *weight_fl, double *divisor);
 
+/* The fractional length weights have outside training, folded ones those of a convolution; over output
+ * channels, where each has its own, the mean. */
+double f8_conv_fl(const F8Layer *l, const F8Layer *next, const F8Conv *c);
+double f8_linear_fl(const F8Layer *l, const float *w, size_t oc, size_t per);
+
 /* a + b s_from / s_to, and a ReLU: a sum of numbers in units of two layers. */
 int graph_f8_sum(Graph *g, const char *name, int a, int b, const F8Layer *from, const F8Layer *to,
                  bool relu);

@@ -148,6 +148,7 @@ typedef struct QFn {
 } QFn;
 
 struct Lower;
+struct QPlan;
 struct Unit;
 typedef struct QMethod {
     const char *name, *doc;
@@ -161,6 +162,8 @@ typedef struct QMethod {
     int (*unit_bits)(const QOpts *o, QRole role, unsigned marks, int bits);
     /* Instead of the default chain for a conv or linear unit: see quant/lower.h. NULL = default. */
     int (*lower)(struct Lower *lw, int unit, Err *e);
+    /* As QFn.figures, of a unit whose weights the method quantizes and of what stands around it. NULL: none. */
+    int (*figures)(const struct QPlan *qp, int unit, QFigure *f, int max);
     /* Any other unit of a net whose activations the method quantizes: sets its value, or leaves it to the default by setting none. */
     void (*lower_other)(struct Lower *lw, int unit);
 } QMethod;

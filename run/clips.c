@@ -59,26 +59,37 @@ static void put_clips(ClipList *c, const char *prefix, const Unit *u, const QIns
     }
 }
 
-/* What the method has to say beyond them. */
-static void put_figures(ClipList *c, const Unit *u, QInst *q)
+static void put_figures(ClipList *c, const Unit *u, const QFigure *f, int n)
 {
-    QFigure f[4];
-    const int n = q && q->fn->figures ? q->fn->figures(q, f, (int)ARRAY_LEN(f)) : 0;
     for (int i = 0; i < n; i++)
         put(c, arena_printf(&c->arena, "%s/%s", f[i].name, u->name), f[i].value);
 }
 
+typedef struct Collect {
+    ClipList *list;
+    const QPlan *qp;
+} Collect;
+
+/* Clip levels, and what the method has to say beyond them. */
 static void collect(const Unit *u, QInst *wt, QInst *act, void *arg)
 {
-    put_clips(arg, "alpha_wgt", u, wt);
-    put_clips(arg, "alpha_act", u, act);
-    put_figures(arg, u, wt);
-    put_figures(arg, u, act);
+    const Collect *c = arg;
+    QInst *const both[] = {wt, act};
+    QFigure f[4];
+    put_clips(c->list, "alpha_wgt", u, wt);
+    put_clips(c->list, "alpha_act", u, act);
+    for (size_t i = 0; i < ARRAY_LEN(both); i++)
+        if (both[i] && both[i]->fn->figures)
+            put_figures(c->list, u, f, both[i]->fn->figures(both[i], f, (int)ARRAY_LEN(f)));
+    if (wt && wt->method->figures)
+        put_figures(c->list, u, f,
+                    wt->method->figures(c->qp, (int)(u - c->qp->spec->u), f, (int)ARRAY_LEN(f)));
 }
 
 void clips_collect(Model *m, ClipList *c)
 {
-    each_layer(m, collect, c);
+    Collect to = {c, model_qplan(m)};
+    each_layer(m, collect, &to);
 }
 
 void clips_free(ClipList *c)

@@ -11,7 +11,7 @@
 void clips_print(Model *m);
 
 /* "alpha_wgt/<layer>" and "alpha_act/<layer>" with their values, and what the methods add of their own
- * (QFn.figures): "flips/<layer>", "mask_mean/<layer>", "fraclen_in/<layer>". */
+ * (figures of QFn and QMethod): "flips/<layer>", "mask_mean/<layer>", "fraclen_in/<layer>" ... */
 typedef struct ClipList {
     int n;
     size_t cap, value_cap;

@@ -75,6 +75,9 @@ static const struct {
      "level (activation units)", false, NULL},
     {"fraclen_inputs", "fraclen_in/", "Fractional lengths of inputs", "length (bits)", false,
      "Of fixed-point numbers: bits behind the binary point, as the running average stands."},
+    {"fraclen_weights", "fraclen_w/", "Fractional lengths of weights", "length (bits)", false,
+     "Of the weights as they are rounded, the norm folded into them by its running statistics; where "
+     "each output channel has its own length, the mean."},
     {"mask_mean", "mask_mean/", "Spectral masks, mean", "mask (factor)", false, NULL},
     {"flips", "flips/", "Weights that flipped", "flips (% per epoch)", true,
      "Changes of sign of a layer's weights in an epoch, each counted; beyond 100 % a weight flips more "
