@@ -25,6 +25,10 @@ const char *width_text(int bits, int act, char text[16])
     return text;
 }
 
+/* half: QOpts.kw.tag[].half_range */
+#define KW_TAG(half)                                                                               \
+    {.half_range = half, .scale = 0.5, .adaptive = "none", .grad_type = "none", .grad_scale = "none"}
+
 void qopts_default(QOpts *o)
 {
     *o = (QOpts){.wt_quant = "none",
@@ -54,6 +58,8 @@ void qopts_default(QOpts *o)
                         .metric = "std",
                         .momentum_for_metric = 0.1,
                         .rescale_forward = true},
+                 .kw = {.tag = {[Q_WEIGHT] = KW_TAG(false), [Q_ACT] = KW_TAG(true), [Q_OUT] = KW_TAG(false)},
+                        .fm_custom = "none"},
                  .method_opts = ""};
 }
 

@@ -35,6 +35,30 @@ typedef struct F8Opts {
     bool original;                              /* compat: original */
 } F8Opts;
 
+/* The keyword language (model-quantization): what a method does with one kind of tensor. See quant/keyword.h. */
+typedef struct KwTag {
+    int level;               /* levels, 2..256; 0: 2 ^ bits */
+    bool half_range;         /* levels on [0, ..]; false: on both sides of 0 */
+    double scale;            /* place of LQ's thresholds; factor of grad_scale */
+    double correlate;        /* on the largest magnitude of the warm-up; 0: none */
+    double boundary;         /* where values are clipped, or where the clip level starts; 0: 1 */
+    int quant_group;         /* groups; below 0: values in one; 0, or no divisor: the default */
+    const char *adaptive;    /* none, mean, var, mean-var, var-mean */
+    const char *grad_type;   /* none, STE, STE-scale, Triangle */
+    const char *grad_scale;  /* none, fan-scale, scale-fan, element-scale, scale-element */
+    bool gamma;              /* a trained factor behind the quantizer */
+} KwTag;
+
+typedef struct KwOpts {
+    KwTag tag[Q_NROLES];     /* by QRole */
+    bool wt_bin;             /* dorefa, pact: weights of 2 levels are their sign times their mean magnitude */
+    bool independent_norm;   /* var-mean over the whole weight, not by group */
+    bool custom_update;      /* lq: the basis is the mean of all steps' */
+    double fm_map_values;    /* lsq: values of a channel that grad_scale counts; 0: those of the batch */
+    const char *fm_custom;   /* xnor: factor of an activation: none, channel, resolution */
+    int stable;              /* so many training steps pass tensors on unchanged and set clip levels */
+} KwOpts;
+
 typedef struct QOpts {
     const char *wt_quant, *fm_quant, *ot_quant; /* rows of quant_methods; "" or "none" = float */
     int wt_bit, fm_bit, ot_bit;                 /* 32 = float */
@@ -65,6 +89,7 @@ typedef struct QOpts {
     bool pact_fp;                               /* AdaBits: clip activations that are not quantized too */
     bool double_side;                           /* AdaBits: inputs marked UM_SIGNED are quantized on both sides of 0 */
     F8Opts f8;
+    KwOpts kw;
     int edge_min_bits;                          /* AdaBits: least weight bits of first and last layer; 0 = the largest of bits_list */
     const char *method_opts;                    /* free text for experimental methods: "key=value,..." */
     const struct QMethod *const *extra_methods; /* looked up before quant_methods: tests, trials. NULL, or ended by NULL */

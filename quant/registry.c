@@ -1,12 +1,13 @@
 /* quant/registry.c -- one row per quantization method; `qrun list quant` prints it. */
 #include "quant/quant.h"
 
-extern const QMethod quant_adabits, quant_apot, quant_f8net, quant_fat, quant_fat_uniform, quant_fixed8,
+extern const QMethod quant_adabits, quant_apot, quant_dorefa, quant_f8net, quant_fat, quant_fat_uniform, quant_fixed8,
     quant_fixed8_fat, quant_hysteresis;
 
 const QMethod *const quant_methods[] = {
     &quant_adabits,
     &quant_apot,
+    &quant_dorefa,
     &quant_f8net,
     &quant_fat,
     &quant_fat_uniform,

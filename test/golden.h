@@ -59,6 +59,9 @@ int case_ints(Case *c, const char *path, int *to, int max);
 /* Quantizer options by name from `params`, and the bit width; a parameter that is neither an option
  * nor known to describe only skips the case. */
 void case_quant_opts(Case *c, QOpts *o, int *bits);
+/* The same for cases with keywords, and what a policy sets once the quantizer is made. */
+void case_keyword_opts(Case *c, QOpts *o, int *bits);
+void case_keyword_attributes(Case *c, QInst *q);
 /* The method of the case: its name, or the row for the function of the original it was made with.
  * NULL skips the case. */
 const QMethod *case_method(Case *c);

@@ -111,6 +111,10 @@ void case_quant_opts(Case *c, QOpts *o, int *bits)
     qopts_default(o);
     o->wt_quant = o->fm_quant = method;
     *bits = 32;
+    if (params && yaml_get(params, "keyword")) {
+        case_keyword_opts(c, o, bits);
+        return;
+    }
     if (params && yaml_get(params, "bit")) *bits = (int)case_int(c, "params.bit", 32);
     v = params ? yaml_get(params, "bits") : NULL;
     if (v && v->kind == Y_SCALAR) *bits = (int)case_int(c, "params.bits", 32);
@@ -293,7 +297,8 @@ static void one_call(Case *c, QInst *q, ParamStore *ps, const Tensor *x_disk, in
     Tensor x = to_nhwc(c, x_disk, activation), y = x, dy, dx = x;
     size_t save, scratch;
     double aux = 0;
-    const bool eval = str_eq(case_str(c, "params.mode", "train"), "eval");
+    const bool eval = str_eq(case_str(c, "params.mode", "train"), "eval") ||
+                      !case_bool(c, "params.training", true);
     QCtx ctx = {.phase = eval ? PH_EVAL : PH_TRAIN, .aux_loss = &aux, .want_dx = true};
     qinst_need(q, &x, PH_TRAIN, &save, &scratch);
     ctx.save = arena_alloc(&c->arena, save + 1);
@@ -417,6 +422,7 @@ void golden_quantizer(Case *c)
         golden_used_bias(c, &o, bits);
     else
         case_set_state(c, &ps, yaml_get(c->y, "inputs"), true, "x");
+    case_keyword_attributes(c, &q);
     for (int k = 1; !c->failed && (v = of_call(c, "inputs", "x", k)); k++)
         if (case_array(c, v, "x", &x)) one_call(c, &q, &ps, &x, k);
     if ((v = yaml_get(c->y, "threshold_after_backward")) && q.np)

@@ -79,6 +79,16 @@ static const Setup setups[] = {
      F8("", "std", true, .floating_model = true)},
     {"f8net pure",       "f8net",  "f8net", "",        true,  true,  32, 32,
      F8("", "std", true, .floating_model = true, .floating_wo_clip = true, .original = true)},
+    {"dorefa",           "dorefa", "dorefa", "",       true,  true,  1,  8, NULL},
+    {"dorefa binary",    "dorefa", "dorefa", "",       true,  true,  1,  1, NULL},
+};
+
+/* Set-ups of the keyword language with other options than the default ones, for some widths. */
+#define TAG(norm, type, factor, ...) {.scale = 0.5, .adaptive = norm, .grad_type = type, .grad_scale = factor, __VA_ARGS__}
+#define USUAL TAG("none", "none", "none", .half_range = true)
+static const struct { const char *label; KwOpts kw; } language[] = {
+    {"dorefa binary",    {.wt_bin = true, .independent_norm = true, .fm_custom = "none",
+                          .tag = {TAG("var-mean", "none", "none", .gamma = true), TAG("none", "none", "none", .boundary = 2), USUAL}}},
 };
 
 /* What must be refused, and a part of what is said. */
@@ -101,10 +111,18 @@ static const struct {
     {"f8net",  "f8net",  "none", "",         8,  17, 32, 0, "fixed point of 17 bits; expected"},
     {"f8net",  "none",   "none", "",         8,  32, 32, 0, "quantizes weights and inputs together"},
     {"none",   "f8net",  "none", "",         32, 8,  32, 0, "quantizes weights and inputs together"},
+    {"dorefa", "none",   "none", "",         9,  32, 32, 0, "dorefa has 1 to 8 bits or 32, not 9"},
 };
 // clang-format on
 
 enum { MANY_WEIGHTS = 2000000 };
+
+static const KwOpts *language_of(const Setup *s)
+{
+    for (size_t i = 0; i < ARRAY_LEN(language); i++)
+        if (str_eq(language[i].label, s->label)) return &language[i].kw;
+    return NULL;
+}
 
 static RigOpts options(const NetDef *net, const Setup *s, int bits)
 {
@@ -124,11 +142,14 @@ static RigOpts options(const NetDef *net, const Setup *s, int bits)
     o.quant.wt_bit = bits, o.quant.fm_bit = str_starts(s->wt, "fixed8") ? 5 : bits;
     o.quant.power = s->power, o.quant.additive = s->additive;
     if (s->f8) o.quant.f8 = *s->f8;
+    if (language_of(s)) o.quant.kw = *language_of(s);
     o.optim.lr = 1e-3;
     o.optim.group[0] =
         (GroupRule){"alpha", 1e-7,
                     -1}; /* coarse levels at the start: channels without variance, huge gradients */
     o.optim.ngroups = str_eq(s->fm, "apot") || str_starts(s->fm, "fat") ? 1 : 0;
+    if (str_eq(s->fm, "pact") || str_eq(s->fm, "lsq"))
+        o.optim.group[o.optim.ngroups++] = (GroupRule){"clip_val", 1e-7, -1};
     return o;
 }
 
@@ -293,7 +314,7 @@ static void widths_end_where_they_say(void **state)
         const Setup *s = &setups[k];
         RigOpts o;
         char why[32];
-        if (s->max_bits == 32 || s->f8) continue; /* F8Net's rows are some of its widths */
+        if (s->max_bits == 32 || s->f8 || language_of(s)) continue; /* some of the method's widths */
         for (int side = 0; side < 2; side++) {
             const int bits = side ? s->max_bits + 1 : s->min_bits - 1;
             o = options(nets[0], s, bits);
