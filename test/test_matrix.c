@@ -81,6 +81,8 @@ static const Setup setups[] = {
      F8("", "std", true, .floating_model = true, .floating_wo_clip = true, .original = true)},
     {"dorefa",           "dorefa", "dorefa", "",       true,  true,  1,  8, NULL},
     {"dorefa binary",    "dorefa", "dorefa", "",       true,  true,  1,  1, NULL},
+    {"pact",             "pact",   "pact", "",         true,  true,  1,  8, NULL},
+    {"pact warm",        "pact",   "pact", "",         true,  true,  2,  2, NULL},
 };
 
 /* Set-ups of the keyword language with other options than the default ones, for some widths. */
@@ -89,6 +91,8 @@ static const Setup setups[] = {
 static const struct { const char *label; KwOpts kw; } language[] = {
     {"dorefa binary",    {.wt_bin = true, .independent_norm = true, .fm_custom = "none",
                           .tag = {TAG("var-mean", "none", "none", .gamma = true), TAG("none", "none", "none", .boundary = 2), USUAL}}},
+    {"pact warm",        {.stable = 1, .fm_custom = "none",
+                          .tag = {TAG("var-mean", "none", "none", 0), TAG("none", "none", "none", .correlate = 0.7), USUAL}}},
 };
 
 /* What must be refused, and a part of what is said. */
@@ -112,6 +116,7 @@ static const struct {
     {"f8net",  "none",   "none", "",         8,  32, 32, 0, "quantizes weights and inputs together"},
     {"none",   "f8net",  "none", "",         32, 8,  32, 0, "quantizes weights and inputs together"},
     {"dorefa", "none",   "none", "",         9,  32, 32, 0, "dorefa has 1 to 8 bits or 32, not 9"},
+    {"none",   "none",   "pact", "",         32, 32, 4,  0, "method 'pact' has no output quantizer"},
 };
 // clang-format on
 
