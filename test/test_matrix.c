@@ -83,6 +83,9 @@ static const Setup setups[] = {
     {"dorefa binary",    "dorefa", "dorefa", "",       true,  true,  1,  1, NULL},
     {"pact",             "pact",   "pact", "",         true,  true,  1,  8, NULL},
     {"pact warm",        "pact",   "pact", "",         true,  true,  2,  2, NULL},
+    {"lsq",              "lsq",    "lsq",  "",         true,  true,  1,  8, NULL},
+    {"lsq groups",       "lsq",    "lsq",  "",         true,  true,  2,  4, NULL},
+    {"lsq ternary",      "lsq",    "lsq",  "",         true,  true,  1,  1, NULL},
 };
 
 /* Set-ups of the keyword language with other options than the default ones, for some widths. */
@@ -93,6 +96,12 @@ static const struct { const char *label; KwOpts kw; } language[] = {
                           .tag = {TAG("var-mean", "none", "none", .gamma = true), TAG("none", "none", "none", .boundary = 2), USUAL}}},
     {"pact warm",        {.stable = 1, .fm_custom = "none",
                           .tag = {TAG("var-mean", "none", "none", 0), TAG("none", "none", "none", .correlate = 0.7), USUAL}}},
+    {"lsq groups",       {.fm_custom = "none",
+                          .tag = {TAG("none", "STE-scale", "scale-fan", .gamma = true, .quant_group = 2),
+                                  TAG("none", "STE-scale", "scale-element", .quant_group = -1), USUAL}}},
+    {"lsq ternary",      {.fm_custom = "none",
+                          .tag = {TAG("var-mean", "none", "none", .level = 3, .quant_group = 1),
+                                  TAG("none", "none", "none", .level = 3, .half_range = true), USUAL}}},
 };
 
 /* What must be refused, and a part of what is said. */
@@ -116,6 +125,7 @@ static const struct {
     {"f8net",  "none",   "none", "",         8,  32, 32, 0, "quantizes weights and inputs together"},
     {"none",   "f8net",  "none", "",         32, 8,  32, 0, "quantizes weights and inputs together"},
     {"dorefa", "none",   "none", "",         9,  32, 32, 0, "dorefa has 1 to 8 bits or 32, not 9"},
+    {"none",   "lsq",    "none", "",         32, 16, 32, 0, "lsq has 1 to 8 bits or 32, not 16"},
     {"none",   "none",   "pact", "",         32, 32, 4,  0, "method 'pact' has no output quantizer"},
 };
 // clang-format on
