@@ -117,6 +117,7 @@ void config_derive(Config *c, Faults *f)
     derive_batch(c, f);
     derive_input(c, f);
     config_derive_f8net(c, family(c) == NAMES_F8NET);
+    config_derive_keyword(c);
     if (!c->run.log_dir[0]) {
         c->run.log_dir = arena_printf(&c->arena, "results/%s", c->run.config_name);
         key_by_rule(c, "log_dir", "from the file's name");
@@ -312,4 +313,5 @@ void config_check(const Config *c, Faults *f)
     check_optim(c, f);
     check_run(c, f);
     config_check_f8net(c, f);
+    config_check_keyword(c, f);
 }

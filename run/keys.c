@@ -104,6 +104,9 @@ WORDS(rescale, "constant", "stddev")
 WORDS(profiling, "gpu", "cpu")
 WORDS(format, "per_layer", "per_channel", "per_model")
 WORDS(metric, "std", "mae", "rms")
+WORDS(adaptive, "none", "mean", "var", "mean-var", "var-mean")
+WORDS(grad_type, "none", "STE", "STE-scale", "Triangle")
+WORDS(grad_scale, "none", "fan-scale", "scale-fan", "element-scale", "scale-element")
 
 static const Choices choice_nets = {"nets", at_nets};
 static const Choices choice_datasets = {"datasets", at_datasets};

@@ -111,6 +111,9 @@ void config_check_f8net(const Config *c, Faults *f);
 /* The same for AdaBits'. */
 void config_derive_adabits(Config *c, bool family);
 void config_check_adabits(const Config *c, bool family, Faults *f);
+/* The same for the keyword language's. */
+void config_derive_keyword(Config *c);
+void config_check_keyword(const Config *c, Faults *f);
 /* The fields that are copies of others: optim.num_epochs, data.seed, net.num_classes, optim.gamma
  * ... */
 void config_copy_fields(Config *c);
