@@ -22,7 +22,9 @@
 #include <complex.h>
 #include <fftw3.h>
 #include <math.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/mem.h"
 #include "engine/par.h"
@@ -99,6 +101,29 @@ static void row_inverse(const Fat *f, float *z, float *row, float *y, float scal
     SIMD_FOR(j, f->n) y[j] = row[j] * scale;
 }
 
+/* e^x, to within one unit in the last place where it is a normal number; beyond, the nearest end of
+ * those. Written so that loops over it become vectors, the same bits for any length of those:
+ * x = k ln 2 + r, e^r by its series, 2^k by its exponent. */
+static inline float exp_of(float x)
+{
+    const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
+    const float in = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    const float t = in * 1.44269504088896341f + shift, k = t - shift;
+    const float r = (in - k * 0.693359375f) + k * 2.12194440e-4f;
+    float p = 1.9875691500e-4f, power;
+    uint32_t bits;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    memcpy(&bits, &t, sizeof bits);
+    bits = (bits + 127u) << 23; /* the low bits of t are k */
+    memcpy(&power, &bits, sizeof power);
+    return p * power;
+}
+
 void fat_forward(const Fat *f, const float *t, const float *x, float *y, float *save,
                  float *scratch)
 {
@@ -120,7 +145,7 @@ void fat_forward(const Fat *f, const float *t, const float *x, float *y, float *
         const size_t i = (size_t)r;
         const float *z = spectrum + 2 * i * ld;
         float *m = mask + i * ld, *to = masked + 2 * i * ld;
-        for (int j = 0; j < k; j++) m[j] = 1.0f / (1.0f + expf(-m[j]));
+        SIMD_FOR(j, k) m[j] = 1.0f / (1.0f + exp_of(-m[j]));
         SIMD_FOR(j, k)
         {
             to[2 * j] = m[j] * z[2 * j];
@@ -136,14 +161,16 @@ static bool lone(const Fat *f, int j)
     return j == 0 || 2 * j == f->n;
 }
 
-/* g: in: transform of dy; out: spectrum of dx. da: times the weights of the bins. */
-static void join_paths(const Fat *f, const float *z, const float *mag, const float *mask,
-                       const float *da, float *g)
+/* g: in: transform of dy; out: spectrum of dx. da: times the weights of the bins; changed. */
+static void join_paths(const Fat *f, const float *z, const float *mag, const float *mask, float *da,
+                       float *g)
 {
     const float inv = 1.0f / (float)f->n;
-    for (int j = 0; j < f->bins; j++) {
-        const float d = lone(f, j) ? da[j] : 0.5f * da[j];
-        const float u = mag[j] > 0 ? d / mag[j] : 0;
+    da[0] *= 2;
+    if (f->bins > 1 && lone(f, f->bins - 1)) da[f->bins - 1] *= 2;
+    SIMD_FOR(j, f->bins)
+    {
+        const float u = mag[j] > 0 ? 0.5f * da[j] / mag[j] : 0;
         g[2 * j] = mask[j] * g[2 * j] * inv + u * z[2 * j];
         g[2 * j + 1] = mask[j] * g[2 * j + 1] * inv + u * z[2 * j + 1];
     }

@@ -16,6 +16,7 @@
 #include "quant/f8int.h"
 #include "quant/intexec.h"
 #include "run/model.h"
+#include "test/bench.h"
 
 #define MAX_BATCH 128
 
@@ -311,11 +312,11 @@ static Set *set_find(const char *name)
         if (str_eq(sets[i].name, name)) return &sets[i];
     fprintf(stderr, "bench: no net '%s'; expected", name);
     for (size_t i = 0; i < ARRAY_LEN(sets); i++) fprintf(stderr, " %s", sets[i].name);
-    fprintf(stderr, "\n");
+    fprintf(stderr, " fat\n");
     exit(2);
 }
 
-int main(int argc, char **argv)
+static int bench_net(int argc, char **argv)
 {
     Set *set = set_find(argc > 1 ? argv[1] : "resnet20");
     const int rounds = argc > 2 ? atoi(argv[2]) : set->rounds, batch = set->batch;
@@ -371,5 +372,12 @@ int main(int argc, char **argv)
     printf("peak MB: growth of the peak resident set by this model (the first one also loads "
            "oneDNN's code)\n");
     free(x);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2 || !str_eq(argv[1], "fat")) return bench_net(argc, argv);
+    bench_fat(argc > 2 ? atoi(argv[2]) : 0);
     return 0;
 }
