@@ -397,8 +397,9 @@ static const char *const colours[2][NCOLOURS] = {
 static void put_colours(Str *out, const char *const *c)
 {
     for (int i = 0; i < NCOLOURS; i++)
-        str_printf(out, ".qplot .c%d{stroke:%s}.qplot .m.c%d{fill:%s}.qplot .f.c%d{fill:%s;stroke:none}\n",
-                   i, c[i], i, c[i], i, c[i]);
+        str_printf(
+            out, ".qplot .c%d{stroke:%s}.qplot .m.c%d{fill:%s}.qplot .f.c%d{fill:%s;stroke:none}\n",
+            i, c[i], i, c[i], i, c[i]);
 }
 
 void plot_style(Str *out)

@@ -7,8 +7,7 @@
 #include "run/log.h"
 
 /* Calls f for every unit whose weight is quantized, in the order of the modules. */
-static void each_layer(Model *m,
-                       void (*f)(const Unit *u, QInst *wt, QInst *act, void *arg),
+static void each_layer(Model *m, void (*f)(const Unit *u, QInst *wt, QInst *act, void *arg),
                        void *arg)
 {
     const Spec *spec = model_spec(m);
@@ -44,7 +43,8 @@ static void put(ClipList *c, const char *tag, double value)
     c->value[c->n++] = value;
 }
 
-/* The first trained parameter of a quantizer is its clip level, or one for each entry of bits_list. */
+/* The first trained parameter of a quantizer is its clip level, or one for each entry of bits_list.
+ */
 static void put_clips(ClipList *c, const char *prefix, const Unit *u, const QInst *q)
 {
     const size_t n = q && q->np && q->p[0]->kind == PK_CLIP ? tensor_len(&q->p[0]->value) : 0;
@@ -52,9 +52,10 @@ static void put_clips(ClipList *c, const char *prefix, const Unit *u, const QIns
     for (size_t i = 0; i < n; i++) {
         char width[16];
         put(c,
-            n == 1 ? arena_printf(&c->arena, "%s/%s", prefix, u->name)
-                   : arena_printf(&c->arena, "%s/%s/%s", prefix, u->name,
-                                  width_text(q->opts->bits_list[i], q->opts->act_bits_list[i], width)),
+            n == 1
+                ? arena_printf(&c->arena, "%s/%s", prefix, u->name)
+                : arena_printf(&c->arena, "%s/%s/%s", prefix, u->name,
+                               width_text(q->opts->bits_list[i], q->opts->act_bits_list[i], width)),
             (double)((const float *)q->p[0]->value.data)[i]);
     }
 }

@@ -1,5 +1,6 @@
-/* run/compare.c -- qrun compare RUN...: what came out of several runs, and in which keys they differ.
- * As a table, as JSON, or with html=FILE as a page with their curves in one picture each. */
+/* run/compare.c -- qrun compare RUN...: what came out of several runs, and in which keys they
+ * differ. As a table, as JSON, or with html=FILE as a page with their curves in one picture each.
+ */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,8 +98,8 @@ static bool seen(const Compare *c, int run, int option)
 }
 
 /* Calls f for each key whose value is not the same everywhere; how many. */
-static int each_difference(const Compare *c, void (*f)(const Compare *c, const char *key, void *arg),
-                           void *arg)
+static int each_difference(const Compare *c,
+                           void (*f)(const Compare *c, const char *key, void *arg), void *arg)
 {
     int n = 0;
     for (int i = 0; i < c->n; i++)
@@ -238,11 +239,10 @@ static void add_curves(const Compare *c, Pictures *p)
         PlotSeries s[MAX_RUNS];
         int n = 0;
         for (int i = 0; i < c->n; i++) {
-            const HistoryLine *l =
-                history_find(&c->run[i].history, curves[k].split, curves[k].key);
+            const HistoryLine *l = history_find(&c->run[i].history, curves[k].split, curves[k].key);
             if (l)
-                s[n++] = (PlotSeries){.name = c->run[i].dir, .x = l->x, .y = l->y, .n = l->n,
-                                      .points = l->n < 3};
+                s[n++] = (PlotSeries){
+                    .name = c->run[i].dir, .x = l->x, .y = l->y, .n = l->n, .points = l->n < 3};
         }
         if (n)
             pictures_add(p, curves[k].name,

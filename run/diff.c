@@ -17,7 +17,7 @@ typedef struct Tolerance {
 } Tolerance;
 
 typedef struct Difference {
-    size_t n, at;     /* values that differ; the one that differs most */
+    size_t n, at;      /* values that differ; the one that differs most */
     double most, a, b; /* by how much; the two values */
 } Difference;
 

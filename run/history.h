@@ -1,4 +1,5 @@
-/* run/history.h -- metrics.jsonl as curves: one line for each number of each split, over updates. */
+/* run/history.h -- metrics.jsonl as curves: one line for each number of each split, over updates.
+ */
 #ifndef RUN_HISTORY_H
 #define RUN_HISTORY_H
 

@@ -154,8 +154,8 @@ static void print_json(const Listing *l, json_t *rows)
 {
     json_t *o = json_pack("{s:s, s:s, s:o, s:o}", "file", l->path, "format", l->format, "metadata",
                           meta_json(l), "tensors", rows);
-    char *text = o ? json_dumps(o, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9))
-                   : NULL;
+    char *text =
+        o ? json_dumps(o, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9)) : NULL;
     Str out = {0};
     str_printf(&out, "%s\n", text ? text : "{}");
     print_out(&out);
@@ -181,8 +181,8 @@ int command_inspect(Cli *c, Err *e)
     width = widest_name(&l);
     head_text(&l, &out);
     if (l.is_onnx) onnx_text(&l.onnx, &out);
-    str_printf(&out, "\n%-*s  %-8s %-20s %12s %12s %12s %s\n", width, "name", "type", "shape", "min",
-               "max", "mean", "levels");
+    str_printf(&out, "\n%-*s  %-8s %-20s %12s %12s %12s %s\n", width, "name", "type", "shape",
+               "min", "max", "mean", "levels");
     for (int i = 0; i < l.n; i++) {
         const bool read = l.v[i].data || !l.v[i].len;
         const Figures f = read ? look(&l.v[i], &set) : (Figures){0};

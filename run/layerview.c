@@ -80,9 +80,9 @@ static double sqnr(const Rounded *r)
     return noise <= 1e-13 * syy ? (double)INFINITY : 10 * log10(syy / noise);
 }
 
-/* Where the levels stand on the scale of the weights: the border between two neighbouring levels, as
- * the weights on both sides show it, lies in the middle of the two. Through these pairs goes a line;
- * with one border only its offset is known, and the scale is that of the least error. */
+/* Where the levels stand on the scale of the weights: the border between two neighbouring levels,
+ * as the weights on both sides show it, lies in the middle of the two. Through these pairs goes a
+ * line; with one border only its offset is known, and the scale is that of the least error. */
 static void place_levels(const Rounded *r, LayerView *v)
 {
     float low[VIEW_MAX_LEVELS], high[VIEW_MAX_LEVELS];

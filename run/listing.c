@@ -35,11 +35,11 @@ static const struct {
     DType dtype;
     bool readable;
 } onnx_types[] = {
-    [1] = {"FLOAT", DT_F32, true},   [2] = {"UINT8", DT_U8, true},
-    [3] = {"INT8", DT_S8, true},     [4] = {"UINT16", DT_F32, false},
-    [5] = {"INT16", DT_F32, false},  [6] = {"INT32", DT_S32, true},
-    [7] = {"INT64", DT_S64, true},   [9] = {"BOOL", DT_U8, true},
-    [10] = {"FLOAT16", DT_F32, false}, [11] = {"DOUBLE", DT_F32, false},
+    [1] = {"FLOAT", DT_F32, true},      [2] = {"UINT8", DT_U8, true},
+    [3] = {"INT8", DT_S8, true},        [4] = {"UINT16", DT_F32, false},
+    [5] = {"INT16", DT_F32, false},     [6] = {"INT32", DT_S32, true},
+    [7] = {"INT64", DT_S64, true},      [9] = {"BOOL", DT_U8, true},
+    [10] = {"FLOAT16", DT_F32, false},  [11] = {"DOUBLE", DT_F32, false},
     [16] = {"BFLOAT16", DT_BF16, true}, [22] = {"INT4", DT_F32, false},
 };
 
@@ -67,8 +67,8 @@ static void list_onnx(Listing *l)
     }
 }
 
-/* A protobuf of ONNX begins with its first field, the version of the format: a small varint. So may the
- * length at the beginning of a safetensors file, which '{' follows. */
+/* A protobuf of ONNX begins with its first field, the version of the format: a small varint. So may
+ * the length at the beginning of a safetensors file, which '{' follows. */
 static int looks_like_onnx(const char *path, Err *e)
 {
     FileMap m;

@@ -42,7 +42,8 @@ int pictures_write(const Pictures *p, const char *dir, Err *e)
 
 enum {
     MAX_SERIES = 64,
-    MANY = 12 /* from here on a legend would hide the curves: only the first and the last are named */
+    MANY =
+        12 /* from here on a legend would hide the curves: only the first and the last are named */
 };
 
 static const char x_label[] = "step (updates)";
@@ -62,8 +63,8 @@ static const struct {
     const char *split, *shown;
 } splits[] = {{"train", "training"}, {"epoch", "training, whole epoch"}, {"val", "evaluation"}};
 
-/* The rows of split "params", by the beginning of their key. What is recorded per update is shown per
- * epoch: times the updates since the row before. */
+/* The rows of split "params", by the beginning of their key. What is recorded per update is shown
+ * per epoch: times the updates since the row before. */
 static const struct {
     const char *name, *prefix, *title, *ylabel;
     bool per_epoch;
@@ -76,11 +77,13 @@ static const struct {
     {"fraclen_inputs", "fraclen_in/", "Fractional lengths of inputs", "length (bits)", false,
      "Of fixed-point numbers: bits behind the binary point, as the running average stands."},
     {"fraclen_weights", "fraclen_w/", "Fractional lengths of weights", "length (bits)", false,
-     "Of the weights as they are rounded, the norm folded into them by its running statistics; where "
+     "Of the weights as they are rounded, the norm folded into them by its running statistics; "
+     "where "
      "each output channel has its own length, the mean."},
     {"mask_mean", "mask_mean/", "Spectral masks, mean", "mask (factor)", false, NULL},
     {"flips", "flips/", "Weights that flipped", "flips (% per epoch)", true,
-     "Changes of sign of a layer's weights in an epoch, each counted; beyond 100 % a weight flips more "
+     "Changes of sign of a layer's weights in an epoch, each counted; beyond 100 % a weight flips "
+     "more "
      "than once."},
 };
 

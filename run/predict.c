@@ -1,10 +1,10 @@
 /* run/predict.c -- qrun predict CONFIG IMAGE...: the five likeliest classes of each image.
  *
  * CONFIG is a configuration (its pretrained_file, else the best checkpoint of its log_dir) or a run
- * folder (its best checkpoint). Images go through the evaluation transform of its recipe; where that
- * has no resizing, as CIFAR's, an image of another size is first brought to the net's by its shorter
- * side and cut in the middle. An image that cannot be read does not keep the others from being
- * classified; the exit status is then 3. */
+ * folder (its best checkpoint). Images go through the evaluation transform of its recipe; where
+ * that has no resizing, as CIFAR's, an image of another size is first brought to the net's by its
+ * shorter side and cut in the middle. An image that cannot be read does not keep the others from
+ * being classified; the exit status is then 3. */
 #include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
@@ -90,14 +90,16 @@ static int add_image(Predict *p, const char *word, Err *e)
 static bool is_override(const char *word)
 {
     const size_t key = strcspn(word, "=");
-    return word[key] && key && key == strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                                   "0123456789_.:") &&
+    return word[key] && key &&
+           key == strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                               "0123456789_.:") &&
            !fs_exists(word);
 }
 
 /* ---- the net ---- */
 
-/* CONFIG and its options; a run folder stands for its resolved.yml with the folder's own weights. */
+/* CONFIG and its options; a run folder stands for its resolved.yml with the folder's own weights.
+ */
 static int read_config(Predict *p, const Cli *c, Err *e)
 {
     const bool run = fs_exists(c->args[0]) == 2;
@@ -112,8 +114,10 @@ static int read_config(Predict *p, const Cli *c, Err *e)
     if (run) {
         args[own.nargs++] = dir;
         if (!fs_exists(resolved))
-            r = err_set(e, ERR_CONFIG, "%s: a folder without resolved.yml; expected a configuration "
-                                       "or a run folder", c->args[0]);
+            r = err_set(e, ERR_CONFIG,
+                        "%s: a folder without resolved.yml; expected a configuration "
+                        "or a run folder",
+                        c->args[0]);
     }
     for (int i = 1; i < c->nargs; i++)
         if (is_override(c->args[i])) args[own.nargs++] = c->args[i];
@@ -133,8 +137,10 @@ static int load_weights(Predict *p, Err *e)
     if (!given && session_has_first(o) && fs_exists(o->log_dir) != 2)
         return session_load_first(&p->s, e);
     if (!given && fs_exists(o->log_dir) != 2)
-        return err_set(e, ERR_DATA, "no net to predict with: no pretrained_file is given and %s "
-                                    "holds no checkpoint", o->log_dir);
+        return err_set(e, ERR_DATA,
+                       "no net to predict with: no pretrained_file is given and %s "
+                       "holds no checkpoint",
+                       o->log_dir);
     if (!(path = weights_path(given ? o->pretrained_file : o->log_dir, e))) return -1;
     r = session_load(&p->s, path, e);
     free(path);
@@ -175,9 +181,10 @@ static char *read_stdin(size_t *len, Err *e)
     while ((n = fread(buf, 1, sizeof buf, stdin)) > 0 && s.len < MAX_BYTES) str_putn(&s, buf, n);
     *len = s.len;
     if (!s.len || s.len >= MAX_BYTES || ferror(stdin)) {
-        err_set(e, ERR_DATA, "standard input: %s", ferror(stdin) ? strerror(errno)
-                                                   : s.len       ? "too long for an image"
-                                                                 : "empty; expected an image");
+        err_set(e, ERR_DATA, "standard input: %s",
+                ferror(stdin) ? strerror(errno)
+                : s.len       ? "too long for an image"
+                              : "empty; expected an image");
         str_free(&s);
         return NULL;
     }
@@ -204,7 +211,8 @@ static bool resizes(const Step *s)
 /* The image as the net reads it. */
 static int read_image(Predict *p, const char *file, float *out, Err *e)
 {
-    static const Step fit[] = {{STEP_RESIZE_SHORT, 0, 1}, {STEP_CENTER_CROP, 0, 0}, {STEP_END, 0, 0}};
+    static const Step fit[] = {
+        {STEP_RESIZE_SHORT, 0, 1}, {STEP_CENTER_CROP, 0, 0}, {STEP_END, 0, 0}};
     const bool from_stdin = str_eq(file, "-");
     const char *name = from_stdin ? "standard input" : file;
     Transform t = p->transform;
@@ -266,10 +274,9 @@ static void show(Predict *p, const char *file, const float *z)
     if (p->rows) {
         json_t *list = json_array();
         for (int i = 0; i < n; i++)
-            json_array_append_new(
-                list, json_pack("{s:i, s:o, s:f}", "class", top[i].class, "name",
-                                json_text(class_name(p, top[i].class, buf)), "probability",
-                                top[i].probability));
+            json_array_append_new(list, json_pack("{s:i, s:o, s:f}", "class", top[i].class, "name",
+                                                  json_text(class_name(p, top[i].class, buf)),
+                                                  "probability", top[i].probability));
         json_array_append_new(p->rows,
                               json_pack("{s:o, s:o}", "image", json_text(file), "top", list));
         return;

@@ -56,8 +56,8 @@ static void put_command(Report *r)
     const json_t *command = json_object_get(r->record.run, "command");
     Str line = {0};
     for (size_t i = 0; i < json_array_size(command); i++)
-        str_printf(&line, "%s%s", i ? " " : "Command: ",
-                   json_string_value(json_array_get(command, i)));
+        str_printf(&line, "%s%s",
+                   i ? " " : "Command: ", json_string_value(json_array_get(command, i)));
     if (line.len) html_note(&r->page, line.s);
     str_free(&line);
 }
@@ -74,8 +74,7 @@ static void put_head(Report *r)
                    runrecord_option(rec, "model"), runrecord_option(rec, "dataset"),
                    runrecord_option(rec, "wt_quant"), runrecord_option(rec, "wt_bit"),
                    runrecord_option(rec, "fm_quant"), runrecord_option(rec, "fm_bit"));
-    if (*status)
-        str_printf(&line, "Mode %s, %s.", json_text_at(rec->run, "mode", NULL), status);
+    if (*status) str_printf(&line, "Mode %s, %s.", json_text_at(rec->run, "mode", NULL), status);
     if (line.len) html_note(&r->page, line.s);
     put_command(r);
     put_tiles(r);
@@ -114,36 +113,45 @@ static void put_layers(Report *r)
         html_note(&r->page, "No checkpoint stands in this folder.");
         return;
     }
-    html_note(&r->page,
-              "Weights of the last checkpoint. SQNR: variance of the weights over that of what "
-              "rounding loses, after the best scale and offset. Levels: the values that the rounded "
-              "weights take.");
+    html_note(
+        &r->page,
+        "Weights of the last checkpoint. SQNR: variance of the weights over that of what "
+        "rounding loses, after the best scale and offset. Levels: the values that the rounded "
+        "weights take.");
     html_pictures(&r->page, &r->pictures, HTML_NAMES("sqnr"), false);
     report_layers_table(&r->page, &r->layers);
     put_section(r, "Weights before rounding, and the levels", NULL, HTML_NAMES("weights_"));
-    put_section(r, "Spectra and masks",
-                "Magnitude: mean over the rows of the weight, as a share of the largest. Mask: what "
-                "each frequency is multiplied by; mean, least and largest over the rows.",
-                HTML_NAMES("spectrum_"));
+    put_section(
+        r, "Spectra and masks",
+        "Magnitude: mean over the rows of the weight, as a share of the largest. Mask: what "
+        "each frequency is multiplied by; mean, least and largest over the rows.",
+        HTML_NAMES("spectrum_"));
 }
 
 /* ---- time, memory, configuration ---- */
 
 static void put_starts(Report *r)
 {
-    static const HtmlColumn c[] = {{"start", false},        {"from update", true}, {"time", true},
-                                   {"peak memory (MiB)", true}, {"threads", true},
-                                   {"exit status", true},   {"processor", false},  {"oneDNN", false}};
+    static const HtmlColumn c[] = {
+        {"start", false},  {"from update", true}, {"time", true},       {"peak memory (MiB)", true},
+        {"threads", true}, {"exit status", true}, {"processor", false}, {"oneDNN", false}};
     const json_t *starts = json_object_get(r->record.run, "starts");
     html_heading(&r->page, "Time and memory");
     html_table_begin(&r->page, c, ARRAY_LEN(c));
     for (size_t i = 0; i < json_array_size(starts); i++) {
         const json_t *s = json_array_get(starts, i);
         const double peak = json_number_at(s, "peak_memory_bytes", NULL),
-                     status = json_number_at(s, "exit", NULL), seconds = json_number_at(s, "seconds", NULL);
+                     status = json_number_at(s, "exit", NULL),
+                     seconds = json_number_at(s, "seconds", NULL);
         char from[24], took[32] = "", memory[24] = "", threads[24], exit_status[24] = "";
-        const char *cell[] = {json_text_at(s, "start", NULL), from, took, memory, threads, exit_status,
-                              json_text_at(s, "machine", "cpu"), json_text_at(s, "machine", "dnnl")};
+        const char *cell[] = {json_text_at(s, "start", NULL),
+                              from,
+                              took,
+                              memory,
+                              threads,
+                              exit_status,
+                              json_text_at(s, "machine", "cpu"),
+                              json_text_at(s, "machine", "dnnl")};
         snprintf(from, sizeof from, "%.0f", json_number_at(s, "from_step", NULL));
         snprintf(threads, sizeof threads, "%.0f", json_number_at(s, "machine", "threads"));
         if (isfinite(seconds)) duration_text(seconds, took, sizeof took);

@@ -53,8 +53,12 @@ static void add_sqnr(Pictures *p, const ReportLayers *r)
             y[i] = l->v[i].sqnr;
             any |= isfinite(y[i]);
         }
-        series[k] = (PlotSeries){.name = r->name[k], .x = x, .y = y, .n = (size_t)l->n,
-                                 .points = r->n > 1, .mark = r->n > 1 ? PLOT_LINE : PLOT_BARS};
+        series[k] = (PlotSeries){.name = r->name[k],
+                                 .x = x,
+                                 .y = y,
+                                 .n = (size_t)l->n,
+                                 .points = r->n > 1,
+                                 .mark = r->n > 1 ? PLOT_LINE : PLOT_BARS};
     }
     if (!any) return;
     pictures_add(p, "sqnr",
@@ -67,8 +71,8 @@ static void add_sqnr(Pictures *p, const ReportLayers *r)
 
 static void add_weights(Pictures *p, const LayerView *v)
 {
-    PlotSeries s[2] = {{.name = "weights", .x = v->bin, .y = v->share, .n = VIEW_BINS,
-                        .mark = PLOT_BARS}};
+    PlotSeries s[2] = {
+        {.name = "weights", .x = v->bin, .y = v->share, .n = VIEW_BINS, .mark = PLOT_BARS}};
     int n = 1;
     Picture *made;
     if (v->nlevels > 0 && v->nlevels <= VIEW_DRAWN_LEVELS)
@@ -137,8 +141,7 @@ static void put_row(Str *out, const HtmlColumn *c, const ReportLayers *r, int i)
         snprintf(levels, sizeof levels, "%d", v->nlevels);
     else
         snprintf(levels, sizeof levels, v->nlevels ? "> %d" : "-", VIEW_MAX_LEVELS);
-    for (int k = 0; k < r->n; k++)
-        cell[BEFORE + k] = sqnr_text(r->width[k].v[i].sqnr, error[k]);
+    for (int k = 0; k < r->n; k++) cell[BEFORE + k] = sqnr_text(r->width[k].v[i].sqnr, error[k]);
     cell[n] = v->method ? v->method : "float";
     cell[n + 1] = v->shape;
     cell[n + 2] = weights;

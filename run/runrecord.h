@@ -22,8 +22,8 @@ typedef struct RunRecord {
     Arena arena;
 } RunRecord;
 
-/* A damaged file is warned about and left out. ERR_DATA when the folder is none, or of no run; free it
- * in either case. */
+/* A damaged file is warned about and left out. ERR_DATA when the folder is none, or of no run; free
+ * it in either case. */
 int runrecord_read(RunRecord *r, const char *dir, Err *e);
 void runrecord_free(RunRecord *r); /* takes a zeroed one */
 

@@ -18,7 +18,8 @@
 
 static Model *net(const char *model, const char *method, int bits, bool power)
 {
-    NetOpts no = {.model = model, .names = "", .num_classes = 10, .in_c = 3, .in_h = 32, .in_w = 32};
+    NetOpts no = {
+        .model = model, .names = "", .num_classes = 10, .in_c = 3, .in_h = 32, .in_w = 32};
     QOpts qo;
     Err e = {0};
     Model *m;
@@ -55,7 +56,8 @@ static void check_view(const LayerView *v)
     if (v->nlevels < 2 || v->nlevels > 1 << v->bits)
         fail_msg("%s: %d levels of %d bits", v->name, v->nlevels, v->bits);
     for (int k = 1; k < v->nlevels; k++)
-        if (!(v->level[k] > v->level[k - 1])) fail_msg("%s: level %d is not above the one before", v->name, k);
+        if (!(v->level[k] > v->level[k - 1]))
+            fail_msg("%s: level %d is not above the one before", v->name, k);
 }
 
 /* APoT normalises its weights: the levels must nevertheless stand where the weights that take them
@@ -81,7 +83,8 @@ static void test_apot(void **state)
         w = store_find(model_store(m), "layer3.1.conv2.weight");
         assert_non_null(w);
         n = tensor_len(&w->value);
-        for (size_t i = 0; i < n; i++) mean += (double)((const float *)w->value.data)[i] / (double)n;
+        for (size_t i = 0; i < n; i++)
+            mean += (double)((const float *)w->value.data)[i] / (double)n;
         for (size_t i = 0; i < n; i++)
             square += pow((double)((const float *)w->value.data)[i] - mean, 2) / (double)n;
         outer = v->level[v->nlevels - 1];
@@ -112,7 +115,8 @@ static void test_fat(void **state)
         for (int k = 0; k < v->nspectrum; k++) {
             if (!(v->mask[k] > 0.5 && v->mask[k] <= 1)) /* the transform begins positive */
                 fail_msg("%s: mask %g at %g", v->name, v->mask[k], v->frequency[k]);
-            assert_true(v->mask_low[k] <= v->mask[k] + 1e-6 && v->mask_high[k] >= v->mask[k] - 1e-6);
+            assert_true(v->mask_low[k] <= v->mask[k] + 1e-6 &&
+                        v->mask_high[k] >= v->mask[k] - 1e-6);
             assert_true(v->magnitude[k] >= 0 && v->magnitude[k] <= 1);
         }
     }
@@ -158,11 +162,12 @@ static void test_flips(void **state)
     model_after_step(m);
     assert_true(flips(m, tag) == 0);
     for (size_t i = 0; i < n / 4; i++) l[i] = -l[i]; /* beyond the threshold: they flip */
-    l[n - 1] *= -0.01f;                              /* below it: scaled, its sign follows all the same */
+    l[n - 1] *= -0.01f; /* below it: scaled, its sign follows all the same */
     model_after_step(m);
     model_after_step(m); /* no further change: half as many per update */
     got = flips(m, tag);
-    if (fabs(got - 100.0 * (double)(n / 4 + 1) / (double)(2 * n)) > 1e-9) fail_msg("flips: %g %%", got);
+    if (fabs(got - 100.0 * (double)(n / 4 + 1) / (double)(2 * n)) > 1e-9)
+        fail_msg("flips: %g %%", got);
     assert_true(isnan(flips(m, tag))); /* counts begin anew */
     layerviews_make(&views, m, 0);
     check_view(view_of(&views, "layer1.0.conv1"));
