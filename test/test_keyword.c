@@ -1,0 +1,362 @@
+/* test/test_keyword.c -- quantizers of the keyword language: what golden cases do not reach. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/spec.h"
+#include "quant/keyword.h"
+#include "run/config.h"
+
+/* One quantizer with its tensors. */
+typedef struct One {
+    ParamStore ps;
+    QOpts o;
+    QInst q;
+    Tensor x, y, dy, dx;
+    QCtx c;
+    float *memory;
+} One;
+
+#define MAX 6000
+
+static void open_one(One *t, const char *method, QRole role, int bits, int ndim, const int *dim)
+{
+    const bool map = role != Q_WEIGHT && ndim == 4;
+    Param *owner = NULL;
+    size_t save, scratch;
+    Err e = {0};
+    t->o.wt_bit = t->o.fm_bit = t->o.ot_bit = bits;
+    if (role == Q_WEIGHT)
+        owner = store_add(&t->ps, PK_WEIGHT, DT_F32, (Init){INIT_NONE, 0, 0}, ndim, dim, "weight");
+    if (qinst_init(&t->q, quant_find(method), role, bits, 0, &t->o, &t->ps, owner, 0,
+                   map ? 3 : ndim, map ? dim + 1 : dim, "layer.", &e))
+        fail_msg("%s", e.msg);
+    store_init(&t->ps, 1);
+    store_alloc_grads(&t->ps);
+    t->memory = xcalloc(4 * MAX, sizeof *t->memory);
+    t->x = tensor_make(DT_F32, ndim, dim, t->memory);
+    if (map) t->x.layout = LY_NHWC;
+    assert_true(tensor_len(&t->x) <= MAX);
+    t->y = t->dy = t->dx = t->x;
+    t->y.data = t->memory + MAX, t->dy.data = t->memory + 2 * MAX, t->dx.data = t->memory + 3 * MAX;
+    qinst_need(&t->q, &t->x, PH_TRAIN, &save, &scratch);
+    t->c = (QCtx){.phase = PH_TRAIN,
+                  .save = xaligned(save + 64),
+                  .scratch = xaligned(scratch + 64),
+                  .want_dx = true};
+}
+
+static void close_one(One *t)
+{
+    qinst_free(&t->q);
+    store_free(&t->ps);
+    free(t->c.save);
+    free(t->c.scratch);
+    free(t->memory);
+}
+
+static One *new_one(One *t)
+{
+    *t = (One){0};
+    qopts_default(&t->o);
+    return t;
+}
+
+static void fill(One *t, double low, double high)
+{
+    Rng r = rng_stream(3, RNG_TEST, 0, 0);
+    float *x = t->x.data, *dy = t->dy.data;
+    for (size_t i = 0; i < tensor_len(&t->x); i++) {
+        x[i] = (float)rng_range(&r, low, high);
+        dy[i] = (float)rng_range(&r, -1, 1);
+    }
+}
+
+static void run_one(One *t)
+{
+    qinst_forward(&t->q, &t->x, &t->y, &t->c);
+    store_zero_grads(&t->ps);
+    qinst_backward(&t->q, &t->x, &t->dy, &t->dx, &t->c);
+}
+
+static const int map_dim[] = {3, 5, 6, 7}, weight_dim[] = {4, 3, 3, 3};
+
+static double grad_sum(const Param *p)
+{
+    double sum = 0;
+    for (size_t i = 0; i < tensor_len(&p->value); i++)
+        sum += (double)((const float *)p->grad.data)[i];
+    return sum;
+}
+
+/* A clip level for each channel, all the same, is one clip level: another code, the same numbers.
+ */
+static void groups_alike_are_one(void **state)
+{
+    (void)state;
+    for (int half = 0; half < 2; half++) {
+        One a, b;
+        new_one(&a)->o.kw.tag[Q_ACT].half_range = half;
+        new_one(&b)->o.kw.tag[Q_ACT].half_range = half;
+        b.o.kw.tag[Q_ACT].quant_group = -1;
+        open_one(&a, "lsq", Q_ACT, 3, 4, map_dim);
+        open_one(&b, "lsq", Q_ACT, 3, 4, map_dim);
+        assert_int_equal(tensor_len(&a.q.p[0]->value), 1);
+        assert_int_equal(tensor_len(&b.q.p[0]->value), 5);
+        fill(&a, -1.5, 1.5), fill(&b, -1.5, 1.5);
+        run_one(&a), run_one(&b);
+        assert_memory_equal(a.y.data, b.y.data, tensor_bytes(&a.y));
+        assert_memory_equal(a.dx.data, b.dx.data, tensor_bytes(&a.dx));
+        if (fabs(grad_sum(a.q.p[0]) - grad_sum(b.q.p[0])) > 1e-4)
+            fail_msg("gradient %g in one group, %g in five", grad_sum(a.q.p[0]),
+                     grad_sum(b.q.p[0]));
+        close_one(&a), close_one(&b);
+    }
+}
+
+/* Backward of dorefa's weights is that of t / max |t|, the rounding left out. */
+static double surrogate(const float *w, const float *g, size_t n)
+{
+    double max = 0, sum = 0;
+    for (size_t i = 0; i < n; i++)
+        max = fabs(tanh((double)w[i])) > max ? fabs(tanh((double)w[i])) : max;
+    for (size_t i = 0; i < n; i++) sum += (double)g[i] * tanh((double)w[i]) / max;
+    return sum;
+}
+
+static void dorefa_finite_differences(void **state)
+{
+    One t;
+    const size_t n = 4 * 3 * 3 * 3;
+    float *w;
+    (void)state;
+    open_one(new_one(&t), "dorefa", Q_WEIGHT, 2, 4, weight_dim);
+    fill(&t, -1, 1);
+    run_one(&t);
+    w = t.x.data;
+    for (size_t i = 0; i < n; i++) {
+        const float at = w[i], step = 1e-3f, got = ((const float *)t.dx.data)[i];
+        double up, down, want;
+        w[i] = at + step, up = surrogate(w, t.dy.data, n);
+        w[i] = at - step, down = surrogate(w, t.dy.data, n);
+        w[i] = at;
+        want = (up - down) / (double)((at + step) - (at - step));
+        if (fabs(want - (double)got) > 2e-3 * (1 + fabs(want)))
+            fail_msg("weight %zu: gradient %g, finite difference %g", i, (double)got, want);
+    }
+    close_one(&t);
+}
+
+/* y is linear in gamma. */
+static void gamma_gradient(void **state)
+{
+    static const struct {
+        const char *method;
+        QRole role;
+    } at[] = {{"dorefa", Q_WEIGHT},
+              {"pact", Q_WEIGHT},
+              {"lsq", Q_WEIGHT},
+              {"dorefa", Q_OUT},
+              {"lsq", Q_OUT}};
+    (void)state;
+    for (size_t k = 0; k < ARRAY_LEN(at); k++) {
+        One t;
+        Param *p;
+        double want = 0;
+        new_one(&t)->o.kw.tag[at[k].role].gamma = true;
+        t.o.kw.tag[Q_WEIGHT].adaptive = "var-mean";
+        open_one(&t, at[k].method, at[k].role, 2, 4, at[k].role == Q_WEIGHT ? weight_dim : map_dim);
+        fill(&t, -1, 1.5);
+        p = t.q.p[t.q.np - 1];
+        assert_true(str_ends(p->name, ".gamma"));
+        for (size_t i = 0; i < tensor_len(&p->value); i++) ((float *)p->value.data)[i] = 2;
+        run_one(&t);
+        for (size_t i = 0; i < tensor_len(&t.y); i++)
+            want += (double)((float *)t.y.data)[i] / 2 * (double)((float *)t.dy.data)[i];
+        if (fabs(want - grad_sum(p)) > 1e-4 * (1 + fabs(want)))
+            fail_msg("%s role %d: gradient of gamma %g, expected %g", at[k].method, (int)at[k].role,
+                     grad_sum(p), want);
+        close_one(&t);
+    }
+}
+
+/* What cannot be divided by stops the run with a line; outputs and gradients are zeros meanwhile.
+ */
+static void faults(void **state)
+{
+    static const struct {
+        const char *method, *adaptive;
+        QRole role;
+        float value, clip;
+        const char *says;
+    } at[] = {
+        {"dorefa", "none", Q_WEIGHT, 0, 1, "layer.quant_weight: all weights are 0"},
+        {"dorefa", "var-mean", Q_WEIGHT, 0.5f, 1,
+         "standard deviation 0; wt_adaptive: var-mean divides by it"},
+        {"lsq", "var-mean", Q_WEIGHT, -2, 1, "standard deviation 0"},
+        {"lsq", "none", Q_WEIGHT, 1, 0, "layer.quant_weight: clip_val[0] is 0; lsq divides by it"},
+        {"lsq", "none", Q_ACT, 1, 0, "layer.quant_activation: clip_val[0] is 0"},
+        {"pact", "none", Q_ACT, 1, 0, "pact divides by it"},
+        {"pact", "none", Q_ACT, 1, NAN, "clip_val[0] is nan"},
+    };
+    (void)state;
+    for (size_t k = 0; k < ARRAY_LEN(at); k++) {
+        One t;
+        new_one(&t)->o.kw.tag[Q_WEIGHT].adaptive = at[k].adaptive;
+        open_one(&t, at[k].method, at[k].role, 2, 4, at[k].role == Q_WEIGHT ? weight_dim : map_dim);
+        fill(&t, 0, 1);
+        for (size_t i = 0; i < tensor_len(&t.x); i++) ((float *)t.x.data)[i] = at[k].value;
+        if (t.q.np) *(float *)t.q.p[0]->value.data = at[k].clip;
+        run_one(&t);
+        if (!t.q.fault || !strstr(t.q.fault, at[k].says))
+            fail_msg("%s: '%s' does not say '%s'", at[k].method, t.q.fault ? t.q.fault : "no fault",
+                     at[k].says);
+        for (size_t i = 0; i < tensor_len(&t.y); i++)
+            assert_true(((float *)t.y.data)[i] == 0 && ((float *)t.dx.data)[i] == 0);
+        if (t.q.np) assert_true(grad_sum(t.q.p[0]) == 0);
+        close_one(&t);
+    }
+}
+
+static void nan_is_seen(void **state)
+{
+    static const char *const methods[] = {"dorefa", "pact", "lsq"};
+    (void)state;
+    for (size_t k = 0; k < ARRAY_LEN(methods); k++)
+        for (int half = 0; half < 2; half++) {
+            One t;
+            new_one(&t)->o.kw.tag[Q_ACT].half_range = half;
+            open_one(&t, methods[k], Q_ACT, 4, 4, map_dim);
+            fill(&t, -1, 2);
+            ((float *)t.x.data)[17] = NAN;
+            run_one(&t);
+            if (!isnan(((float *)t.y.data)[17]))
+                fail_msg("%s: a NaN has become a level", methods[k]);
+            assert_false(isnan(((float *)t.y.data)[16]));
+            close_one(&t);
+        }
+}
+
+/* Evaluating changes nothing; the warm-up ends after its steps, and sets the clip level. */
+static void counting(void **state)
+{
+    One t;
+    float *clip;
+    const float *iteration;
+    (void)state;
+    new_one(&t)->o.kw.stable = 2;
+    open_one(&t, "pact", Q_ACT, 2, 4, map_dim);
+    fill(&t, -3, 4);
+    ((float *)t.x.data)[0] = 4;
+    clip = t.q.p[0]->value.data;
+    iteration = store_find(&t.ps, "layer.quant_activation.iteration")->value.data;
+    for (int step = 1; step <= 3; step++) {
+        t.c.phase = PH_EVAL;
+        qinst_forward(&t.q, &t.x, &t.y, &t.c);
+        assert_true(*iteration == (float)(step - 1));
+        assert_true(*clip == (step == 1 ? 1.0f : 4.0f));
+        t.c.phase = PH_TRAIN;
+        run_one(&t);
+        assert_true(*iteration == (float)step && *clip == 4);
+        assert_int_equal(!memcmp(t.x.data, t.y.data, tensor_bytes(&t.x)), step <= 2);
+        assert_int_equal(!memcmp(t.dy.data, t.dx.data, tensor_bytes(&t.x)), step <= 2);
+    }
+    close_one(&t);
+}
+
+/* A policy: level counts, and with `progressive` the clip level keeps its step. */
+static void attributes(void **state)
+{
+    One t;
+    Err e = {0};
+    float *clip;
+    (void)state;
+    open_one(new_one(&t), "lsq", Q_WEIGHT, 3, 4, weight_dim);
+    clip = t.q.p[0]->value.data;
+    assert_int_equal(t.q.fn->set(&t.q, "progressive", 1, &e), 0);
+    assert_int_equal(t.q.fn->set(&t.q, "level_num", -3, &e), 0);
+    assert_true(fabsf(*clip - 4.0f / 7) < 1e-6f);
+    fill(&t, -1, 1);
+    run_one(&t);
+    assert_true(*(float *)store_find(&t.ps, "layer.quant_weight.level_num")->value.data == 5);
+    assert_int_equal(t.q.fn->set(&t.q, "level_num", 1, &e), -1);
+    assert_non_null(strstr(e.msg, "expected 2 to 256"));
+    assert_int_equal(t.q.fn->set(&t.q, "colour", 1, &e), -1);
+    assert_non_null(strstr(e.msg, "lsq has no attribute 'colour'"));
+    close_one(&t);
+}
+
+static void edges_stay_float(void **state)
+{
+    QOpts o;
+    (void)state;
+    qopts_default(&o);
+    assert_int_equal(kw_unit_bits(&o, Q_WEIGHT, 0, 3), 3);
+    assert_int_equal(kw_unit_bits(&o, Q_WEIGHT, UM_FIRST, 3), 32);
+    assert_int_equal(kw_unit_bits(&o, Q_ACT, UM_LAST, 3), 32);
+    o.first_bit = 8, o.last_bit = 4;
+    assert_int_equal(kw_unit_bits(&o, Q_WEIGHT, UM_FIRST, 3), 8);
+    assert_int_equal(kw_unit_bits(&o, Q_ACT, UM_FIRST, 3), 32);
+    assert_int_equal(kw_unit_bits(&o, Q_ACT, UM_LAST, 3), 4);
+    assert_int_equal(kw_unit_bits(&o, Q_OUT, UM_LAST, 3), 32);
+}
+
+/* Keys without effect are refused, each with what was expected. */
+static void keys_without_effect(void **state)
+{
+    static const struct {
+        const char *key, *says;
+    } at[] = {
+        {"wt_gamma=true", NULL},
+        {"fm_level=3", NULL},
+        {"wt_grad_scale=fan-scale",
+         "wt_grad_scale: fan-scale has no effect with wt_quant: dorefa; expected lsq"},
+        {"fm_half_range=false", NULL},
+        {"fm_correlate=0.5", "fm_correlate: 0.5 has no effect with stable: 0"},
+        {"fm_scale=0.7", "fm_scale: 0.7 has no effect with fm_grad_scale: none"},
+        {"wt_adaptive=mean", "wt_adaptive: mean"},
+        {"fm_grad_type=Triangle", "fm_grad_type: Triangle"},
+        {"ot_gamma=true", "ot_gamma: true has no effect with ot_quant: none"},
+        {"wt_bin=true", "wt_bin: true with 4 levels; expected wt_bit: 1"},
+        {"independent_norm=true", "no effect with wt_adaptive: none; expected var-mean"},
+        {"wt_level=1", "wt_level: 1 level; expected 2 to 256, or 0"},
+        {"fm_level=300", "300"},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(at); i++) {
+        Config c;
+        Err e = {0};
+        char *ov[7];
+        int bad;
+        ov[0] = xasprintf("%s", "model=resnet20"), ov[1] = xasprintf("%s", "dataset=synthetic");
+        ov[2] = xasprintf("%s", "wt_quant=dorefa"), ov[3] = xasprintf("%s", "fm_quant=lsq");
+        ov[4] = xasprintf("%s", "wt_bit=2"), ov[5] = xasprintf("%s", "fm_bit=2"),
+        ov[6] = xasprintf("%s", at[i].key);
+        bad = config_load(&c, "", 7, ov, &e);
+        if (!at[i].says && bad) fail_msg("%s: %s", at[i].key, e.msg);
+        if (at[i].says && (!bad || !strstr(e.msg, at[i].says)))
+            fail_msg("%s: '%s' does not say '%s'", at[i].key, e.msg, at[i].says);
+        config_free(&c);
+        for (int k = 0; k < 7; k++) free(ov[k]);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(groups_alike_are_one), cmocka_unit_test(dorefa_finite_differences),
+        cmocka_unit_test(gamma_gradient),       cmocka_unit_test(faults),
+        cmocka_unit_test(nan_is_seen),          cmocka_unit_test(counting),
+        cmocka_unit_test(attributes),           cmocka_unit_test(edges_stay_float),
+        cmocka_unit_test(keys_without_effect),
+    };
+    return cmocka_run_group_tests_name("keyword", tests, NULL, NULL);
+}
