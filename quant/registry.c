@@ -2,7 +2,7 @@
 #include "quant/quant.h"
 
 extern const QMethod quant_adabits, quant_apot, quant_dorefa, quant_f8net, quant_fat, quant_fat_uniform, quant_fixed8,
-    quant_fixed8_fat, quant_hysteresis, quant_lsq, quant_pact;
+    quant_fixed8_fat, quant_hysteresis, quant_lsq, quant_pact, quant_xnor;
 
 const QMethod *const quant_methods[] = {
     &quant_adabits,
@@ -16,5 +16,6 @@ const QMethod *const quant_methods[] = {
     &quant_hysteresis,
     &quant_lsq,
     &quant_pact,
+    &quant_xnor,
     NULL,
 };

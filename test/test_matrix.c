@@ -86,6 +86,8 @@ static const Setup setups[] = {
     {"lsq",              "lsq",    "lsq",  "",         true,  true,  1,  8, NULL},
     {"lsq groups",       "lsq",    "lsq",  "",         true,  true,  2,  4, NULL},
     {"lsq ternary",      "lsq",    "lsq",  "",         true,  true,  1,  1, NULL},
+    {"xnor",             "xnor",   "xnor", "",         true,  true,  1,  1, NULL},
+    {"xnor++",           "xnor",   "xnor", "",         true,  true,  1,  1, NULL},
 };
 
 /* Set-ups of the keyword language with other options than the default ones, for some widths. */
@@ -99,6 +101,8 @@ static const struct { const char *label; KwOpts kw; } language[] = {
     {"lsq groups",       {.fm_custom = "none",
                           .tag = {TAG("none", "STE-scale", "scale-fan", .gamma = true, .quant_group = 2),
                                   TAG("none", "STE-scale", "scale-element", .quant_group = -1), USUAL}}},
+    {"xnor++",           {.fm_custom = "resolution",
+                          .tag = {TAG("var-mean", "STE", "none", .gamma = true), TAG("none", "Triangle", "none", 0), USUAL}}},
     {"lsq ternary",      {.fm_custom = "none",
                           .tag = {TAG("var-mean", "none", "none", .level = 3, .quant_group = 1),
                                   TAG("none", "none", "none", .level = 3, .half_range = true), USUAL}}},

@@ -1,0 +1,192 @@
+/* quant/xnor.c -- XNOR: the sign of a weight or an activation times a mean magnitude; XNOR++ with
+ * gamma.
+ *
+ * Activations   y = E (x < 0 ? -1 : 1);  E by fm_custom: 1 (none), the mean of |x| over the
+ * channels of a pixel (channel) or over the map of a channel (resolution), of each image dx = dy
+ * (none), dy where |x| < 1 (STE), dy max(0, 2 - 2 |x|) (Triangle) Weights       y = E_k (w' < 0 ?
+ * -1 : 1), E_k = mean |w'| of the group; dw' = dy, or dy where |w'| < 1 (STE) E is no factor of the
+ * gradient.
+ *
+ * Source: Rastegari et al. 2016, "XNOR-Net"; Bulat, Tzimiropoulos 2019, "XNOR-Net++";
+ * aim-uofa/model-quantization, models/xnor.py. Differs: there is no warm-up (the original's never
+ * ends). See docs/methods/xnor.md. */
+#include <math.h>
+#include <string.h>
+
+#include "engine/par.h"
+#include "quant/keyword.h"
+
+typedef enum Slope { SLOPE_ONE, SLOPE_STE, SLOPE_TRIANGLE } Slope;
+
+typedef struct Xnor {
+    Keyword k;
+    Slope slope;
+    bool by_channel; /* E of each channel; else of each pixel */
+} Xnor;
+
+static int init(QInst *q, ParamStore *ps, Err *e)
+{
+    static const char *const slopes[] = {"none", "STE", "Triangle"};
+    Xnor *p = q->priv;
+    if (q->bits != 32 && q->bits != 1)
+        return err_set(e, ERR_CONFIG, "%s: xnor has 1 bit or 32, not %d", q->unit, q->bits);
+    if (kw_init(q, ps, e)) return -1;
+    p->k.stable = 0;
+    for (size_t i = 0; i < ARRAY_LEN(slopes); i++)
+        if (str_eq(p->k.o->grad_type, slopes[i])) p->slope = (Slope)i;
+    return 0;
+}
+
+static inline float sign_of(float x)
+{
+    return x < 0 ? -1 : x >= 0 ? 1 : x; /* NaN stays NaN */
+}
+
+static void slope_row(Slope s, const float *x, const float *dy, float *dx, size_t n)
+{
+    if (s == SLOPE_STE)
+        SIMD_FOR(i, n) dx[i] = fabsf(x[i]) < 1 ? dy[i] : 0;
+    else if (s == SLOPE_TRIANGLE)
+        SIMD_FOR(i, n) dx[i] = fabsf(x[i]) < 1 ? dy[i] * (2 - 2 * fabsf(x[i])) : 0;
+    else if (dx != dy)
+        memcpy(dx, dy, n * sizeof *dx);
+}
+
+/* ---- activations ---- */
+
+static const QFn act_scaled;
+
+static int act_init(QInst *q, ParamStore *ps, Err *e)
+{
+    Xnor *p = q->priv;
+    const char *custom = q->opts->kw.fm_custom;
+    if (init(q, ps, e)) return -1;
+    p->by_channel = str_eq(custom, "resolution");
+    if (q->enabled && (p->by_channel || str_eq(custom, "channel"))) q->fn = &act_scaled;
+    return 0;
+}
+
+static void act_row(const QInst *q, const float *x, float *y, size_t n)
+{
+    (void)q;
+    SIMD_FOR(i, n) y[i] = sign_of(x[i]);
+}
+
+static void act_row_bwd(const QInst *q, const float *x, const float *dy, float *dx, size_t n,
+                        double *acc)
+{
+    (void)acc;
+    if (dx) slope_row(((const Xnor *)q->priv)->slope, x, dy, dx, n);
+}
+
+/* One pixel: c channels beside each other. */
+static void scale_pixel(const float *x, float *y, size_t c)
+{
+    double sum = 0;
+    float e;
+    PAR_PRAGMA_(omp simd reduction(+ : sum))
+    for (size_t k = 0; k < c; k++) sum += (double)fabsf(x[k]);
+    e = (float)(sum / (double)c);
+    SIMD_FOR(k, c) y[k] = e * sign_of(x[k]);
+}
+
+/* One image of `area` pixels; sum: c doubles. */
+static void scale_channels(const float *x, float *y, size_t area, size_t c, double *sum)
+{
+    memset(sum, 0, c * sizeof *sum);
+    for (size_t i = 0; i < area; i++) SIMD_FOR(k, c) sum[k] += (double)fabsf(x[i * c + k]);
+    for (size_t i = 0; i < area; i++)
+        SIMD_FOR(k, c) y[i * c + k] = (float)(sum[k] / (double)area) * sign_of(x[i * c + k]);
+}
+
+static size_t channels(const Tensor *x)
+{
+    return (size_t)(x->ndim == 4 ? x->dim[1] : x->dim[x->ndim - 1]);
+}
+
+static void act_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch)
+{
+    (void)q, (void)ph;
+    *save = 0;
+    *scratch = (size_t)x->dim[0] * channels(x) * sizeof(double);
+}
+
+static void act_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
+{
+    const size_t ch = channels(x), rows = tensor_len(x) / ch, images = (size_t)x->dim[0];
+    const float *xs = x->data;
+    float *ys = y->data;
+    double *sums = c->scratch;
+    kw_begin(q, c);
+    if (!((const Xnor *)q->priv)->by_channel) {
+        PARALLEL_FOR(i, rows) scale_pixel(xs + (size_t)i * ch, ys + (size_t)i * ch, ch);
+        return;
+    }
+    PARALLEL_FOR(i, images)
+    {
+        const size_t at = (size_t)i * (rows / images) * ch;
+        scale_channels(xs + at, ys + at, rows / images, ch, sums + (size_t)i * ch);
+    }
+}
+
+/* ---- weights ---- */
+
+static void measured(QInst *q)
+{
+    Xnor *p = q->priv;
+    double n = 1;
+    for (int i = 0; i < q->ndim; i++) n *= q->shape[i];
+    for (int g = 0; g < p->k.groups; g++)
+        p->k.measure[g] /= n / p->k.groups; /* now E of the group */
+}
+
+static void row(const QInst *q, int group, const float *w, float *y, size_t n)
+{
+    const float e = (float)((const Keyword *)q->priv)->measure[group];
+    SIMD_FOR(i, n) y[i] = e * sign_of(w[i]);
+}
+
+static void row_bwd(const QInst *q, int group, const float *w, const float *g, float *dw, size_t n,
+                    double *acc)
+{
+    (void)group, (void)acc;
+    slope_row(((const Xnor *)q->priv)->slope, w, g, dw, n);
+}
+
+static const KwWeight signs = {.measured = measured, .row = row, .row_bwd = row_bwd};
+
+static int weight_init(QInst *q, ParamStore *ps, Err *e)
+{
+    Xnor *p = q->priv;
+    if (init(q, ps, e)) return -1;
+    p->k.weight = &signs;
+    p->k.needs = KW_ABS_SUM;
+    if (q->enabled) kw_add_gamma(q, ps);
+    return 0;
+}
+
+/* ---- the method ---- */
+
+#define ACT                                                                                        \
+    .priv_size = sizeof(Xnor), .init = act_init, .row = act_row, .row_bwd = act_row_bwd,           \
+    .set = kw_set, .release = kw_release
+
+static const QFn act = {ACT, .begin = kw_begin};
+static const QFn act_scaled = {ACT, .need = act_need, .forward = act_forward};
+
+static const QFn weight = {
+    .priv_size = sizeof(Xnor),
+    .init = weight_init,
+    .need = kw_weight_need,
+    .forward = kw_weight_forward,
+    .backward = kw_weight_backward,
+    .set = kw_set,
+    .release = kw_release,
+};
+
+const QMethod quant_xnor = {
+    .name = "xnor",
+    .doc = "signs times a mean magnitude (XNOR-Net); wt_gamma: with a trained factor (XNOR-Net++)",
+    .role = {[Q_WEIGHT] = &weight, [Q_ACT] = &act},
+    .unit_bits = kw_unit_bits,
+};
