@@ -106,6 +106,7 @@ WORDS(format, "per_layer", "per_channel", "per_model")
 WORDS(metric, "std", "mae", "rms")
 WORDS(adaptive, "none", "mean", "var", "mean-var", "var-mean")
 WORDS(grad_type, "none", "STE", "STE-scale", "Triangle")
+WORDS(custom, "none", "channel", "resolution")
 WORDS(grad_scale, "none", "fan-scale", "scale-fan", "element-scale", "scale-element")
 
 static const Choices choice_nets = {"nets", at_nets};

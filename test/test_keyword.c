@@ -323,7 +323,7 @@ static void keys_without_effect(void **state)
         {"fm_correlate=0.5", "fm_correlate: 0.5 has no effect with stable: 0"},
         {"fm_scale=0.7", "fm_scale: 0.7 has no effect with fm_grad_scale: none"},
         {"wt_adaptive=mean", "wt_adaptive: mean"},
-        {"fm_grad_type=Triangle", "fm_grad_type: Triangle"},
+        {"fm_grad_type=Triangle", "fm_grad_type: Triangle has no effect with fm_quant: lsq; expected xnor"},
         {"ot_gamma=true", "ot_gamma: true has no effect with ot_quant: none"},
         {"wt_bin=true", "wt_bin: true with 4 levels; expected wt_bit: 1"},
         {"independent_norm=true", "no effect with wt_adaptive: none; expected var-mean"},
