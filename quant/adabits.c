@@ -12,9 +12,9 @@
  *               1 without rescale. No gradient through c; the maximum has one.
  *               A linear layer outside training keeps c = 1 and divides its bias by c instead, so
  *               that its logits are those of training divided by c.
- * Activations   A = |alpha|;  y = A Q(clip(x, 0, A) / A), or A (2 Q((clip(x, -A, A) / A + 1) / 2) - 1)
- *               for inputs that may be negative (UM_SIGNED, with `double_side`)
- *               d alpha = sign(alpha) * sum of dy (y / A - clip(x) / A + [x >= A] - [x <= -A])
+ * Activations   A = |alpha|;  y = A Q(clip(x, 0, A) / A), or A (2 Q((clip(x, -A, A) / A + 1) / 2) -
+ * 1) for inputs that may be negative (UM_SIGNED, with `double_side`) d alpha = sign(alpha) * sum of
+ * dy (y / A - clip(x) / A + [x >= A] - [x <= -A])
  *
  * Source: Jin, Yang, Liao 2020, "AdaBits: Neural Network Quantization with Adaptive Bit-Widths" and
  * "Neural Network Quantization with Scale-Adjusted Training"; deJQK/AdaBits, models/quant_ops.py:
@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "engine/par.h"
+#include "quant/form.h"
 #include "quant/lower.h"
 #include "quant/stat.h"
 
@@ -74,9 +75,9 @@ typedef struct Weight {
     bool plain;    /* 32 bits without clamp: the weight itself */
     bool rescales; /* this kind of layer is rescaled */
     bool linear;
-    float max;      /* of |tanh| */
-    float scale;    /* c of the last forward */
-    float applied;  /* c, or 1 where only the bias takes it */
+    float max;     /* of |tanh| */
+    float scale;   /* c of the last forward */
+    float applied; /* c, or 1 where only the bias takes it */
     char fault[320];
 } Weight;
 
@@ -300,6 +301,21 @@ static int lower(Lower *lw, int unit, Err *e)
     return 0;
 }
 
+/* The default layer, but for that bias. */
+static int form(const QPlan *qp, int unit, int variant, LayerForm *f, Err *e)
+{
+    const QInst *q = qplan_get(qp, unit, Q_WEIGHT, variant);
+    const Weight *p = q ? q->priv : NULL;
+    const size_t n = (size_t)qp->spec->u[unit].c;
+    float *b;
+    if (layer_form_default(qp, unit, variant, f, e)) return -1;
+    if (!p || !p->linear || !p->rescales || !f->b) return 0;
+    b = arena_alloc(f->arena, n * sizeof *b);
+    for (size_t i = 0; i < n; i++) b[i] = f->b[i] / p->scale;
+    f->b = b;
+    return 0;
+}
+
 /* ---- activations ---- */
 
 typedef struct Act {
@@ -326,7 +342,9 @@ static int act_init(QInst *q, ParamStore *ps, Err *e)
 {
     Act *p = q->priv;
     const QOpts *o = q->opts;
-    const float start = o->act_clip_init > 0 ? (float)o->act_clip_init : q->marks & UM_LAST ? 10 : 8;
+    const float start = o->act_clip_init > 0 ? (float)o->act_clip_init
+                        : q->marks & UM_LAST ? 10
+                                             : 8;
     const int n = o->nbits_list;
     char name[256];
     p->rounds = q->bits < 32;
@@ -361,7 +379,8 @@ static void act_begin(QInst *q, const QCtx *c)
 }
 
 /* y / A, and z = clip(x) / A. */
-static inline __attribute__((always_inline)) float act_level(Scheme s, bool rounds, bool two, float a, float z)
+static inline __attribute__((always_inline)) float act_level(Scheme s, bool rounds, bool two,
+                                                             float a, float z)
 {
     if (!rounds) return z;
     return two ? 2 * level(s, a, (z + 1) / 2) - 1 : level(s, a, z);
@@ -373,7 +392,8 @@ static inline float clip(float x, float low, float high)
     return x < high ? x : high;
 }
 
-/* Always inlined: each call below has constants for `s`, `rounds` and `two`, and a loop of its own. */
+/* Always inlined: each call below has constants for `s`, `rounds` and `two`, and a loop of its own.
+ */
 #define KERNEL static inline __attribute__((always_inline)) void
 
 KERNEL act_map(const Act *p, Scheme s, bool rounds, bool two, const float *x, float *y, size_t n)
@@ -446,6 +466,35 @@ static void act_end(QInst *q, const double *acc)
     if (!q->fault) ((float *)q->p[0]->grad.data)[p->at] += (float)((double)p->sign * acc[0]);
 }
 
+/* The operations of act_map, one by one. */
+static int act_form(QInst *q, QuantForm *f, Err *e)
+{
+    const Act *p = q->priv;
+    const Scheme s = p->grid.scheme;
+    const float a = p->grid.a;
+    act_begin(q, NULL);
+    if (q->fault) return err_set(e, ERR_RUN, "%s", q->fault);
+    form_step(f, FORM_MAX, p->two_sided ? -p->alpha : 0);
+    form_step(f, FORM_MIN, p->alpha);
+    if (!p->rounds) return 0;
+    form_step(f, FORM_DIV, p->alpha);
+    if (p->two_sided) {
+        form_step(f, FORM_ADD, 1);
+        form_step(f, FORM_DIV, 2);
+    }
+    form_step(f, FORM_MUL, a);
+    form_step(f, s == ORIGINAL ? FORM_ROUND : FORM_FLOOR, 0);
+    if (s != ORIGINAL) form_step(f, FORM_MIN, a - 1);
+    if (s == CENTERED) form_step(f, FORM_ADD, 0.5f);
+    form_step(f, FORM_DIV, a);
+    if (p->two_sided) {
+        form_step(f, FORM_MUL, 2);
+        form_step(f, FORM_ADD, -1);
+    }
+    form_step(f, FORM_MUL, p->alpha);
+    return 0;
+}
+
 /* ---- the method ---- */
 
 /* First and last layer: weights not below edge_min_bits (0: the largest of bits_list); the image
@@ -468,6 +517,7 @@ static const QFn act = {
     .row = act_row,
     .row_bwd = act_row_bwd,
     .end = act_end,
+    .form = act_form,
 };
 
 static const QFn weight = {
@@ -485,4 +535,5 @@ const QMethod quant_adabits = {
     .traits = QT_DECLARES_AT_32 | QT_CHAINED | QT_VARIANTS,
     .unit_bits = unit_bits,
     .lower = lower,
+    .form = form,
 };

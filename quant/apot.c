@@ -162,6 +162,17 @@ static void act_end(QInst *q, const double *acc)
     add_alpha_grad(q, acc[0]);
 }
 
+static int act_form(QInst *q, QuantForm *f, Err *e)
+{
+    const Apot *p = q->priv;
+    if (!read_alpha(q)) return err_set(e, ERR_RUN, "%s", q->fault);
+    if (grid_form(&p->grid, f)) return 0;
+    return err_set(e, ERR_CONFIG,
+                   "%s: its input is quantized (%s, %d bits); levels that are not uniform have a "
+                   "form up to %d of them",
+                   q->unit, q->method->name, q->bits, FORM_MAX_LEVELS);
+}
+
 /* ---- weights ---- */
 
 static int weight_init(QInst *q, ParamStore *ps, Err *e)
@@ -307,6 +318,7 @@ static const QFn act = {
     .row = act_row,
     .row_bwd = act_row_bwd,
     .end = act_end,
+    .form = act_form,
 };
 
 static const QFn weight = {

@@ -26,6 +26,7 @@
 
 #include "engine/par.h"
 #include "engine/spec.h"
+#include "quant/form.h"
 
 #define MAX_ACT_BITS 16
 #define EPS          1e-6f
@@ -119,6 +120,25 @@ static void row(const QInst *q, const float *x, float *y, size_t n)
     }
 }
 
+/* The operations of row, one by one. */
+static int form(QInst *q, QuantForm *f, Err *e)
+{
+    const Act *a = q->priv;
+    begin(q, &(QCtx){.phase = PH_EVAL});
+    if (q->fault) return err_set(e, ERR_RUN, "%s", q->fault);
+    if (a->kind == EXPONENTIAL)
+        return err_set(e, ERR_CONFIG,
+                       "%s: its input is quantized to powers of two (hysteresis), which has no form "
+                       "in float operations",
+                       q->unit);
+    if (a->kind != ROUND) form_step(f, FORM_MUL, a->top / (EPS + a->t));
+    form_step(f, FORM_ROUND, 0);
+    form_step(f, FORM_MAX, 0);
+    form_step(f, FORM_MIN, a->top);
+    if (a->kind != ROUND) form_step(f, FORM_MUL, a->t / a->top);
+    return 0;
+}
+
 /* The slope that stands for the step's at x. */
 static float slope(const Act *a, float x)
 {
@@ -179,5 +199,6 @@ const QFn binhyst_act = {.priv_size = sizeof(Act),
                          .row = row,
                          .row_bwd = row_bwd,
                          .end = end,
+                         .form = form,
                          .set = set,
                          .figures = figures};

@@ -398,4 +398,6 @@ const QMethod quant_f8net = {
     .figures = unit_figures,
     .lower = lower,
     .lower_other = lower_other,
+    .form = f8net_form,
+    .form_other = f8net_form_other,
 };

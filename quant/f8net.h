@@ -4,6 +4,7 @@
 #define QUANT_F8NET_H
 
 #include "quant/f8net_ops.h"
+#include "quant/form.h"
 #include "quant/qplan.h"
 
 /* A convolution or linear unit that F8Net quantizes. */
@@ -24,5 +25,9 @@ float f8net_rescaling(const F8Layer *units, const F8Layer *to);
 /* Shift of the average pool where it is done by one (compat: original with quant_avgpool, for maps
  * of 7x7 whatever they are); -1: a mean. */
 int f8net_pool_shift(const F8Opts *o);
+
+/* QMethod.form and form_other: quant/f8net_form.c. */
+int f8net_form(const QPlan *qp, int unit, int variant, LayerForm *f, Err *e);
+void f8net_form_other(const QPlan *qp, int unit, UnitForm *f);
 
 #endif

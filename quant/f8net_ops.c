@@ -85,6 +85,13 @@ static bool rectifies(const F8Layer *l)
     return l->pure || l->image;
 }
 
+void f8_input_ends(const F8Layer *l, float *low, float *high)
+{
+    const float top = rectifies(l) ? INFINITY : ldexpf(fixed_top(l->input), -settled_fl(l, 0));
+    *high = top;
+    *low = l->input.neg ? -top : 0;
+}
+
 /* Per-node floats kept from forward to backward, or only for the forward pass. */
 static float *tables(const Node *n, const Exec *x)
 {
@@ -604,22 +611,21 @@ static bool rounds_bias(const LinearNode *a)
     return a->l.quant_bias && !a->train && !a->l.pure;
 }
 
-static void linear_forward(Node *n, Exec *x)
+/* t: as linear_prepare keeps it. NULL, or what is wrong. b NULL: no bias. */
+static const char *linear_values(const LinearNode *a, const float *w, const float *b, float *wf,
+                                 float *bf, float *t)
 {
-    const LinearNode *a = n->attr;
-    const float *w = exec_in(x, n, 0), *b = n->nin > 1 ? exec_in(x, n, 1) : NULL;
-    float *wf = exec_out(x, n, 0), *bf = b ? exec_out(x, n, 1) : NULL, *t = tables(n, x),
-          *fl = t + N_LINEAR, f;
+    const char *fault = zero_alpha(&a->l);
+    float *fl = t + N_LINEAR, f;
     if (a->l.pure)
         memcpy(wf, w, a->out * a->per * sizeof *wf);
     else
         round_linear(&a->l, w, a->out, a->per, wf, fl);
-    if (zero_alpha(&a->l)) x->fault = zero_alpha(&a->l);
     t[L_S] = scaling(&a->l, 0);
     t[L_K] = rescaling(&a->l, w, wf, a->out, a->per);
     if (t[L_K] == 0) {
-        x->fault = "the rounded weights of the F8Net linear layer are all equal: rescale_forward "
-                   "divides by their deviation";
+        fault = "the rounded weights of the F8Net linear layer are all equal: rescale_forward "
+                "divides by their deviation";
         t[L_K] = 1;
     }
     f = t[L_S] * t[L_K];
@@ -633,6 +639,15 @@ static void linear_forward(Node *n, Exec *x)
         round_bias(&a->l, 0, fl[o], &bf[o]);
         if (a->whole) bf[o] *= f;
     }
+    return fault;
+}
+
+static void linear_forward(Node *n, Exec *x)
+{
+    const float *b = n->nin > 1 ? exec_in(x, n, 1) : NULL;
+    const char *fault = linear_values(n->attr, exec_in(x, n, 0), b, exec_out(x, n, 0),
+                                      b ? exec_out(x, n, 1) : NULL, tables(n, x));
+    if (fault) x->fault = fault;
 }
 
 static void linear_backward(Node *n, Exec *x)
@@ -668,16 +683,21 @@ static const OpDef op_linear = {.name = "f8_linear",
                                 .forward = linear_forward,
                                 .backward = linear_backward};
 
-void graph_f8_linear(Graph *g, const char *name, int w, int bias, const F8Layer *l, F8Logits logits,
-                     int out[2])
+static LinearNode linear_node(const F8Layer *l, F8Logits logits, size_t out, size_t per)
+{
+    return (LinearNode){.l = *l,
+                        .out = out,
+                        .per = per,
+                        .train = logits == F8_TRAIN,
+                        .whole = logits != F8_DIVIDED || l->pure};
+}
+
+void graph_f8_linear(Graph *g, const char *name, int w, int bias, const F8Layer *l,
+                     F8Logits logits, int out[2])
 {
     const Tensor t = g->v[w].t;
     const int in[] = {w, bias};
-    LinearNode a = {.l = *l,
-                    .out = (size_t)t.dim[0],
-                    .per = (size_t)t.dim[1],
-                    .train = logits == F8_TRAIN,
-                    .whole = logits != F8_DIVIDED || l->pure};
+    const LinearNode a = linear_node(l, logits, (size_t)t.dim[0], (size_t)t.dim[1]);
     const int node = graph_node(g, &op_linear, name, bias >= 0 ? 2 : 1, in, &a, sizeof a);
     out[0] = graph_out(g, node, t);
     out[1] = bias >= 0 ? graph_out(g, node, g->v[bias].t) : -1;
@@ -696,27 +716,56 @@ static int32_t bias_integer(float b, int fl)
     return v >= INT32_MAX ? INT32_MAX : v <= -INT32_MAX ? -INT32_MAX : (int32_t)v;
 }
 
-/* A convolution's folded and rounded weights by running statistics; bias and lengths, [oc], behind
- * them. The caller frees the weights, the others lie in the same block. */
-static float *fold_settled(const F8Layer *l, const F8Layer *next, const F8Conv *c, float **b,
-                           float **fl)
+/* With the running statistics; fl: [oc], lengths of the weights. */
+static void fold_conv(const F8Layer *l, const F8Layer *next, const F8Conv *c, float before,
+                      float after, float *w, float *b, float *fl)
 {
-    const WeightShape shape = {c->oc, c->ic, c->per, c->groups};
-    const size_t n = c->oc * c->ic * c->per;
-    float *w = xcalloc(n + 5 * c->oc + scalings(l), sizeof *w), *row = w + n;
-    *b = row + c->oc;
-    *fl = row + 4 * c->oc;
-    memcpy(row, c->st->var->value.data, c->oc * sizeof *row);
+    const size_t oc = c->oc;
+    float *row = xcalloc(3 * oc + scalings(l), sizeof *row);
+    memcpy(row, c->st->var->value.data, oc * sizeof *row);
     fold_weights(l, next,
-                 (FoldIn){.shape = shape,
+                 (FoldIn){.shape = {oc, c->ic, c->per, c->groups},
                           .w = c->w,
                           .gamma = c->gamma,
                           .beta = c->beta,
                           .mean = c->st->mean->value.data,
                           .eps = c->st->eps,
-                          .before = 1,
-                          .after = weight_factor(l)},
-                 (FoldOut){w, *b, row, row + 5 * c->oc, row + 2 * c->oc, row + 3 * c->oc, *fl});
+                          .before = before,
+                          .after = after},
+                 (FoldOut){w, b, row, row + 3 * oc, row + oc, row + 2 * oc, fl});
+    free(row);
+}
+
+const char *f8_eval_conv(const F8Layer *l, const F8Layer *next, const F8Conv *c, float *wf,
+                         float *bf)
+{
+    float *fl = xcalloc(c->oc, sizeof *fl);
+    fold_conv(l, next, c, weight_factor(l), 1, wf, bf, fl);
+    for (size_t k = 0; k < c->oc && !l->pure; k++) round_bias(l, k, fl[k], &bf[k]);
+    free(fl);
+    return zero_alpha(l) ? zero_alpha(l) : next ? zero_alpha(next) : NULL;
+}
+
+const char *f8_eval_linear(const F8Layer *l, F8Logits logits, const float *w, const float *b,
+                           size_t oc, size_t per, float *wf, float *bf)
+{
+    const LinearNode a = linear_node(l, logits, oc, per);
+    float *t = xcalloc(N_LINEAR + oc, sizeof *t);
+    const char *fault = linear_values(&a, w, b, wf, bf, t);
+    free(t);
+    return fault;
+}
+
+/* As they are converted to whole numbers; bias and lengths, [oc], behind the weights. The caller
+ * frees the weights, the others lie in the same block. */
+static float *fold_settled(const F8Layer *l, const F8Layer *next, const F8Conv *c, float **b,
+                           float **fl)
+{
+    const size_t n = c->oc * c->ic * c->per;
+    float *w = xcalloc(n + 2 * c->oc, sizeof *w);
+    *b = w + n;
+    *fl = *b + c->oc;
+    fold_conv(l, next, c, 1, weight_factor(l), w, *b, *fl);
     return w;
 }
 

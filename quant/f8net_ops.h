@@ -48,6 +48,8 @@ typedef struct F8Layer {
 /* s of channel 0; the length input numbers have outside training. */
 float f8_scaling(const F8Layer *l);
 int f8_input_fl(const F8Layer *l);
+/* The ends an input is clipped to outside training; infinite where it is not. */
+void f8_input_ends(const F8Layer *l, float *low, float *high);
 
 /* train: lengths of this batch and the average moves; else the average, rounded. x NHWC or [n, c].
  */
@@ -58,14 +60,21 @@ int graph_f8_scale(Graph *g, const char *name, int w, const F8Layer *l, int grou
  * convolution. next NULL: r = 1. out: weights like w, bias [oc]. */
 void graph_f8_fold(Graph *g, const char *name, int y0, int w, int groups, int gamma, int beta,
                    const F8Layer *l, const F8Layer *next, const NormStats *st, int out[2]);
-/* A convolution outside training as whole numbers: wf = k / 2^fl of the folded weights, bias the
- * folded one at the length of the input plus fl. w: [oc, ic / groups, per]. k: like w; bias: [oc].
- * One length per layer. */
+/* A convolution outside training, with its norm. w: [oc, ic / groups, per]. */
 typedef struct F8Conv {
     size_t oc, ic, per, groups;
     const float *w, *gamma, *beta;
     const NormStats *st;
 } F8Conv;
+/* The folded weights and biases an evaluation computes with, those of graph_f8_fold and
+ * graph_f8_linear; wf like w, bf: [oc]. b NULL: no bias, bf is not written. NULL, or what is wrong
+ * with the parameters. */
+const char *f8_eval_conv(const F8Layer *l, const F8Layer *next, const F8Conv *c, float *wf,
+                         float *bf);
+const char *f8_eval_linear(const F8Layer *l, F8Logits logits, const float *w, const float *b,
+                           size_t oc, size_t per, float *wf, float *bf);
+/* A convolution outside training as whole numbers: wf = k / 2^fl of the folded weights, bias the folded
+ * one at the length of the input plus fl. k: like w; bias: [oc]. One length per layer. */
 void f8_convert_conv(const F8Layer *l, const F8Layer *next, const F8Conv *c, int8_t *k,
                      int32_t *bias, int *weight_fl);
 /* The same for a linear layer, [oc, per]; b NULL: no bias. `divisor`: its logits are those of

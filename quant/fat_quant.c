@@ -163,6 +163,17 @@ static void act_end(QInst *q, const double *acc)
     add_alpha_grad(q, f->variant->pact ? acc[0] : acc[0] / (double)param_scalar(q->p[P_ALPHA]));
 }
 
+static int act_form(QInst *q, QuantForm *f, Err *e)
+{
+    const FatQuant *p = q->priv;
+    if (!read_alpha(q)) return err_set(e, ERR_RUN, "%s", q->fault);
+    if (grid_form(&p->grid, f)) return 0;
+    return err_set(e, ERR_CONFIG,
+                   "%s: its input is quantized (%s, %d bits); levels that are not uniform have a "
+                   "form up to %d of them",
+                   q->unit, q->method->name, q->bits, FORM_MAX_LEVELS);
+}
+
 /* ---- weights ---- */
 
 static int init_weight(QInst *q, ParamStore *ps, Err *e)
@@ -399,7 +410,7 @@ static int show(const QInst *wt, const QInst *act, char *line, size_t n)
 // clang-format off
 #define ACT(INIT)                                                                                  \
     {.priv_size = sizeof(FatQuant), .nacc = 1, .init = INIT, .begin = act_begin, .row = act_row,   \
-     .row_bwd = act_row_bwd, .end = act_end}
+     .row_bwd = act_row_bwd, .end = act_end, .form = act_form}
 #define WEIGHT(INIT)                                                                               \
     {.priv_size = sizeof(FatQuant), .init = INIT, .need = weight_need, .forward = weight_forward,  \
      .backward = weight_backward, .show = show, .figures = figures, .view = view,                  \

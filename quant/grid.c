@@ -388,6 +388,27 @@ void grid_row(const Grid *g, const float *x, float *y, size_t n)
         g->row(g, x, y, n);
 }
 
+bool grid_form(const Grid *g, QuantForm *f)
+{
+    if (g->set.n > FORM_MAX_LEVELS || (g->set.n && g->range == GRID_BOTH)) return false;
+    if (g->set.n) {
+        if (g->sign < 0) form_step(f, FORM_MUL, g->sign);
+        form_step(f, FORM_LEVELS, 0);
+        f->nlevels = g->set.n;
+        memcpy(f->threshold, g->t, (size_t)g->set.n * sizeof *g->t);
+        memcpy(f->value, g->value, (size_t)g->set.n * sizeof *g->value);
+        return true;
+    }
+    if (g->hi < INFINITY) form_step(f, FORM_MIN, g->hi);
+    if (g->lo > -INFINITY) form_step(f, FORM_MAX, g->lo);
+    form_step(f, FORM_DIV, g->alpha);
+    form_step(f, FORM_MUL, g->steps);
+    form_step(f, FORM_ROUND, 0);
+    form_step(f, FORM_DIV, g->steps);
+    form_step(f, FORM_MUL, g->alpha);
+    return true;
+}
+
 /* Sums are made in float over a block, in double over the blocks. */
 double grid_row_bwd(const Grid *g, const float *x, const float *dy, float *dx, size_t n,
                     bool masked)

@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "quant/form.h"
+
 #define GRID_MAX_LEVELS 256
 #define GRID_SMALL      16 /* up to here all levels are compared at once */
 #define GRID_MAX_CELLS  1024
@@ -67,6 +69,10 @@ bool grid_scale(Grid *g, float alpha);
 /* y[i] = alpha * P(x[i] / alpha), exactly the product of two floats; a NaN stays one, and a
  * quotient beyond the float range becomes one. y may be x. */
 void grid_row(const Grid *g, const float *x, float *y, size_t n);
+
+/* The row as a list of operations, bit by bit (but for the sign of a zero, and NaN), after a
+ * grid_scale that returned true. False: more than FORM_MAX_LEVELS levels, or levels on both sides. */
+bool grid_form(const Grid *g, QuantForm *f);
 
 /* Backward of a row: dx[i] = dy[i] where x is inside the clip, else 0 (without `masked`: dy[i]
  * everywhere). Returns alpha times the gradient to alpha: the sum of dy * (y - x) inside the clip

@@ -110,6 +110,7 @@ typedef struct QView {
 } QView;
 
 struct QFn;
+struct QuantForm;
 /* One quantizer of one tensor, in one bit variant. Made once, shared by all programs. */
 typedef struct QInst {
     const struct QFn *fn;
@@ -157,6 +158,8 @@ typedef struct QFn {
     void (*row)(const QInst *q, const float *x, float *y, size_t n);          /* y may be x */
     void (*row_bwd)(const QInst *q, const float *x, const float *dy, float *dx, size_t n, double *acc);
     void (*end)(QInst *q, const double *acc);
+    /* The rows as a list of float operations (quant/form.h), bit by bit, with the parameters as they are; f is empty. -1 with `e`. */
+    int (*form)(QInst *q, struct QuantForm *f, Err *e);
 
     /* Whole tensor. backward writes dx (never adds) and ADDS into q->p[k]->grad. */
     void (*need)(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch);
@@ -173,8 +176,10 @@ typedef struct QFn {
 } QFn;
 
 struct Lower;
+struct LayerForm;
 struct QPlan;
 struct Unit;
+struct UnitForm;
 typedef struct QMethod {
     const char *name, *doc;
     const QFn *role[Q_NROLES];                                   /* NULL = not offered */
@@ -191,6 +196,9 @@ typedef struct QMethod {
     int (*figures)(const struct QPlan *qp, int unit, QFigure *f, int max);
     /* Any other unit of a net whose activations the method quantizes: sets its value, or leaves it to the default by setting none. */
     void (*lower_other)(struct Lower *lw, int unit);
+    /* What `lower` and `lower_other` make of a unit outside training, for exports: quant/form.h. NULL: has no such form. */
+    int (*form)(const struct QPlan *qp, int unit, int variant, struct LayerForm *f, Err *e);
+    void (*form_other)(const struct QPlan *qp, int unit, struct UnitForm *f);
 } QMethod;
 
 enum { /* QMethod.traits */

@@ -22,17 +22,28 @@ int dump_check(const char *dir, Err *e)
     return r;
 }
 
+static int failed(Dump *d)
+{
+    dump_abandon(d);
+    return -1;
+}
+
 int dump_open(Dump *d, const Session *s, const char *dir, Err *e)
 {
     const int image[] = {s->input.c, s->input.h, s->input.w};
     const DType in = s->ints ? s->ints->net.op[0].type : DT_F32, out = s->ints ? DT_S32 : DT_F32;
-    *d = (Dump){0};
+    char width[16];
+    *d = (Dump){.nwidths = s->nwidths};
     d->nchw = xcalloc((size_t)image[0] * (size_t)image[1] * (size_t)image[2], sizeof *d->nchw);
     if (fs_mkdirs(dir, e) || begin(&d->input, dir, "input.npy", in, 3, image, e) ||
-        begin(&d->output, dir, "output.npy", out, 1, &s->classes, e) ||
-        begin(&d->label, dir, "label.npy", DT_S32, 0, NULL, e)) {
-        dump_abandon(d);
-        return -1;
+        begin(&d->label, dir, "label.npy", DT_S32, 0, NULL, e))
+        return failed(d);
+    for (int k = 0; k < s->nwidths; k++) {
+        char *name =
+            path_of_width("output.npy", s->nwidths > 1 ? session_width_text(s, k, width) : "");
+        const int r = begin(&d->output[k], dir, name, out, 1, &s->classes, e);
+        free(name);
+        if (r) return failed(d);
     }
     return 0;
 }
@@ -53,17 +64,21 @@ static void put_image(Dump *d, const Session *s, const Batch *b, int i)
     npy_rows(&d->input, d->nchw, 1);
 }
 
-void dump_batch(Dump *d, const Session *s, const Batch *b, const float *logits)
+void dump_batch(Dump *d, const Session *s, const Batch *b)
 {
     for (int i = 0; i < b->n; i++) put_image(d, s, b, i);
-    npy_rows(&d->output, s->ints ? (const void *)s->ints->sums : logits, b->n);
     npy_rows(&d->label, b->label, b->n);
+}
+
+void dump_logits(Dump *d, const Session *s, int k, const Batch *b, const float *logits)
+{
+    npy_rows(&d->output[k], s->ints ? (const void *)s->ints->sums : logits, b->n);
 }
 
 int dump_close(Dump *d, Err *e)
 {
     int r = npy_close(&d->input, e);
-    if (!r) r = npy_close(&d->output, e);
+    for (int k = 0; k < d->nwidths && !r; k++) r = npy_close(&d->output[k], e);
     if (!r) r = npy_close(&d->label, e);
     dump_abandon(d);
     return r;
@@ -72,7 +87,7 @@ int dump_close(Dump *d, Err *e)
 void dump_abandon(Dump *d)
 {
     npy_abandon(&d->input);
-    npy_abandon(&d->output);
+    for (int k = 0; k < d->nwidths; k++) npy_abandon(&d->output[k]);
     npy_abandon(&d->label);
     free(d->nchw);
     d->nchw = NULL;

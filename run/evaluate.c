@@ -34,7 +34,8 @@ static int one_batch(Session *s, const Batch *b, Meter *m, WidthMeters *w, Err *
         const float *logits;
         Meter now = {0};
         if (eval_width(s, s->width[k], b, &now.loss, &logits, e)) return -1;
-        if (s->dump && k == 0) dump_batch(s->dump, s, b, logits);
+        if (s->dump && k == 0) dump_batch(s->dump, s, b);
+        if (s->dump) dump_logits(s->dump, s, k, b, logits);
         topk_count(&s->topk, logits, b->label, b->n, s->classes, &now);
         meter_add(m, &now);
         meter_add(&all, &now);

@@ -13,18 +13,20 @@ typedef struct ExportOpts {
     const char *weights;     /* the file they were loaded from, for the metadata; or NULL */
     const InputShape *input; /* constants of the normalization, for the metadata; or NULL */
     /* float nets */
-    int variant;     /* entry of bits_list whose norms are taken */
-    bool keep_norms; /* BatchNormalization nodes; false: folded into the layers before them */
+    int variant;       /* entry of bits_list */
+    const char *width; /* its name, for the metadata; NULL: the net has one width */
+    bool keep_norms;   /* BatchNormalization nodes; false: folded into the layers before them */
     /* integer nets */
     bool integers_only; /* no float tensor anywhere, however slow */
 } ExportOpts;
 
-/* What stands in the way of export_float, before anything is computed: quantizers that plain float
- * operators do not hold. 0, or -1 with the first of them in `e`. */
+/* What stands in the way of export_float, before anything is computed: layers without a form in
+ * float operations (quant/form.h). 0, or -1 with the first of them in `e`. */
 int export_float_check(const QPlan *qp, int variant, Err *e);
 
 /* The net as evaluation runs it, in float. Weights that are quantized stand there on their levels
- * (their norms are then not folded). Verified by reading the file back. */
+ * (their norms are then not folded), quantized activations are float operations that give the same
+ * bits as the quantizer's rows. Verified by reading the file back. */
 int export_float(const QPlan *qp, const ExportOpts *o, const char *path, Err *e);
 
 /* How the layers of an integer net were written. */

@@ -1,4 +1,5 @@
-/* run/export_float.c -- a Spec with its parameters as an ONNX graph of float operators.
+/* run/export_float.c -- a Spec with its parameters as an ONNX graph of float operators. What a
+ * layer computes is asked of quant/form.h; nothing here knows a method.
  *
  * Values have 4 dimensions (maps) or 2 (behind a flatten or a linear unit); `rank` says which. A
  * norm behind a convolution or linear unit that nothing else reads goes into its weights, computed
@@ -10,6 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quant/form.h"
+#include "run/export_form.h"
+
 typedef struct FloatExport {
     Onnx *m;
     const QPlan *qp;
@@ -17,37 +21,23 @@ typedef struct FloatExport {
     const ExportOpts *o;
     const char **value; /* by unit: its value; of a folded norm: that of the layer */
     int *rank;
+    bool *folded; /* by unit: a norm that is in the layer before it */
+    Arena arena;  /* weights made on the way */
     Err *e;
 } FloatExport;
 
 /* ---- what cannot be written ---- */
 
-static int refuse(const QPlan *qp, int unit, QRole role, int variant, Err *e)
-{
-    static const char *const what[Q_NROLES] = {"weights", "input", "output"};
-    const QInst *q = qplan_get(qp, unit, role, variant);
-    return err_set(e, ERR_CONFIG,
-                   "%s: its %s is quantized (%s, %d bits), which the float form does "
-                   "not hold; expected a net with float activations",
-                   qp->spec->u[unit].name, what[role], q->method->name, q->bits);
-}
-
 int export_float_check(const QPlan *qp, int variant, Err *e)
 {
-    static const QRole values[] = {Q_ACT, Q_OUT};
     for (int i = 0; i < qp->spec->n; i++) {
         const Unit *u = &qp->spec->u[i];
-        const QMethod *m = qp->u[i].method;
+        const bool layer = u->kind == U_CONV || u->kind == U_LINEAR;
+        LayerForm f = {0};
+        UnitForm other;
         if (u->kind == U_NORM && u->u.norm.kind != NK_BATCH && u->u.norm.kind != NK_FROZEN)
             return err_set(e, ERR_CONFIG, "%s: this kind of norm is not available", u->name);
-        if (u->kind != U_CONV && u->kind != U_LINEAR) continue;
-        for (size_t k = 0; k < ARRAY_LEN(values); k++)
-            if (qplan_get(qp, i, values[k], variant)) return refuse(qp, i, values[k], variant, e);
-        if (m && (m->lower_other || qplan_get(qp, i, Q_WEIGHT, variant)))
-            return err_set(e, ERR_CONFIG,
-                           "%s: method '%s' has layers of its own kind, which the "
-                           "float form does not hold; expected a float net",
-                           u->name, m->name);
+        if (layer ? layer_form(qp, i, variant, &f, e) : unit_form(qp, i, &other, e)) return -1;
     }
     return 0;
 }
@@ -102,32 +92,10 @@ static float *filled(FloatExport *x, int n, float v)
 
 /* ---- weights ---- */
 
-/* Data of the unit's weight: quantized where a quantizer is active, else the parameter's own. */
-static int weight_data(FloatExport *x, int unit, const float **w)
-{
-    QInst *q = qplan_get(x->qp, unit, Q_WEIGHT, x->o->variant);
-    const Tensor *t = &x->qp->u[unit].weight->value;
-    QCtx c = {.phase = PH_EVAL};
-    size_t save, scratch;
-    Tensor y = *t;
-    *w = t->data;
-    if (!q) return 0;
-    qinst_need(q, t, PH_EVAL, &save, &scratch);
-    c.save = xaligned(save + 1);
-    c.scratch = xaligned(scratch + 1);
-    y.data = onnx_alloc(x->m, tensor_bytes(t));
-    qinst_forward(q, t, &y, &c);
-    free(c.save);
-    free(c.scratch);
-    *w = y.data;
-    return q->fault ? err_set(x->e, ERR_RUN, "%s", q->fault) : 0;
-}
-
 /* The norm that goes into this layer, or -1. */
-static int folded_norm(const FloatExport *x, int unit)
+static int foldable_norm(const FloatExport *x, int unit, const LayerForm *f)
 {
-    const int norm = x->spec->u[unit].norm;
-    return x->o->keep_norms || qplan_get(x->qp, unit, Q_WEIGHT, x->o->variant) ? -1 : norm;
+    return x->o->keep_norms || f->quantized || f->norm ? -1 : x->spec->u[unit].norm;
 }
 
 /* Factor of a channel of the norm; -1 for a variance that no statistic has. */
@@ -144,67 +112,78 @@ static int norm_factor(const FloatExport *x, int norm, int channel, double *fact
     return 0;
 }
 
-/* Weight and bias of a convolution or linear unit; names in *w and *b (NULL: none). */
-static int layer_params(FloatExport *x, int unit, const char **w, const char **b)
+/* The layer's weights and biases with the norm in them. */
+static int fold(FloatExport *x, int unit, int norm, LayerForm *f)
+{
+    const NormParams *p = &x->qp->u[norm].norm[x->o->variant];
+    const Tensor *t = &x->qp->u[unit].weight->value;
+    const int oc = t->dim[0];
+    const size_t row = tensor_len(t) / (size_t)oc;
+    const float *mean = p->mean->value.data, *shift = p->shift ? p->shift->value.data : NULL;
+    float *w = arena_alloc(&x->arena, tensor_bytes(t)),
+          *b = arena_alloc(&x->arena, (size_t)oc * sizeof *b);
+    for (int c = 0; c < oc; c++) {
+        const float *from = f->w + (size_t)c * row;
+        float *to = w + (size_t)c * row;
+        double k, s = shift ? (double)shift[c] : 0;
+        if (norm_factor(x, norm, c, &k)) return -1;
+        for (size_t i = 0; i < row; i++) to[i] = (float)((double)from[i] * k);
+        b[c] = (float)(((f->b ? (double)f->b[c] : 0) - (double)mean[c]) * k + s);
+    }
+    f->w = w;
+    f->b = b;
+    f->norm = true;
+    return 0;
+}
+
+/* A convolution or linear unit by operator `op`: its input and weights; whatever is done to its
+ * output comes by layer_end. */
+static int layer_begin(FloatExport *x, int unit, const char *op, int rank, LayerForm *f)
 {
     const QUnit *qu = &x->qp->u[unit];
     const Tensor *t = &qu->weight->value;
-    const char *prefix = x->spec->u[unit].name;
-    const int norm = folded_norm(x, unit), oc = t->dim[0];
-    const size_t row = tensor_len(t) / (size_t)oc;
-    const float *data, *bias = qu->bias ? qu->bias->value.data : NULL;
-    const NormParams *p;
-    const float *mean, *shift;
-    float *fw, *fb;
-    if (weight_data(x, unit, &data)) return -1;
-    if (norm < 0) {
-        *w = onnx_init(x->m, DT_F32, t->ndim, t->dim, data, "%s", qu->weight->name);
-        *b = qu->bias ? param(x, qu->bias) : NULL;
-        return 0;
-    }
-    p = &x->qp->u[norm].norm[x->o->variant];
-    mean = p->mean->value.data;
-    shift = p->shift ? p->shift->value.data : NULL;
-    fw = onnx_alloc(x->m, tensor_bytes(t));
-    fb = onnx_alloc(x->m, (size_t)oc * sizeof *fb);
-    for (int c = 0; c < oc; c++) {
-        const float *from = data + (size_t)c * row;
-        float *to = fw + (size_t)c * row;
-        double f, s = shift ? (double)shift[c] : 0;
-        if (norm_factor(x, norm, c, &f)) return -1;
-        for (size_t i = 0; i < row; i++) to[i] = (float)((double)from[i] * f);
-        fb[c] = (float)(((bias ? (double)bias[c] : 0) - (double)mean[c]) * f + s);
-    }
-    *w = onnx_init(x->m, DT_F32, t->ndim, t->dim, fw, "%s", qu->weight->name);
-    *b = vector(x, oc, fb, prefix, "bias");
+    const char *prefix = x->spec->u[unit].name, *in, *w, *b = NULL;
+    int norm;
+    *f = (LayerForm){.arena = &x->arena};
+    if (layer_form(x->qp, unit, x->o->variant, f, x->e)) return -1;
+    norm = foldable_norm(x, unit, f);
+    if (norm >= 0 && fold(x, unit, norm, f)) return -1;
+    if (f->norm) x->folded[x->spec->u[unit].norm] = true;
+    in = export_form(x->m, input_of(x, unit, 0, rank), &f->in, prefix, "in");
+    w = onnx_init(x->m, DT_F32, t->ndim, t->dim, f->w, "%s", qu->weight->name);
+    if (f->b) b = vector(x, t->dim[0], f->b, prefix, "bias");
+    x->rank[unit] = rank;
+    x->value[unit] = onnx_node(x->m, op, prefix, ONNX_IN(in, w, b));
     return 0;
+}
+
+static void layer_end(FloatExport *x, int unit, const LayerForm *f)
+{
+    x->value[unit] = export_form(x->m, x->value[unit], &f->out, x->spec->u[unit].name, "q");
 }
 
 /* ---- units ---- */
 
 static int conv_unit(FloatExport *x, int unit)
 {
-    const Unit *u = &x->spec->u[unit];
-    const ConvAttr *a = &u->u.conv;
-    const char *w, *b, *in = input_of(x, unit, 0, 4);
-    if (layer_params(x, unit, &w, &b)) return -1;
-    x->rank[unit] = 4;
-    x->value[unit] = onnx_node(x->m, "Conv", u->name, ONNX_IN(in, w, b));
+    const ConvAttr *a = &x->spec->u[unit].u.conv;
+    LayerForm f;
+    if (layer_begin(x, unit, "Conv", 4, &f)) return -1;
     onnx_attr_ints(x->m, "kernel_shape", 2, (const int[]){a->k, a->k});
     onnx_attr_ints(x->m, "strides", 2, (const int[]){a->stride, a->stride});
     onnx_attr_ints(x->m, "pads", 4, (const int[]){a->pad, a->pad, a->pad, a->pad});
     onnx_attr_ints(x->m, "dilations", 2, (const int[]){a->dilation, a->dilation});
     onnx_attr_int(x->m, "group", a->groups);
+    layer_end(x, unit, &f);
     return 0;
 }
 
 static int linear_unit(FloatExport *x, int unit)
 {
-    const char *w, *b, *in = input_of(x, unit, 0, 2);
-    if (layer_params(x, unit, &w, &b)) return -1;
-    x->rank[unit] = 2;
-    x->value[unit] = onnx_node(x->m, "Gemm", x->spec->u[unit].name, ONNX_IN(in, w, b));
+    LayerForm f;
+    if (layer_begin(x, unit, "Gemm", 2, &f)) return -1;
     onnx_attr_int(x->m, "transB", 1);
+    layer_end(x, unit, &f);
     return 0;
 }
 
@@ -215,7 +194,7 @@ static int norm_unit(FloatExport *x, int unit)
     const char *scale, *shift, *mean, *var;
     const int layer = u->in[0];
     double f;
-    if (x->spec->u[layer].norm == unit && folded_norm(x, layer) == unit) {
+    if (x->folded[unit]) {
         x->value[unit] = x->value[layer];
         return 0;
     }
@@ -422,6 +401,20 @@ void export_meta(Onnx *m, const ExportOpts *o)
     }
 }
 
+static int write_one(FloatExport *x, int unit)
+{
+    const Unit *u = &x->spec->u[unit];
+    UnitForm f = {.factor = 1};
+    char name[96];
+    if (u->kind != U_CONV && u->kind != U_LINEAR && unit_form(x->qp, unit, &f, x->e)) return -1;
+    if ((f.same ? same_unit : write_unit[u->kind])(x, unit)) return -1;
+    if (f.factor == 1) return 0;
+    snprintf(name, sizeof name, "%s/factor", NODE_NAME(x, unit));
+    x->value[unit] = onnx_node(
+        x->m, "Mul", name, ONNX_IN(x->value[unit], onnx_scalar(x->m, DT_F32, (double)f.factor)));
+    return 0;
+}
+
 static int build(FloatExport *x)
 {
     const Spec *s = x->spec;
@@ -430,7 +423,7 @@ static int build(FloatExport *x)
     for (int i = 0; i < s->n; i++) {
         const Unit *u = &s->u[i];
         x->rank[i] = u->nin ? x->rank[u->in[0]] : 4;
-        if (write_unit[u->kind](x, i)) return -1;
+        if (write_one(x, i)) return -1;
     }
     out = x->value[s->out];
     if (x->rank[s->out] == 4) {
@@ -440,6 +433,7 @@ static int build(FloatExport *x)
     onnx_output(x->m, out, "output", DT_F32, 2, dim);
     export_meta(x->m, x->o);
     onnx_meta(x->m, "form", "float");
+    if (x->o->width) onnx_meta(x->m, "width", "%s", x->o->width);
     onnx_meta(x->m, "norms", x->o->keep_norms ? "kept" : "folded");
     return 0;
 }
@@ -452,9 +446,12 @@ int export_float(const QPlan *qp, const ExportOpts *o, const char *path, Err *e)
     x.m = onnx_new(o->net, NULL);
     x.value = xcalloc((size_t)qp->spec->n, sizeof *x.value);
     x.rank = xcalloc((size_t)qp->spec->n, sizeof *x.rank);
+    x.folded = xcalloc((size_t)qp->spec->n, sizeof *x.folded);
     r = build(&x) ? -1 : onnx_write(x.m, path, e);
     free(x.value);
     free(x.rank);
+    free(x.folded);
     onnx_free(x.m);
+    arena_free(&x.arena);
     return r;
 }

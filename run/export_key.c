@@ -12,32 +12,62 @@ static bool wanted(const Config *c)
     return c->run.export_onnx && *c->run.export_onnx;
 }
 
-/* The width that is written of several: the last one evaluated. */
-static int variant(const Session *s)
+/* One file to write. */
+typedef struct Target {
+    char *path;     /* owned */
+    char width[16]; /* of several; else empty */
+    int variant;
+} Target;
+
+/* That of the k-th width. */
+static Target target(const Session *s, int k)
 {
-    return s->width[s->nwidths - 1];
+    Target t = {.variant = s->width[k]};
+    if (s->nwidths > 1) session_width_text(s, k, t.width);
+    t.path = path_of_width(s->cfg->run.export_onnx, t.width);
+    return t;
+}
+
+static int check(const Session *s, const Target *t, Err *e)
+{
+    if (fs_check_writable(t->path, e)) return -1;
+    return int_stage(&s->cfg->run) ? 0 : export_float_check(model_qplan(s->model), t->variant, e);
 }
 
 int export_onnx_check(const Session *s, Err *e)
 {
-    if (!wanted(s->cfg)) return 0;
-    if (fs_check_writable(s->cfg->run.export_onnx, e) ||
-        (!int_stage(&s->cfg->run) && export_float_check(model_qplan(s->model), variant(s), e)))
-        return key_blame(s->cfg, "export_onnx", e);
+    for (int k = 0; wanted(s->cfg) && k < s->nwidths; k++) {
+        Target t = target(s, k);
+        const int r = check(s, &t, e);
+        free(t.path);
+        if (r) return key_blame(s->cfg, "export_onnx", e);
+    }
+    return 0;
+}
+
+static int write(const Session *s, const Target *t, const char *weights, Err *e)
+{
+    const ExportOpts o = {.net = s->cfg->net.model,
+                          .weights = weights,
+                          .input = &s->input,
+                          .variant = t->variant,
+                          .width = *t->width ? t->width : NULL};
+    if (s->ints ? export_intnet(&s->ints->net, &o, t->path, NULL, e)
+                : export_float(model_qplan(s->model), &o, t->path, e))
+        return -1;
+    log_msg(LOG_INFO, "%s: the net%s%s as an ONNX graph, %s, opset %d", t->path,
+            *t->width ? " at " : "", t->width, s->ints ? "whole numbers" : "float", ONNX_OPSET);
     return 0;
 }
 
 int export_onnx_session(const Session *s, const char *weights, Err *e)
 {
-    const ExportOpts o = {
-        .net = s->cfg->net.model, .weights = weights, .input = &s->input, .variant = variant(s)};
-    const char *path = s->cfg->run.export_onnx;
-    if (!wanted(s->cfg)) return 0;
-    if (s->ints ? export_intnet(&s->ints->net, &o, path, NULL, e)
-                : export_float(model_qplan(s->model), &o, path, e))
-        return -1;
-    log_msg(LOG_INFO, "%s: the net as an ONNX graph, %s, opset %d", path,
-            s->ints ? "whole numbers" : "float", ONNX_OPSET);
+    for (int k = 0; wanted(s->cfg) && k < s->nwidths; k++) {
+        Target t = target(s, k);
+        const int r = write(s, &t, weights, e);
+        free(t.path);
+        if (r) return -1;
+    }
     return 0;
 }
 

@@ -1,11 +1,12 @@
 /* run/export_key.h -- export_onnx: FILE, the key. The net of a test is written after it, that of a
- * training when it has finished: its best checkpoint. */
+ * training when it has finished: its best checkpoint. Where several widths are evaluated there is a
+ * file for each, with the width in its name: net.onnx gives net_5bit.onnx, net_4bit.onnx, ... */
 #ifndef RUN_EXPORT_KEY_H
 #define RUN_EXPORT_KEY_H
 
 #include "run/session.h"
 
-/* Before any work: the file can be written, and the net as an ONNX graph. Faults name the place of
+/* Before any work: the files can be written, and the net as an ONNX graph. Faults name the place of
  * the key. 0 also when nothing is to be exported, here and below. */
 int export_onnx_check(const Session *s, Err *e);
 

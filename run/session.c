@@ -38,6 +38,21 @@ int session_open(Session *s, Config *cfg, Err *e)
     return s->model ? 0 : -1;
 }
 
+const char *session_width_text(const Session *s, int k, char text[16])
+{
+    const QOpts *q = &s->cfg->quant;
+    const int v = s->width[k];
+    return v < q->nbits_list ? width_text(q->bits_list[v], q->act_bits_list[v], text) : "";
+}
+
+char *path_of_width(const char *path, const char *width)
+{
+    const char *slash = strrchr(path, '/'), *dot = strrchr(path, '.');
+    if (!*width) return xstrdup(path);
+    if (!dot || dot == path || (slash && dot <= slash + 1)) dot = path + strlen(path);
+    return xasprintf("%.*s_%s%s", (int)(dot - path), path, width, dot);
+}
+
 int session_eval_batch(const Session *s)
 {
     return s->cfg->run.val_batch_size > 0 ? s->cfg->run.val_batch_size : s->cfg->run.batch_size;

@@ -29,6 +29,11 @@ void session_free(Session *s);
 /* The data set of one split and its loader (batch_size or val_batch_size). */
 int session_data(Session *s, Split split, Err *e);
 int session_eval_batch(const Session *s);
+/* "5bit", "w4a8": the k-th of the session's widths. */
+const char *session_width_text(const Session *s, int k, char text[16]);
+/* A file of one width: "net.onnx" and "5bit" give "net_5bit.onnx"; "" leaves the name. The caller
+ * frees. */
+char *path_of_width(const char *path, const char *width);
 int64_t session_epoch_batches(const Session *s); /* of training: finetune_iters at most */
 
 /* The file meant by pretrained_file: itself, or the best (else last) checkpoint of a run folder.
