@@ -41,9 +41,32 @@ YML
     [ "$output" = "command line: error: export_onnx: $DIR: cannot be written: it is a folder" ]
 }
 
-@test "quantized activations are refused first" {
-    run "$QRUN" "$DIR/float.yml" log_dir="$DIR/run4" wt_quant=apot fm_quant=apot bit=4
+@test "layers without a form in float operations are refused first" {
+    run "$QRUN" "$DIR/float.yml" log_dir="$DIR/run4" wt_quant=apot fm_quant=apot bit=5
     [ "$status" -eq 2 ]
-    [[ "$output" == *"7:1: error: export_onnx: layer1.0.conv1: its input is quantized (apot, 4 bits)"* ]]
+    [[ "$output" == *"7:1: error: export_onnx: layer1.0.conv1: its input is quantized (apot, 5 bits)"* ]]
     [ "${#lines[@]}" -eq 1 ]
+    run "$QRUN" "$DIR/float.yml" log_dir="$DIR/run5" wt_quant=f8net fm_quant=f8net bit=8
+    [ "$status" -eq 2 ]
+    [[ "$output" == *"7:1: error: export_onnx: conv1: fixed-point numbers are not written as float"* ]]
+    [ "${#lines[@]}" -eq 1 ]
+}
+
+@test "several widths: a file and logits for each, the width in their names" {
+    sed "s|^export_onnx.*|export_onnx: $DIR/wide.onnx|" "$DIR/float.yml" >"$DIR/wide.yml"
+    set -- wt_quant=adabits fm_quant=adabits 'bits_list=[4,[3,5]]' adaptive_training=true log_dir="$DIR/run6"
+    run "$QRUN" "$DIR/wide.yml" "$@"
+    [ "$status" -eq 0 ]
+    [ ! -e "$DIR/wide.onnx" ]
+    for w in 4bit w3a5; do cp "$DIR/wide_$w.onnx" "$DIR/trained_$w.onnx"; done
+    run "$QRUN" "$DIR/wide.yml" "$@" test_only=true dump_dir="$DIR/dump"
+    [ "$status" -eq 0 ]
+    for w in 4bit w3a5; do
+        cmp "$DIR/wide_$w.onnx" "$DIR/trained_$w.onnx"
+        [ -s "$DIR/dump/output_$w.npy" ]
+    done
+    [ ! -e "$DIR/dump/output.npy" ]
+    run "$QRUN" "$DIR/wide.yml" "$@" test_only=true export_onnx=/nowhere/net.onnx
+    [ "$status" -eq 1 ]
+    [[ "$output" == *"export_onnx: /nowhere/net_4bit.onnx: cannot be written"* ]]
 }

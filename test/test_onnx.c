@@ -6,17 +6,15 @@
 #include <stddef.h>
 #include <cmocka.h>
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "io/fs.h"
 #include "run/export.h"
-#include "run/model.h"
-#include "test/onnx_judge.h"
+#include "test/onnx_net.h"
 
-enum { BATCH = 2, CLASSES = 10 };
+enum { BATCH = 2 };
 
 /* ---- nets ---- */
 
@@ -86,73 +84,17 @@ static const NetDef net_maps = {
     .name = "maps_only", .doc = "", .build = maps_only, .in_c = 3, .in_h = 9, .in_w = 9};
 static const NetDef *const extra[] = {&net_every, &net_maps, NULL};
 
-/* Parameters as a trained net may have them, none at a value that hides a fault. */
-static void randomize(ParamStore *ps)
-{
-    for (int i = 0; i < ps->n; i++) {
-        Param *p = ps->p[i];
-        float *v = p->value.data;
-        const bool var = str_ends(p->name, "running_var");
-        Rng g = rng_stream(5, RNG_TEST, (uint64_t)i, 0);
-        if (p->value.dtype != DT_F32 || p->kind == PK_CLIP) continue;
-        if (p->kind == PK_WEIGHT && v[0] != 0) continue; /* its own initial values */
-        for (size_t k = 0; k < tensor_len(&p->value); k++)
-            v[k] = var                    ? (float)rng_range(&g, 0.5, 2)
-                   : p->kind == PK_WEIGHT ? (float)(0.3 * rng_normal(&g))
-                   : p->kind == PK_NORM && str_ends(p->name, ".weight")
-                       ? (float)rng_range(&g, 0.6, 1.4)
-                       : (float)(0.2 * rng_normal(&g));
-        param_touch(p);
-    }
-}
-
-static Model *open_model(const NetDef *net, const QOpts *q, int size)
-{
-    NetOpts o = {.model = net->name,
-                 .names = "",
-                 .num_classes = CLASSES,
-                 .in_c = net->in_c,
-                 .in_h = size,
-                 .in_w = size,
-                 .extra = extra};
-    Err e = {0};
-    Model *m = model_new(&o, q, 0, 11, &e);
-    if (!m) fail_msg("%s: %s", net->name, e.msg);
-    randomize(model_store(m));
-    return m;
-}
-
 /* Exports a net and notes what its own evaluation makes of a batch. */
 static void add_case(Judge *j, const NetDef *net, const QOpts *q, int size, bool keep_norms,
                      const char *label)
 {
-    Model *m = open_model(net, q, size);
-    const int dim[4] = {BATCH, net->in_c, size, size}, out[2] = {BATCH, CLASSES},
-              label0[BATCH] = {0};
-    const size_t n = (size_t)BATCH * (size_t)net->in_c * (size_t)size * (size_t)size;
-    const ExportOpts o = {.net = net->name, .keep_norms = keep_norms};
-    float *nhwc = xaligned(n * sizeof *nhwc), *nchw = xaligned(n * sizeof *nchw);
-    const float *logits;
-    char name[96];
-    const char *path;
-    double loss, most = 0;
-    Rng g = rng_stream(7, RNG_TEST, 0, 0);
-    Tensor in = tensor_make(DT_F32, 4, dim, nchw), want;
-    Err e = {0};
-    for (size_t i = 0; i < n; i++) nhwc[i] = (float)rng_normal(&g);
-    nhwc_to_nchw(nhwc, nchw, BATCH, net->in_c, size, size);
-    if (model_eval(m, 0, nhwc, label0, BATCH, BATCH, &loss, &logits, &e))
-        fail_msg("%s: %s", net->name, e.msg);
-    want = tensor_make(DT_F32, 2, out, (void *)(uintptr_t)logits);
-    for (int i = 0; i < BATCH * CLASSES; i++) most = fmax(most, fabs((double)logits[i]));
-    if (!(most > 1e-3)) fail_msg("%s: logits up to %g only", net->name, most);
-    snprintf(name, sizeof name, "%s%s", net->name, label);
-    path = judge_add(j, name, 1e-4 * most);
-    if (export_float(model_qplan(m), &o, path, &e)) fail_msg("%s: %s", name, e.msg);
-    judge_tensors(j, &in, &want);
-    free(nhwc);
-    free(nchw);
-    model_free(m);
+    onnx_net_add(j, &(OnnxNetCase){.net = net,
+                                   .extra = extra,
+                                   .q = q,
+                                   .label = label,
+                                   .size = size,
+                                   .batch = BATCH,
+                                   .keep_norms = keep_norms});
 }
 
 /* One depth of a family: the first row of those that share a name but for digits. */
@@ -219,7 +161,7 @@ static void test_names(void **state)
     int found = 0;
     const ExportOpts o = {.net = "names", .keep_norms = true};
     qopts_default(&q);
-    m = open_model(nets[0], &q, 32);
+    m = onnx_net_open(&(OnnxNetCase){.net = nets[0], .q = &q, .size = 32});
     if (export_float(model_qplan(m), &o, path, &e) || onnx_read(&f, path, &e))
         fail_msg("%s", e.msg);
     for (int i = 0; i < model_store(m)->n; i++) {
@@ -257,8 +199,8 @@ static void test_refused(void **state)
         int bits;
         ErrKind kind;
     } cases[] = {
-        {"apot", "apot", NULL, "its input is quantized (apot, 4 bits)", 4, ERR_CONFIG},
-        {"adabits", "none", NULL, "method 'adabits' has layers of its own kind", 4, ERR_CONFIG},
+        {"apot", "apot", NULL, "its input is quantized (apot, 5 bits)", 5, ERR_CONFIG},
+        {"f8net", "f8net", NULL, "fixed-point numbers are not written as float", 8, ERR_CONFIG},
         {"none", "none", "/nowhere/x.onnx", "/nowhere/x.onnx: cannot be written", 32, ERR_RUN},
     };
     const Judge *j = *state;
@@ -271,7 +213,7 @@ static void test_refused(void **state)
         qopts_default(&q);
         q.wt_quant = cases[i].wt, q.fm_quant = cases[i].fm;
         q.wt_bit = q.fm_bit = cases[i].bits;
-        m = open_model(nets[0], &q, 16);
+        m = onnx_net_open(&(OnnxNetCase){.net = nets[0], .q = &q, .size = 16});
         if (!export_float(model_qplan(m), &o, path, &e)) fail_msg("case %zu is written", i);
         if (e.kind != cases[i].kind || !strstr(e.msg, cases[i].want) || strchr(e.msg, '\n'))
             fail_msg("case %zu: kind %d: %s", i, e.kind, e.msg);

@@ -38,8 +38,13 @@ void judge_close(Judge *j)
 const char *judge_add(Judge *j, const char *name, double atol)
 {
     mem_grow(&j->c, &j->cap, (size_t)j->n + 1, sizeof *j->c);
-    j->c[j->n] = (JudgeCase){xstrdup(name), xasprintf("%s/%s.onnx", j->dir, name), atol};
+    j->c[j->n] = (JudgeCase){xstrdup(name), xasprintf("%s/%s.onnx", j->dir, name), atol, 0};
     return j->c[j->n++].model;
+}
+
+void judge_allow(Judge *j, int flips)
+{
+    j->c[j->n - 1].flips = flips;
 }
 
 static void put(const Judge *j, const char *what, const Tensor *t)
@@ -118,7 +123,7 @@ void judge_run(const Judge *j, const char *level)
     int status;
     str_printf(&command, "node test/onnx/judge.mjs %s", level);
     for (int i = 0; i < j->n; i++)
-        str_printf(&command, " '%s/%s=%g'", j->dir, j->c[i].name, j->c[i].atol);
+        str_printf(&command, " '%s/%s=%g:%d'", j->dir, j->c[i].name, j->c[i].atol, j->c[i].flips);
     status = run(j, command.s);
     str_free(&command);
     log = said(j);
