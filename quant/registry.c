@@ -2,7 +2,7 @@
 #include "quant/quant.h"
 
 extern const QMethod quant_adabits, quant_apot, quant_dorefa, quant_f8net, quant_fat, quant_fat_uniform, quant_fixed8,
-    quant_fixed8_fat, quant_hysteresis, quant_lsq, quant_pact, quant_xnor;
+    quant_fixed8_fat, quant_hysteresis, quant_lq, quant_lsq, quant_pact, quant_xnor;
 
 const QMethod *const quant_methods[] = {
     &quant_adabits,
@@ -14,6 +14,7 @@ const QMethod *const quant_methods[] = {
     &quant_fixed8,
     &quant_fixed8_fat,
     &quant_hysteresis,
+    &quant_lq,
     &quant_lsq,
     &quant_pact,
     &quant_xnor,

@@ -172,6 +172,11 @@ Param *case_param(const ParamStore *ps, const char *name)
             (full[len - n - 1] == '.' || full[len - n - 1] == '_'))
             return ps->p[i];
     }
+    if (str_ends(name, "_init")) { /* "basis_init" -> basis, as it starts */
+        char stem[128];
+        snprintf(stem, sizeof stem, "%.*s", (int)(n - strlen("_init")), name);
+        return case_param(ps, stem);
+    }
     return str_ends(name, ".weight") ? NULL : matrix_param(ps, name);
 }
 

@@ -86,6 +86,8 @@ static const Setup setups[] = {
     {"lsq",              "lsq",    "lsq",  "",         true,  true,  1,  8, NULL},
     {"lsq groups",       "lsq",    "lsq",  "",         true,  true,  2,  4, NULL},
     {"lsq ternary",      "lsq",    "lsq",  "",         true,  true,  1,  1, NULL},
+    {"lq",               "lq",     "lq",   "",         true,  true,  1,  8, NULL},
+    {"lq groups",        "lq",     "lq",   "",         true,  true,  2,  3, NULL},
     {"xnor",             "xnor",   "xnor", "",         true,  true,  1,  1, NULL},
     {"xnor++",           "xnor",   "xnor", "",         true,  true,  1,  1, NULL},
 };
@@ -101,6 +103,9 @@ static const struct { const char *label; KwOpts kw; } language[] = {
     {"lsq groups",       {.fm_custom = "none",
                           .tag = {TAG("none", "STE-scale", "scale-fan", .gamma = true, .quant_group = 2),
                                   TAG("none", "STE-scale", "scale-element", .quant_group = -1), USUAL}}},
+    {"lq groups",        {.custom_update = true, .stable = 1, .fm_custom = "none",
+                          .tag = {TAG("mean-var", "none", "none", .quant_group = 1),
+                                  TAG("var", "none", "none", .quant_group = 2, .half_range = true), USUAL}}},
     {"xnor++",           {.fm_custom = "resolution",
                           .tag = {TAG("var-mean", "STE", "none", .gamma = true), TAG("none", "Triangle", "none", 0), USUAL}}},
     {"lsq ternary",      {.fm_custom = "none",

@@ -1,0 +1,356 @@
+/* quant/lq.c -- LQ-Nets: levels are all sums of a few basis numbers, which follow the data.
+ *
+ * Per group: bits numbers b_j; code l has digits (l >> j) & 1, as 0 and 1 (half range) or -1 and 1
+ * (full): level_l = sum_j digit_lj b_j, sorted S_0 <= S_1 ...; threshold T_i between S_(i-1) and
+ * S_i, at the middle for scale 0.5;  y = S_k, k = number of thresholds below x. Training, with the
+ * codes B chosen (bits x values): e = (B B')^-1 B x, then b = 0.9 b + 0.1 e, or with custom_update
+ * the mean of all steps' e. y has the basis from before. activations   a zero on the diagonal
+ * becomes 1e-5;  dx = dy where x < the top level, else 0 weights       B x + 1e-4 b, and the
+ * diagonal (A_jj + 1e-4) 1.000001;  dw = dy adaptive        x is (x - m) / s meanwhile: activations
+ * s = mean or std of the image + 1e-5, weights m = mean and/or s = std + 1e-5 of the group
+ *
+ * B B' and B x only need the number and the sum of the values on each level.
+ *
+ * Source: Zhang et al. 2018, "LQ-Nets"; aim-uofa/model-quantization, models/alqnet.py, with digits
+ * as whole numbers (newer PyTorch divides them). Differs: solved in double; where the codes of a
+ * step depend on each other the basis stays, instead of an error. See docs/methods/lq.md.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "engine/par.h"
+#include "quant/keyword.h"
+#include "quant/stat.h"
+
+#define MAX_DIGITS 8
+#define MAX_SUMS   8192 /* levels times groups up to which parts have sums of their own */
+
+typedef struct Lq {
+    Keyword k;
+    int bits;
+    bool half, centers, scales_mean, scales_std;
+    Param *basis, *auxil;
+} Lq;
+
+/* One group for one forward. */
+typedef struct Levels {
+    float s[KW_MAX_LEVELS], t[KW_MAX_LEVELS]; /* s ascending; t[i] before s[i] */
+    int code[KW_MAX_LEVELS];
+} Levels;
+
+static float digit(const Lq *p, int code, int j)
+{
+    const int d = code >> j & 1;
+    return p->half ? (float)d : (float)(2 * d - 1);
+}
+
+/* ---- what a checkpoint holds ---- */
+
+static Param *add_state(QInst *q, ParamStore *ps, DType type, int rows, int cols, const char *name)
+{
+    static const char *const child[] = {[Q_WEIGHT] = "quant_weight", [Q_ACT] = "quant_activation"};
+    const int dim[2] = {rows, cols};
+    return store_add(ps, PK_BUFFER, type, (Init){INIT_NONE, 0, 0}, cols ? 2 : 1, dim, "%s%s.%s",
+                     q->name, child[q->role], name);
+}
+
+/* Threshold i is share * S_(i-1) + (1 - share) * S_i. */
+static float below_share(const Lq *p, int i)
+{
+    const float scale = (float)p->k.o->scale;
+    const int middle = p->k.levels / 2;
+    if (p->half || i > middle) return scale;
+    return i < middle ? 1 - scale : 0.5f;
+}
+
+static void fill_tables(QInst *q, ParamStore *ps)
+{
+    const Lq *p = q->priv;
+    const int L = p->k.levels;
+    float *vector = add_state(q, ps, DT_F32, L, p->bits, "codec_vector")->value.data;
+    int32_t *index = add_state(q, ps, DT_S32, L, 0, "codec_index")->value.data;
+    float *mult = add_state(q, ps, DT_F32, L - 1, L, "thrs_multiplier")->value.data;
+    for (int l = 0; l < L; l++) {
+        index[l] = l;
+        for (int j = 0; j < p->bits; j++) vector[l * p->bits + j] = digit(p, l, j);
+    }
+    for (int i = 1; i < L; i++) {
+        mult[(i - 1) * L + i - 1] = below_share(p, i);
+        mult[(i - 1) * L + i] = 1 - below_share(p, i);
+    }
+}
+
+static int init(QInst *q, ParamStore *ps, Err *e)
+{
+    Lq *p = q->priv;
+    const char *norm;
+    double fan = 1, base;
+    float *b;
+    if (kw_init(q, ps, e)) return -1;
+    if (!q->enabled) return 0;
+    norm = p->k.o->adaptive;
+    p->bits = q->bits;
+    p->half = p->k.o->half_range;
+    p->centers = q->role == Q_WEIGHT && (str_eq(norm, "mean") || str_eq(norm, "mean-var"));
+    p->scales_mean = q->role == Q_ACT && str_eq(norm, "mean");
+    p->scales_std = str_eq(norm, "var") || (q->role == Q_WEIGHT && str_eq(norm, "mean-var"));
+    p->basis = add_state(q, ps, DT_F32, p->bits, p->k.groups, "basis");
+    p->auxil = add_state(q, ps, DT_F32, p->bits, p->k.groups, "auxil");
+    fill_tables(q, ps);
+    for (int i = q->ndim == 4; i < q->ndim; i++) fan *= q->shape[i];
+    base = 0.6745 * (q->role == Q_WEIGHT ? sqrt(2 / fan) : 2) / (double)(1 << (p->bits - 1));
+    b = p->basis->value.data;
+    for (int j = 0; j < p->bits; j++)
+        for (int g = 0; g < p->k.groups; g++)
+            b[j * p->k.groups + g] = (float)(base * (double)(1 << j));
+    return 0;
+}
+
+/* ---- layout: values stand in runs of `len`, run r belongs to group r mod groups ---- */
+
+typedef struct Runs {
+    size_t n, len, groups, sample; /* sample: values with one mean and deviation */
+} Runs;
+
+static Runs runs_of(const QInst *q, const Tensor *x)
+{
+    const size_t G = (size_t)((const Lq *)q->priv)->k.groups, n = tensor_len(x);
+    const size_t c = (size_t)(x->ndim == 4 ? x->dim[1] : x->dim[x->ndim - 1]);
+    if (q->role == Q_WEIGHT) return (Runs){n, n / G, G, n / G};
+    return (Runs){n, c / G, G, n / (size_t)x->dim[0]};
+}
+
+/* save: the top level of each group, then m and s of each sample. */
+static float *norms(const Runs *r, float *save)
+{
+    return save + r->groups;
+}
+
+static size_t parts_of(const Lq *p, const Runs *r)
+{
+    return r->groups * (size_t)p->k.levels <= MAX_SUMS ? STAT_PARTS : 1;
+}
+
+static size_t sums_of(const Lq *p, const Runs *r)
+{
+    return r->groups * (size_t)p->k.levels * 2; /* number and sum of the values on each level */
+}
+
+static void need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch)
+{
+    const Lq *p = q->priv;
+    const Runs r = runs_of(q, x);
+    const size_t sums = (parts_of(p, &r) * sums_of(p, &r) * sizeof(double) + 63) / 64 * 64;
+    (void)ph;
+    *save = (r.groups + 2 * (r.n / r.sample)) * sizeof(float);
+    *scratch = sums + r.groups * sizeof(Levels);
+}
+
+static void find_norms(const Lq *p, const float *x, const Runs *r, float *ms)
+{
+    const float eps = 1e-5f;
+    PARALLEL_FOR(i, r->n / r->sample)
+    {
+        double mean = 0, std = 0;
+        if (p->centers || p->scales_mean || p->scales_std)
+            stat_mean_std(x + (size_t)i * r->sample, r->sample, &mean, &std);
+        ms[2 * i] = p->centers ? (float)mean : 0;
+        ms[2 * i + 1] = p->scales_mean ? (float)mean + eps : p->scales_std ? (float)std + eps : 1;
+    }
+}
+
+static void find_levels(const Lq *p, int group, Levels *v)
+{
+    const float *b = p->basis->value.data;
+    const int L = p->k.levels;
+    for (int l = 0; l < L; l++) {
+        float sum = 0;
+        int at = l;
+        for (int j = 0; j < p->bits; j++) sum += digit(p, l, j) * b[j * p->k.groups + group];
+        for (; at > 0 && v->s[at - 1] > sum; at--)
+            v->s[at] = v->s[at - 1], v->code[at] = v->code[at - 1];
+        v->s[at] = sum, v->code[at] = l;
+    }
+    for (int i = 1; i < L; i++) {
+        const float share = below_share(p, i);
+        v->t[i] = share * v->s[i - 1] + (1 - share) * v->s[i];
+    }
+}
+
+/* Number of thresholds below x. */
+static int level_of(const Levels *v, int L, float x)
+{
+    int low = 0, high = L - 1; /* t[1..low] are below x, t[high + 1 ..] are not */
+    while (low < high) {
+        const int mid = (low + high + 1) / 2;
+        if (x > v->t[mid])
+            low = mid;
+        else
+            high = mid - 1;
+    }
+    return low;
+}
+
+/* Values [from, to): y, and what falls on each level. */
+static void quantize(const Lq *p, const Runs *r, const Levels *lv, const float *ms, StatSpan span,
+                     const float *x, float *y, double *sums)
+{
+    const int L = p->k.levels;
+    for (size_t at = span.from; at < span.to;) {
+        const size_t group = at / r->len % r->groups, end = (at / r->len + 1) * r->len;
+        const Levels *v = &lv[group];
+        double *sum = sums + group * (size_t)L * 2;
+        for (; at < end && at < span.to; at++) {
+            const float *norm = ms + 2 * (at / r->sample), u = (x[at] - norm[0]) / norm[1];
+            const int k = level_of(v, L, u);
+            y[at] = p->k.passes ? x[at] : isnan(u) ? u : v->s[k] * norm[1] + norm[0];
+            sum[2 * k] += 1;
+            sum[2 * k + 1] += (double)u;
+        }
+    }
+}
+
+/* ---- the fit ---- */
+
+/* a x = r in place; false when singular. */
+static bool solve(double a[MAX_DIGITS][MAX_DIGITS], double *r, int n)
+{
+    double tiny = 0;
+    for (int i = 0; i < n; i++) tiny = a[i][i] > tiny ? a[i][i] : tiny;
+    tiny *= 1e-12;
+    for (int c = 0; c < n; c++) {
+        int best = c;
+        for (int i = c + 1; i < n; i++)
+            if (fabs(a[i][c]) > fabs(a[best][c])) best = i;
+        if (!(fabs(a[best][c]) > tiny)) return false;
+        for (int k = 0; k < n; k++) {
+            const double t = a[c][k];
+            a[c][k] = a[best][k], a[best][k] = t;
+        }
+        const double t = r[c];
+        r[c] = r[best], r[best] = t;
+        for (int i = c + 1; i < n; i++) {
+            const double f = a[i][c] / a[c][c];
+            for (int k = c; k < n; k++) a[i][k] -= f * a[c][k];
+            r[i] -= f * r[c];
+        }
+    }
+    for (int c = n - 1; c >= 0; c--) {
+        for (int k = c + 1; k < n; k++) r[c] -= a[c][k] * r[k];
+        r[c] /= a[c][c];
+    }
+    return true;
+}
+
+static void fit(QInst *q, int group, const Levels *v, const double *sums)
+{
+    const Lq *p = q->priv;
+    const int n = p->bits, G = p->k.groups;
+    const float step = *(const float *)p->k.iteration->value.data - 1; /* before this one */
+    float *b = p->basis->value.data, *e = p->auxil->value.data;
+    double a[MAX_DIGITS][MAX_DIGITS] = {{0}}, r[MAX_DIGITS] = {0};
+    for (int k = 0; k < p->k.levels; k++)
+        for (int i = 0; i < n; i++) {
+            const double di = (double)digit(p, v->code[k], i);
+            r[i] += di * sums[2 * k + 1];
+            for (int j = 0; j < n; j++)
+                a[i][j] += di * (double)digit(p, v->code[k], j) * sums[2 * k];
+        }
+    for (int i = 0; i < n; i++) {
+        if (q->role == Q_WEIGHT) {
+            r[i] += 1e-4 * (double)b[i * G + group];
+            a[i][i] = (a[i][i] + 1e-4) * 1.000001;
+        } else if (a[i][i] == 0) {
+            a[i][i] = 1e-5;
+        }
+    }
+    for (int i = 0; i < n; i++)
+        if (!isfinite(r[i])) {
+            kw_fault(q, "values that are not finite; lq fits its basis to them");
+            return;
+        }
+    if (!solve(a, r, n)) return; /* codes that depend on each other: the basis stays */
+    for (int i = 0; i < n; i++) {
+        float *to = &b[i * G + group];
+        e[i * G + group] = (float)r[i];
+        *to = q->opts->kw.custom_update ? (*to * step + (float)r[i]) / (step + 1)
+                                        : 0.9f * *to + 0.1f * (float)r[i];
+    }
+}
+
+/* ---- forward, backward ---- */
+
+static void forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
+{
+    const Lq *p = q->priv;
+    const Runs r = runs_of(q, x);
+    const size_t parts = parts_of(p, &r), per = sums_of(p, &r);
+    float *top = c->save, *ms = norms(&r, top), *ys = y->data;
+    const float *xs = x->data;
+    double *sums = c->scratch;
+    Levels *lv = (void *)((char *)c->scratch + (parts * per * sizeof(double) + 63) / 64 * 64);
+    kw_begin(q, c);
+    find_norms(p, xs, &r, ms);
+    for (size_t g = 0; g < r.groups; g++) {
+        find_levels(p, (int)g, &lv[g]);
+        top[g] = lv[g].s[p->k.levels - 1];
+    }
+    memset(sums, 0, parts * per * sizeof *sums);
+    PARALLEL_FOR(i, parts)
+    {
+        const StatSpan span = parts == 1 ? (StatSpan){0, r.n} : stat_span(r.n, (size_t)i);
+        quantize(p, &r, lv, ms, span, xs, ys, sums + (size_t)i * per);
+    }
+    if (c->phase != PH_TRAIN) return;
+    for (size_t i = 1; i < parts; i++)
+        for (size_t k = 0; k < per; k++) sums[k] += sums[i * per + k];
+    for (size_t g = 0; g < r.groups && !q->fault; g++)
+        fit(q, (int)g, &lv[g], sums + g * (size_t)p->k.levels * 2);
+    param_touch(p->basis);
+    if (q->fault) memset(ys, 0, tensor_bytes(y));
+}
+
+static void act_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c)
+{
+    const Lq *p = q->priv;
+    const Runs r = runs_of(q, x);
+    const float *top = c->save, *ms = norms(&r, c->save), *xs = x->data, *g = dy->data;
+    float *d;
+    if (!dx) return;
+    d = dx->data;
+    PARALLEL_FOR(run, r.n / r.len)
+    {
+        const size_t at = (size_t)run * r.len;
+        const float *norm = ms + 2 * (at / r.sample), bound = top[(size_t)run % r.groups];
+        const bool all = p->k.passes;
+        SIMD_FOR(i, r.len)
+        d[at + i] = all || !((xs[at + i] - norm[0]) / norm[1] >= bound) ? g[at + i] : 0;
+    }
+}
+
+static const QFn act = {
+    .priv_size = sizeof(Lq),
+    .init = init,
+    .need = need,
+    .forward = forward,
+    .backward = act_backward,
+    .set = kw_set,
+    .release = kw_release,
+};
+
+static const QFn weight = {
+    .priv_size = sizeof(Lq),
+    .init = init,
+    .need = need,
+    .forward = forward,
+    .set = kw_set,
+    .release = kw_release,
+};
+
+const QMethod quant_lq = {
+    .name = "lq",
+    .doc =
+        "levels that are sums of a few basis numbers, fitted to the data in every step (LQ-Nets)",
+    .role = {[Q_WEIGHT] = &weight, [Q_ACT] = &act},
+    .unit_bits = kw_unit_bits,
+};
