@@ -43,28 +43,34 @@ static const struct {
     const char *value; /* NULL: any */
     const char *methods;
 } uses[] = {
-    {"wt_level", Q_WEIGHT, NULL, "dorefa, pact, lsq"},
+    {"wt_level", Q_WEIGHT, NULL, "dorefa, pact, lsq, lq"},
     {"wt_boundary", Q_WEIGHT, NULL, "dorefa, pact, lsq"},
-    {"wt_quant_group", Q_WEIGHT, NULL, "dorefa, pact, lsq, xnor"},
+    {"wt_quant_group", Q_WEIGHT, NULL, "dorefa, pact, lsq, lq, xnor"},
     {"wt_adaptive", Q_WEIGHT, "var-mean", "dorefa, pact, lsq, xnor"},
+    {"wt_adaptive", Q_WEIGHT, "mean", "lq"},
+    {"wt_adaptive", Q_WEIGHT, "var", "lq"},
+    {"wt_adaptive", Q_WEIGHT, "mean-var", "lq"},
+    {"wt_half_range", Q_WEIGHT, NULL, "lq"},
     {"wt_grad_type", Q_WEIGHT, "STE-scale", "lsq"},
     {"wt_grad_type", Q_WEIGHT, "STE", "xnor"},
     {"wt_grad_scale", Q_WEIGHT, NULL, "lsq"},
-    {"wt_scale", Q_WEIGHT, NULL, "lsq"},
+    {"wt_scale", Q_WEIGHT, NULL, "lsq, lq"},
     {"wt_correlate", Q_WEIGHT, NULL, "lsq"},
     {"wt_gamma", Q_WEIGHT, NULL, "dorefa, pact, lsq, xnor"},
     {"wt_bin", Q_WEIGHT, NULL, "dorefa, pact"},
     {"independent_norm", Q_WEIGHT, NULL, "dorefa, pact, lsq, xnor"},
-    {"fm_level", Q_ACT, NULL, "dorefa, pact, lsq"},
+    {"fm_level", Q_ACT, NULL, "dorefa, pact, lsq, lq"},
     {"fm_boundary", Q_ACT, NULL, "dorefa, pact, lsq"},
-    {"fm_half_range", Q_ACT, NULL, "lsq"},
-    {"fm_quant_group", Q_ACT, NULL, "lsq"},
+    {"fm_half_range", Q_ACT, NULL, "lsq, lq"},
+    {"fm_quant_group", Q_ACT, NULL, "lsq, lq"},
+    {"fm_adaptive", Q_ACT, "mean", "lq"},
+    {"fm_adaptive", Q_ACT, "var", "lq"},
     {"fm_grad_type", Q_ACT, "STE-scale", "lsq"},
     {"fm_grad_type", Q_ACT, "STE", "xnor"},
     {"fm_grad_type", Q_ACT, "Triangle", "xnor"},
     {"fm_custom", Q_ACT, NULL, "xnor"},
     {"fm_grad_scale", Q_ACT, NULL, "lsq"},
-    {"fm_scale", Q_ACT, NULL, "lsq"},
+    {"fm_scale", Q_ACT, NULL, "lsq, lq"},
     {"fm_correlate", Q_ACT, NULL, "pact, lsq"},
     {"fm_map_values", Q_ACT, NULL, "lsq"},
     {"ot_level", Q_OUT, NULL, "dorefa, lsq"},
@@ -175,17 +181,25 @@ static void check_tag(const Config *c, const Config *plain, QRole role, const ch
     str_free(&value);
 }
 
-static void check_stable(const Config *c, Faults *f)
+/* Keys for all tags: some tag's method has to know them. */
+static void check_common(const Config *c, Faults *f)
 {
-    static const char methods[] = "dorefa, pact, lsq";
-    if (!c->quant.kw.stable || !keys_good(c, "stable", "wt_quant") ||
-        !keys_good(c, "fm_quant", "ot_quant"))
-        return;
-    for (int r = 0; r < Q_NROLES; r++)
-        if (among(methods, tag_of(c, (QRole)r).method)) return;
-    fault_key(f, c, "stable",
-              "stable: %d has no effect with wt_quant: %s and fm_quant: %s; expected %s",
-              c->quant.kw.stable, c->quant.wt_quant, c->quant.fm_quant, methods);
+    const KwOpts *o = &c->quant.kw;
+    const struct {
+        const char *key, *methods;
+        bool on;
+    } use[] = {{"stable", "dorefa, pact, lsq, lq", o->stable > 0},
+               {"custom_update", "lq", o->custom_update}};
+    for (size_t i = 0; i < ARRAY_LEN(use); i++) {
+        bool good = !use[i].on || !keys_good(c, use[i].key, "wt_quant") ||
+                    !keys_good(c, "fm_quant", "ot_quant");
+        for (int r = 0; r < Q_NROLES; r++)
+            good = good || among(use[i].methods, tag_of(c, (QRole)r).method);
+        if (!good)
+            fault_key(f, c, use[i].key,
+                      "%s has no effect with wt_quant: %s and fm_quant: %s; expected %s",
+                      use[i].key, c->quant.wt_quant, c->quant.fm_quant, use[i].methods);
+    }
 }
 
 void config_check_keyword(const Config *c, Faults *f)
@@ -196,6 +210,6 @@ void config_check_keyword(const Config *c, Faults *f)
     check_uses(c, &plain, f);
     check_weights(c, f);
     for (int r = 0; r < Q_NROLES; r++) check_tag(c, &plain, (QRole)r, name[r], f);
-    check_stable(c, f);
+    check_common(c, f);
     config_free(&plain);
 }
