@@ -130,6 +130,8 @@ static void compare(LoadReport *r, const TensorFile *f, const ParamStore *ps, co
 static int refuse(const LoadReport *r, Err *e)
 {
     int lines = r->missing + r->unexpected + r->reshaped, k = 0;
+    if (r->reshaped == 1 && lines == 1) /* "shape: NAME is ... in the file, ... in the net" */
+        return err_set(e, ERR_DATA, "%.*s", (int)strcspn(r->text.s + 7, "\n"), r->text.s + 7);
     err_set(e, ERR_DATA,
             "%d of the net's tensors are missing in the file, %d of the file's are unexpected, "
             "%d differ in shape or type, %d match",

@@ -52,10 +52,14 @@ typedef struct RunOpts {
     const char *precision;  /* "f32" | "bf16" (bf16 refused until it exists) */
     const char *compat;     /* "corrected" | "original" */
     bool tensorboard, plots;
+    const char *log_file;       /* appended to in the layout of Quantized_ResNet; "": none */
+    const char *export_weights; /* file of weights as quantized; "": none */
     const char *export_onnx; /* file the net is written to at the end; "": none */
     const char *experiment; /* name shown, default config name */
     /* Keys of the originals that other options are made from while loading. */
     bool normalize;                                   /* -> data.input */
+    bool use_pretrain;                                /* -> pretrained_file */
+    bool use_quantize_weight;                         /* -> quant.wt_quant, wt_bit */
     int batch_size_per_gpu, num_gpus_per_job;         /* -> batch_size */
     double multistep_lr_gamma, exp_decaying_lr_gamma; /* -> optim.gamma, by schedule */
     int exp_decaying_period, lr_step_size;            /* -> optim.step_size, by schedule */

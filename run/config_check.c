@@ -122,6 +122,7 @@ void config_derive(Config *c, Faults *f)
         c->run.log_dir = arena_printf(&c->arena, "results/%s", c->run.config_name);
         key_by_rule(c, "log_dir", "from the file's name");
     }
+    config_derive_chain(c, f);
     if (!c->run.experiment[0]) {
         c->run.experiment = c->run.config_name;
         key_by_rule(c, "experiment", "from the file's name");

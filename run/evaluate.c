@@ -4,6 +4,7 @@
 #include "run/dump.h"
 #include "run/integer.h"
 #include "run/log.h"
+#include "run/original_log.h"
 #include "run/signals.h"
 
 /* Logits of the integer network; with int_compare the simulated net's too, to count against them. */
@@ -30,6 +31,7 @@ static int eval_width(Session *s, int width, const Batch *b, double *loss, const
 static int one_batch(Session *s, const Batch *b, Meter *m, WidthMeters *w, Err *e)
 {
     Meter all = {0}; /* widths of this batch */
+    const double start = log_clock();
     for (int k = 0; k < s->nwidths; k++) {
         const float *logits;
         Meter now = {0};
@@ -41,6 +43,9 @@ static int one_batch(Session *s, const Batch *b, Meter *m, WidthMeters *w, Err *
         meter_add(&all, &now);
         if (w->n) meter_add(&w->m[k], &now);
     }
+    if (s->original)
+        original_log_test(s->original, b->number, loader_batches(s->loader[SPLIT_VAL]),
+                          log_clock() - start, &all);
     if (s->cfg->run.print_each_iter) progress_batch("val", b->number + 1, &all, &s->topk);
     return 0;
 }
@@ -58,12 +63,14 @@ int evaluate(Session *s, Progress *p, Meter *m, WidthMeters *w, Err *e)
         w->act_bits[k] = s->cfg->quant.act_bits_list[s->width[k]];
     }
     if (loader_seek(l, 0, 0, e)) return -1;
+    if (s->original) original_log_begin(s->original, true);
     while ((r = loader_next(l, &b, e)) == 1) {
         if (signals_stop()) return 1;
         if (one_batch(s, b, m, w, e)) return -1;
         if (p) progress_eval(p, b->number + 1);
     }
     if (r < 0) return -1;
+    if (s->original) original_log_end(s->original);
     if (p) p->eval_s = log_clock() - start;
     return 0;
 }

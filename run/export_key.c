@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "io/fs.h"
+#include "run/export_weights.h"
 #include "run/integer.h"
 #include "run/which_net.h"
 
@@ -34,8 +35,9 @@ static int check(const Session *s, const Target *t, Err *e)
     return int_stage(&s->cfg->run) ? 0 : export_float_check(model_qplan(s->model), t->variant, e);
 }
 
-int export_onnx_check(const Session *s, Err *e)
+int export_check(const Session *s, Err *e)
 {
+    if (export_weights_check(s, e)) return -1;
     for (int k = 0; wanted(s->cfg) && k < s->nwidths; k++) {
         Target t = target(s, k);
         const int r = check(s, &t, e);
@@ -60,8 +62,9 @@ static int write(const Session *s, const Target *t, const char *weights, Err *e)
     return 0;
 }
 
-int export_onnx_session(const Session *s, const char *weights, Err *e)
+int export_session(const Session *s, const char *weights, Err *e)
 {
+    if (export_weights_session(s, e)) return -1;
     for (int k = 0; wanted(s->cfg) && k < s->nwidths; k++) {
         Target t = target(s, k);
         const int r = write(s, &t, weights, e);
@@ -71,15 +74,15 @@ int export_onnx_session(const Session *s, const char *weights, Err *e)
     return 0;
 }
 
-int export_onnx_file(Config *cfg, const char *weights, Err *e)
+int export_file(Config *cfg, const char *weights, Err *e)
 {
     Session s = {0};
     char *path = NULL;
     int r = -1;
-    if (!wanted(cfg)) return 0;
-    if (!session_open(&s, cfg, e) && !export_onnx_check(&s, e) &&
+    if (!wanted(cfg) && !*cfg->run.export_weights) return 0;
+    if (!session_open(&s, cfg, e) && !export_check(&s, e) &&
         (path = weights_path(weights, e)) && !session_load(&s, path, e))
-        r = export_onnx_session(&s, path, e);
+        r = export_session(&s, path, e);
     free(path);
     session_free(&s);
     return r;

@@ -93,7 +93,7 @@ static const char *at_names(size_t i)
     }                                                                                              \
     static const Choices choice_##id = {NULL, at_##id};
 
-WORDS(variant, "cifar", "imagenet", "mnist")
+WORDS(variant, "cifar", "imagenet", "mnist", "round", "pact", "pact_sigmoid", "pact_exponential")
 WORDS(input, "normalized", "k256", "byte")
 WORDS(decoder, "auto", "libjpeg", "stb")
 WORDS(bad_image, "fail", "skip")

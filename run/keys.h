@@ -109,6 +109,8 @@ void config_check(const Config *c, Faults *f);
 void config_derive_f8net(Config *c, bool family);
 void config_check_f8net(const Config *c, Faults *f);
 /* The same for AdaBits'. */
+/* use_pretrain, use_quantize_weight. */
+void config_derive_chain(Config *c, Faults *f);
 void config_derive_adabits(Config *c, bool family);
 void config_check_adabits(const Config *c, bool family, Faults *f);
 /* The same for the keyword language's. */

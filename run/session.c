@@ -114,6 +114,11 @@ char *weights_path(const char *given, Err *e)
 char *weights_named(const Config *cfg, const char *key, const char *given, Err *e)
 {
     char *path = weights_path(given, e);
+    if (!path && cfg->run.use_pretrain && str_eq(key, "pretrained_file"))
+        err_set(e, ERR_DATA,
+                "use_pretrain: no checkpoint in %s, the run one bit wider; expected that it is "
+                "trained first, or another file as pretrained_file",
+                given);
     if (!path) key_blame(cfg, key, e);
     return path;
 }

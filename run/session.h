@@ -17,6 +17,7 @@ typedef struct Session {
     bool data_open[2];
     Loader *loader[2];
     struct Integers *ints; /* evaluation by whole numbers instead of `model`; NULL; borrowed */
+    struct OriginalLog *original; /* log_file's lines of evaluations; NULL; borrowed */
     struct Dump *dump;     /* what evaluation reads and computes, kept; NULL; borrowed */
     int width[METER_MAX_WIDTHS], nwidths; /* variants trained and evaluated: all, or the last without adaptive_training */
 } Session;

@@ -44,7 +44,7 @@ static char *what_to_test(const Config *cfg, Err *e)
 static int load_net(Session *s, Config *cfg, const char *weights, Err *e)
 {
     const bool calibrate = cfg->run.bn_calib_before_test;
-    if (session_open(s, cfg, e) || export_onnx_check(s, e)) return -1;
+    if (session_open(s, cfg, e) || export_check(s, e)) return -1;
     if ((!*weights || !cfg->run.strict_load) && session_load_first(s, e)) return -1;
     if (*weights && session_load(s, weights, e)) return -1;
     profiling_log(s);
@@ -130,7 +130,7 @@ static int report(Test *t, const Meter *m, const WidthMeters *w, Err *e)
     run_print_result(line.s);
     str_free(&line);
     if (!r && s->dump) r = dump_close(s->dump, e);
-    return r ? r : export_onnx_session(s, t->weights, e);
+    return r ? r : export_session(s, t->weights, e);
 }
 
 static int stop(Test *t, Err *e)

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "io/fs.h"
+#include "quant/qplan.h"
 #include "run/checkpoint.h"
 #include "run/clips.h"
 #include "run/evaluate.h"
@@ -22,6 +23,7 @@
 #include "run/log.h"
 #include "run/manifest.h"
 #include "run/modes.h"
+#include "run/original_log.h"
 #include "run/profiling.h"
 #include "run/progress.h"
 #include "run/record.h"
@@ -42,6 +44,8 @@ typedef struct Trainer {
     Manifest *manifest;
     Recorder rec;
     Progress progress;
+    OriginalLog original;
+    Meter last; /* of the last update */
     Str config_text;
     int64_t batches, whole; /* per epoch; as many without finetune_iters */
     double saved, curves; /* log_clock() of the last checkpoint, of the last picture */
@@ -186,6 +190,7 @@ static int update(Trainer *t, const Batch *b, double *grad_norm, Err *e)
     if (t->o->print_each_iter) progress_batch("train", b->number + 1, &m, &t->s.topk);
     meter_add(&t->st.train, &m);
     meter_add(&t->st.interval, &m);
+    t->last = m;
     t->st.step++;
     t->st.batch = b->number + 1;
     return 0;
@@ -201,6 +206,7 @@ static int train_epoch(Trainer *t, Err *e)
     if (loader_seek(l, (uint64_t)t->st.epoch, t->st.batch, e)) return -1;
     t->epoch_s = t->epoch_wait = t->interval_s = t->interval_wait = 0;
     t->epoch_n = t->interval_n = 0;
+    original_log_begin(&t->original, false);
     while (!t->stopping && t->st.batch < t->batches && !at_max_steps(t->o, &t->st)) {
         double start = log_clock(), waited = loader_wait_seconds(l), took, grad_norm = (double)NAN;
         if ((r = loader_next(l, &b, e)) != 1) break;
@@ -214,6 +220,7 @@ static int train_epoch(Trainer *t, Err *e)
         t->epoch_n += b->n;
         t->interval_n += b->n;
         progress_step(&t->progress, took);
+        original_log_train(&t->original, t->st.epoch, b->number, t->batches, took, waited, &t->last);
         if (row_wanted(t, t->st.step) && !due(t) && interval_row(t, grad_norm, e)) return -1;
         show(t);
         if (save_if_wanted(t, e)) return -1;
@@ -307,9 +314,26 @@ static int end_epoch(Trainer *t, Err *e)
     return manifest_save(t->manifest, "running", -1, e);
 }
 
+static void set_alpha(QInst *q, void *arg)
+{
+    Err none = {0};
+    if (q->role == Q_ACT && str_eq(q->method->name, "hysteresis") && q->fn->set)
+        q->fn->set(q, "alpha", *(const double *)arg, &none);
+}
+
+/* use_alpha_decay: the steepness of this epoch. */
+static void set_steepness(Trainer *t)
+{
+    const QOpts *q = &t->run->cfg->quant;
+    double alpha = q->start_alpha + (double)t->st.epoch * (q->end_alpha - q->start_alpha) /
+                                        (double)t->o->num_epochs;
+    if (q->use_alpha_decay) qplan_each(model_qplan(t->s.model), set_alpha, &alpha);
+}
+
 static int loop(Trainer *t, Err *e)
 {
     while (t->st.epoch < t->o->num_epochs && !t->stopping) {
+        set_steepness(t);
         if (t->o->show_params_every > 0 && t->st.batch == 0 &&
             t->st.epoch % t->o->show_params_every == 0)
             clips_print(t->s.model);
@@ -350,7 +374,7 @@ static int finish(Trainer *t, Err *e)
             meter_percent(&t->st.best, 0), t->st.best_epoch, t->folder.dir);
     run_print_result(line.s);
     str_free(&line);
-    return r ? r : export_onnx_file(t->run->cfg, t->folder.dir, e);
+    return r ? r : export_file(t->run->cfg, t->folder.dir, e);
 }
 
 /* One argument as a shell takes it, quoted where it must be: topk=[1,5] is a pattern there. */
@@ -411,12 +435,12 @@ static int already_finished(Trainer *t, Err *e)
     if (!line) return recover_record(t, e);
     run_print_result(line);
     r = run_check_expectation(t->run->cfg, meter_percent(&t->st.val, 0), e);
-    return r ? r : export_onnx_file(t->run->cfg, t->folder.dir, e);
+    return r ? r : export_file(t->run->cfg, t->folder.dir, e);
 }
 
 static int prepare_net(Trainer *t, bool resume, char **init, Err *e)
 {
-    if (session_open(&t->s, t->run->cfg, e) || export_onnx_check(&t->s, e)) return -1;
+    if (session_open(&t->s, t->run->cfg, e) || export_check(&t->s, e)) return -1;
     store_alloc_grads(model_store(t->s.model));
     if (optim_init(&t->optim, &t->run->cfg->optim, model_store(t->s.model), e)) return -1;
     session_config_text(t->run->cfg, &t->config_text);
@@ -438,6 +462,7 @@ static int prepare_net(Trainer *t, bool resume, char **init, Err *e)
 
 static int prepare_data(Trainer *t, Err *e)
 {
+    t->s.original = &t->original;
     if (session_data(&t->s, SPLIT_TRAIN, e) || session_data(&t->s, SPLIT_VAL, e)) return -1;
     t->batches = session_epoch_batches(&t->s);
     t->whole = loader_batches(t->s.loader[SPLIT_TRAIN]);
@@ -491,6 +516,7 @@ static int train(Trainer *t, Err *e)
     if ((resume = checkpoint_peek(t->folder.dir, &t->st, e)) < 0) return -1;
     if (resume && finished(t->o, &t->st)) return already_finished(t, e);
     signals_install();
+    if (original_log_open(&t->original, t->run->cfg, e)) return -1;
     r = prepare_net(t, resume, &init, e) || prepare_data(t, e) || begin(t, resume, init, e) ||
         loop(t, e);
     free(init);
@@ -517,6 +543,7 @@ int train_run(Run *run, Err *e)
         manifest_save(t.manifest, "failed", (int)e->kind, &ignored);
     }
     record_close(&t.rec);
+    original_log_close(&t.original);
     manifest_free(t.manifest);
     optim_free(&t.optim);
     session_free(&t.s);
