@@ -288,8 +288,16 @@ static void test_faults(void **state)
         {"on_bad_image: {}\n", NULL,
          "F:3:15: error: on_bad_image: a map is not text; expected text"},
         {"quant_variant: cifra\n", NULL,
-         "F:3:16: error: quant_variant: unknown value 'cifra'; expected cifar, imagenet, mnist; "
-         "did you mean 'cifar'?"},
+         "F:3:16: error: quant_variant: unknown value 'cifra'; expected cifar, imagenet, mnist, "
+         "round, pact, pact_sigmoid, pact_exponential; did you mean 'cifar'?"},
+        {"use_pretrain: true\nwt_quant: fat\nwt_bit: 4\nlog_dir: x\n", NULL,
+         "F:3:1: error: use_pretrain: the run one bit wider is looked for beside log_dir: x; "
+         "expected a log_dir with '4bit' in its name, or pretrained_file"},
+        {"use_quantize_weight: true\nwt_quant: apot\nwt_bit: 4\n", NULL,
+         "F:3:1: error: use_quantize_weight: true contradicts wt_quant: apot, wt_bit: 4; expected "
+         "hysteresis and 1"},
+        {"weight_thres: -1\n", NULL,
+         "F:3:15: error: weight_thres: -1 is out of range; expected at least 0"},
         {"precision: bf16\n", NULL,
          "F:3:1: error: precision: bf16 is not available in this version (bf16 convolutions); "
          "expected f32"},
