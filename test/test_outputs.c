@@ -368,7 +368,7 @@ static void test_plot_file(void **state)
     }
     for (int k = 0; k < 12; k++) {
         snprintf(names[k], sizeof names[k], "layer%d.%d.conv1.act_alpha", k / 3 + 1, k % 3);
-        many[k] = (PlotSeries){names[k], xs, ys[k], N / 20, true};
+        many[k] = (PlotSeries){names[k], xs, ys[k], N / 20, true, PLOT_LINE};
         for (int i = 0; i < N / 20; i++) {
             xs[i] = i * 15;
             ys[k][i] = 8 * exp(-i / 8.0) + 0.4 * k;
