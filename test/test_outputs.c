@@ -257,7 +257,8 @@ static int count(const char *s, const char *what)
 static void test_plot(void **state)
 {
     double x[50], y[50], z[50];
-    PlotSeries s[] = {{"train & \"val\" <a>", x, y, 50, false}, {"other", x, z, 50, true}};
+    PlotSeries s[] = {{"train & \"val\" <a>", x, y, 50, false, PLOT_LINE},
+                      {"other", x, z, 50, true, PLOT_LINE}};
     Plot p = {
         .title = "a < b", .xlabel = "epoch", .ylabel = "top-1 (%)", .series = s, .nseries = 2};
     Str out = {0};
@@ -290,7 +291,7 @@ static void test_plot_edges(void **state)
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         for (int k = 0; k < 4; k++) {
-            PlotSeries s = {"s", x, rows[i], k & 1 ? 3 : i ? 2 : 0, false};
+            PlotSeries s = {"s", x, rows[i], k & 1 ? 3 : i ? 2 : 0, false, PLOT_LINE};
             Plot p = {.title = "t", .series = &s, .nseries = 1, .log_y = k > 1};
             Str out = {0};
             plot_svg(&p, &out);
@@ -307,7 +308,7 @@ static void test_plot_long(void **state)
 {
     enum { N = 100000 };
     double *x = xcalloc(N, sizeof *x), *y = xcalloc(N, sizeof *y);
-    PlotSeries s = {"loss", x, y, N, false};
+    PlotSeries s = {"loss", x, y, N, false, PLOT_LINE};
     Plot p = {.title = "loss", .series = &s, .nseries = 1};
     Str out = {0};
     (void)state;
@@ -335,9 +336,10 @@ static void test_plot_file(void **state)
 {
     enum { N = 400 };
     static double x[N], a[N], b[N], c[N];
-    PlotSeries loss[] = {{"loss/train", x, a, N, false}, {"loss/val", x, b, N, false}};
+    PlotSeries loss[] = {{"loss/train", x, a, N, false, PLOT_LINE},
+                         {"loss/val", x, b, N, false, PLOT_LINE}};
     PlotSeries many[12];
-    PlotSeries one[] = {{"lr", x, c, N, false}};
+    PlotSeries one[] = {{"lr", x, c, N, false, PLOT_LINE}};
     Plot p[] = {{.title = "Loss",
                  .xlabel = "epoch",
                  .ylabel = "cross entropy",
