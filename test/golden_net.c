@@ -571,6 +571,10 @@ void golden_net(Case *c)
         golden_variant_net(c);
         return;
     }
+    if (str_eq(case_str(c, "method", ""), "f8net")) {
+        golden_f8net_net(c);
+        return;
+    }
     if (!arch || (!file && !fill)) {
         case_skip(c, "no arch with a checkpoint or a fill");
         return;

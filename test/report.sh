@@ -36,7 +36,7 @@ train() {
 }
 
 train apot "$root/configs/apot/res20_4bit.yml" pretrained_file='""' experiment='"a & b <i>"'
-train fat "$root/configs/fat/res20_3bit.yml" pretrained_file='""'
+train fat "$root/configs/fat/res20_3bit.yml" use_pretrain=false
 train hysteresis "$root/configs/hysteresis/res20_w1a2.yml"
 train adabits "$root/configs/tiny/adabits.yml"
 train f8net "$root/configs/tiny/f8_fix.yml" fp_pretrained_file='""'
