@@ -344,7 +344,7 @@ static int bench_net(int argc, char **argv)
             least(&c->eval, evaluate(c, x, label, batch));
         }
         if (round % 5 && set->size < 100) continue;
-        bare(model_spec(set->cases[0].m), batch, 5, &f, &a);
+        bare(model_spec(set->cases[0].m), batch, set->size < 100 ? 5 : 2, &f, &a);
         least(&fwd, f);
         least(&all, a);
     }
