@@ -46,7 +46,7 @@ static void remove_made(const char *dir, size_t kept)
 
 int runfolder_open(RunFolder *f, const char *dir, Err *e)
 {
-    char *checkpoints, *there;
+    char *checkpoints, *pictures, *there;
     long pid = 0;
     int r;
     *f = (RunFolder){.lock = -1, .unused = !fs_exists(dir)};
@@ -73,6 +73,9 @@ int runfolder_open(RunFolder *f, const char *dir, Err *e)
     fs_remove_temps(dir);
     checkpoints = runfolder_path(f, "checkpoints");
     if (fs_exists(checkpoints)) fs_remove_temps(checkpoints);
+    pictures = runfolder_path(f, "pictures");
+    if (fs_exists(pictures)) fs_remove_temps(pictures);
+    free(pictures);
     free(checkpoints);
     return 0;
 }
