@@ -3,6 +3,7 @@
 #define NETS_NETS_H
 
 #include "engine/spec.h"
+#include "nets/words.h"
 
 /* The family whose parameter names (and initialisation) a net takes. */
 typedef enum NetNames {
@@ -23,6 +24,13 @@ typedef struct NetOpts {
     int num_classes;
     bool plain_init;           /* PyTorch's own initial values instead of the family's */
     int in_c, in_h, in_w;      /* from the data set and image_size */
+    /* The keyword language: what its nets (NAMES_KEYWORD) look at. */
+    NetWordSet words;
+    int base;                  /* parallel branches of a block; 0: 1 */
+    double width_alpha;        /* factor on channels; 0: 1 */
+    const char *order;         /* letters c, b, a of ReShapeResolution's prefix; NULL or "": none given */
+    int stem_kernel;           /* of the TResNet stems: 1 or 3; 0: 1 */
+    int norm_groups;           /* of group-norm; 0: not given */
     const struct NetDef *const *extra; /* looked up before `nets`: tests, trials. NULL, or ended by NULL */
 } NetOpts;
 

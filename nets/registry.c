@@ -116,10 +116,22 @@ static int unknown_net(const char *name, Err *e)
                 : err_set(e, ERR_CONFIG, "model: unknown net '%s'; see 'qrun list nets'", name);
 }
 
+/* Whether a row of the keyword language answers to `name`. Such rows share names (resnet18) with others;
+ * they are meant where the family is asked for, and where no other row answers. */
+static bool has_keyword_row(const char *name, bool other)
+{
+    NetNames family;
+    for (int i = 0; nets[i]; i++)
+        if (answers(nets[i], name, &family) && (family == NAMES_KEYWORD) != other) return true;
+    return false;
+}
+
 /* Picks the row for o->model and o->depth. */
 static const NetDef *choose(const NetOpts *o, NetNames *names, Err *e)
 {
     const NetDef *found = NULL;
+    const bool asked = net_names_parse(o->names) == NAMES_KEYWORD;
+    const bool keyword = has_keyword_row(o->model, false) && (asked || !has_keyword_row(o->model, true));
     Str have = {0};
     int n = 0;
     for (int i = 0; o->extra && o->extra[i]; i++) {
@@ -128,7 +140,7 @@ static const NetDef *choose(const NetOpts *o, NetNames *names, Err *e)
     }
     for (int i = 0; nets[i]; i++) {
         NetNames family;
-        if (!answers(nets[i], o->model, &family)) continue;
+        if (!answers(nets[i], o->model, &family) || (family == NAMES_KEYWORD) != keyword) continue;
         str_printf(&have, "%s%d", n++ ? ", " : "", nets[i]->arg);
         if (found && (found->arg == o->depth || nets[i]->arg != o->depth)) continue;
         found = nets[i];
