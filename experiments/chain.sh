@@ -21,6 +21,7 @@ options() {
         i) init=$OPTARG ;;
         o) out=$OPTARG ;;
         q) qrun=$OPTARG ;;
+        r) table=$OPTARG ;;
         s) stages=$OPTARG ;;
         n) dry=1 ;;
         h)

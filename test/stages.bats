@@ -207,7 +207,7 @@ YML
 }
 
 @test "experiments: help, commands without running, wrong usage" {
-    for s in f8net_res18 f8net_res20 adabits_res20 apot_res20 fat_res20; do
+    for s in f8net_res18 f8net_res20 adabits_res20 apot_res20 fat_res20 methods_res20; do
         run sh "$ROOT/experiments/$s.sh" -h
         [ "$status" -eq 0 ]
         [[ "$output" == Usage:* ]]
