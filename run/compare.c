@@ -1,6 +1,6 @@
 /* run/compare.c -- qrun compare RUN...: what came out of several runs, and in which keys they
- * differ. As a table, as JSON, or with html=FILE as a page with their curves in one picture each.
- */
+ * differ. As a table, as JSON, or with html=FILE as a page with their curves in one picture each;
+ * with by=KEY as a table by two keys (run/pivot.h) instead. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,14 +9,17 @@
 #include "io/fs.h"
 #include "run/commands.h"
 #include "run/html.h"
+#include "run/pivot.h"
 #include "run/runrecord.h"
 
-enum { MAX_RUNS = 32, MAX_CELL = 40 };
+enum { MAX_RUNS = PIVOT_MAX, MAX_CELL = 40 };
 
 typedef struct Compare {
     RunRecord run[MAX_RUNS];
     int n;
-    const char *html; /* file, or NULL */
+    const char *html, *picture; /* files, or NULL */
+    const char *by, *rows;      /* keys of a pivot table; by NULL: none */
+    Pivot pivot;
 } Compare;
 
 /* ---- results: one row each ---- */
@@ -157,6 +160,11 @@ static void widen(const Compare *c, const char *key, void *arg)
 static void print_text(const Compare *c)
 {
     Table t = {.first = 24, .width = 10};
+    if (c->by) {
+        pivot_text(&c->pivot, &t.out);
+        print_out(&t.out);
+        return;
+    }
     for (int i = 0; i < c->n; i++) {
         const int n = (int)strlen(c->run[i].dir);
         if (n > t.width) t.width = n < MAX_CELL ? n : MAX_CELL;
@@ -215,6 +223,7 @@ static void print_json(const Compare *c)
     }
     each_difference(c, add_difference, keys);
     all = json_pack("{s:o, s:o}", "runs", runs, "differs", keys);
+    if (c->by) json_object_set_new(all, "table", pivot_json(&c->pivot));
     text = json_dumps(all, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
     str_printf(&out, "%s\n", text ? text : "{}");
     print_out(&out);
@@ -276,6 +285,10 @@ static int write_page(const Compare *c, Err *e)
     for (int i = 0; i < c->n; i++) t.column[i + 1] = (HtmlColumn){c->run[i].dir, true};
     html_begin(&out, "Comparison of runs");
     html_heading(&out, "Results");
+    if (c->by) {
+        pivot_page(&c->pivot, &out);
+        pivot_picture(&c->pivot, &p);
+    }
     html_table_begin(&out, t.column, c->n + 1);
     for (size_t k = 0; k < ARRAY_LEN(results); k++) {
         char buf[MAX_RUNS][40];
@@ -300,20 +313,52 @@ static int write_page(const Compare *c, Err *e)
     return r;
 }
 
+static int write_picture(const Compare *c, Err *e)
+{
+    Pictures p = {0};
+    int r;
+    pivot_picture(&c->pivot, &p);
+    r = p.n ? plot_write(c->picture, &p.v[0].plot, 1, e)
+            : err_set(e, ERR_CONFIG, "compare: picture=%s: by=%s has fewer than two numbers to draw over",
+                      c->picture, c->by);
+    pictures_free(&p);
+    return r;
+}
+
+/* NAME=VALUE of the command itself; false: it is a run. */
+static bool take_option(Compare *c, const char *arg)
+{
+    const struct {
+        const char *name;
+        const char **to;
+    } option[] = {{"html=", &c->html}, {"picture=", &c->picture}, {"by=", &c->by}, {"rows=", &c->rows}};
+    for (size_t i = 0; i < ARRAY_LEN(option); i++) {
+        const size_t n = strlen(option[i].name);
+        if (!str_starts(arg, option[i].name) || !arg[n]) continue;
+        *option[i].to = arg + n;
+        return true;
+    }
+    return false;
+}
+
 int command_compare(Cli *cli, Err *e)
 {
     Compare *c = xcalloc(1, sizeof *c);
     int r = 0;
     for (int i = 0; i < cli->nargs && !r; i++) {
-        if (str_starts(cli->args[i], "html=") && cli->args[i][5])
-            c->html = cli->args[i] + 5;
-        else if (c->n == MAX_RUNS)
+        if (take_option(c, cli->args[i])) continue;
+        if (c->n == MAX_RUNS)
             r = usage_fault(e, "compare: at most %d runs", MAX_RUNS);
         else
             r = runrecord_read(&c->run[c->n++], cli->args[i], e);
     }
     if (!r && c->n < 2) r = usage_fault(e, "compare: expected two run folders or more");
+    if (!r && !c->by && (c->rows || c->picture))
+        r = usage_fault(e, "compare: %s has no effect without by=KEY", c->rows ? "rows=" : "picture=");
+    if (!r && c->by)
+        r = pivot_make(&c->pivot, c->run, c->n, c->rows ? c->rows : "experiment", c->by, e);
     if (!r && c->html) r = write_page(c, e);
+    if (!r && c->picture) r = write_picture(c, e);
     if (!r) (cli->json ? print_json : print_text)(c);
     for (int i = 0; i < c->n; i++) runrecord_free(&c->run[i]);
     free(c);

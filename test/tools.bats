@@ -231,6 +231,27 @@ lines() { # TEXT
     [ -s plain/report.html ]
 }
 
+@test "compare by=KEY: a table by two keys, and its picture" {
+    both "$qrun" compare a b by=wt_bit rows=model picture=by.svg html=by.html
+    is "$status" 0
+    is "$err" ""
+    printf '%s\n' "$out" | grep -Eq '^\| model \| wt_bit 4, top-1 \(%\) \| wt_bit 3, top-1 \(%\) \| speed'
+    printf '%s\n' "$out" | grep -Eq '^\| [a-z0-9_]+ \| [0-9.]+ \| [0-9.]+ \| [0-9]+ \| [0-9]+ \|$'
+    has "$(cat by.svg)" "Accuracy by wt_bit"
+    has "$(cat by.html)" "Accuracy by wt_bit"
+    both "$qrun" compare a b by=wt_bit --json
+    printf '%s' "$out" | tr -d ' \n' | grep -Eq '"table":\[.*"top1":\{"4":[0-9.]+,"3":[0-9.]+\}'
+    both "$qrun" compare a b by=no_key
+    is "$status" 2
+    has "$err" "no key 'no_key'"
+    both "$qrun" compare a b by=momentum rows=model
+    is "$status" 2
+    has "$err" "one run for each pair"
+    both "$qrun" compare a b picture=x.svg
+    is "$status" 2
+    [ ! -e x.svg ]
+}
+
 @test "compare: results and keys that differ, as text, JSON and a page" {
     both "$qrun" compare a b
     is "$status" 0
