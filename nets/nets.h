@@ -47,6 +47,7 @@ typedef struct NetDef {
     const NetAlias *alias;     /* ended by a NULL name; may be NULL */
     int (*build)(Spec *s, const struct NetDef *net, NetNames names, const NetOpts *o, Err *e);
     int in_c, in_h, in_w;      /* usual input, for tests and `qrun list nets` */
+    NetWordSet words;          /* NAMES_KEYWORD: words it is usually built with */
 } NetDef;
 
 extern const NetDef *const nets[];  /* ended by NULL */
@@ -56,6 +57,8 @@ const NetDef *net_find(const char *name, NetNames *names);
 int net_build(Spec *s, const NetOpts *o, Err *e);
 /* The row that net_build takes, by o->model and o->depth alone; NULL with ERR_CONFIG. */
 const NetDef *net_select(const NetOpts *o, Err *e);
+/* Options that choose just this row: its own family and words, its usual input, 10 classes. */
+NetOpts net_usual(const NetDef *net);
 
 /* "apot" -> NAMES_APOT; -1 when there is no such family. */
 int net_names_parse(const char *text);

@@ -166,6 +166,17 @@ const NetDef *net_select(const NetOpts *o, Err *e)
     return choose(o, &names, e);
 }
 
+NetOpts net_usual(const NetDef *net)
+{
+    return (NetOpts){.model = net->name,
+                     .names = net->names == NAMES_KEYWORD ? net_names_text(NAMES_KEYWORD) : "",
+                     .num_classes = 10,
+                     .in_c = net->in_c,
+                     .in_h = net->in_h,
+                     .in_w = net->in_w,
+                     .words = net->words};
+}
+
 /* As PyTorch's layers are made: uniform to 1 / sqrt(fan in), biases too. */
 static void plain_init(Spec *s)
 {

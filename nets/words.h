@@ -28,6 +28,8 @@ extern const NetWordRow net_words[NW_COUNT];
 
 typedef uint64_t NetWordSet; /* bit NW_x */
 
+#define NET_WORD(name) ((NetWordSet)1 << NW_##name)
+
 static inline bool net_word(NetWordSet set, NetWord w)
 {
     return set >> w & 1;

@@ -46,17 +46,14 @@ bool same_convolutions(const TensorFile *f, const ParamStore *ps)
 /* A classifier stored as a 1x1 convolution may follow the net's own. */
 static bool fits(const ConvShape *file, int n, const NetDef *net)
 {
-    const NetOpts o = {.model = net->name,
-                       .names = "",
-                       .depth = 0,
-                       .num_classes = 10,
-                       .in_c = n ? file[0][1] : net->in_c,
-                       .in_h = net->in_h,
-                       .in_w = net->in_w};
+    NetOpts o = net_usual(net);
     Spec s = {0};
     Err e;
-    bool same = net_build(&s, &o, &e) == 0;
-    int *order = same ? xcalloc((size_t)s.n, sizeof *order) : NULL, k = 0;
+    int *order, k = 0;
+    bool same;
+    if (n) o.in_c = file[0][1];
+    same = net_build(&s, &o, &e) == 0;
+    order = same ? xcalloc((size_t)s.n, sizeof *order) : NULL;
     if (same) spec_declaration_order(&s, order);
     for (int i = 0; same && i < s.n; i++) {
         const Unit *u = &s.u[order[i]];

@@ -589,22 +589,18 @@ static void without_counters(void **state)
     free(file);
 }
 
-/* Each net of the registry is told by its own convolutions; those of one topology by the first. */
+/* Each net of the registry is told by its own convolutions; those of the keyword language that have
+ * another row's by that one, which stands before it. */
 static void nets_are_told_apart(void **state)
 {
     (void)state;
     for (int i = 0; nets[i]; i++) {
-        NetOpts o = {.model = nets[i]->name,
-                     .names = "",
-                     .num_classes = 7,
-                     .in_c = nets[i]->in_c,
-                     .in_h = nets[i]->in_h,
-                     .in_w = nets[i]->in_w};
+        const NetOpts o = net_usual(nets[i]);
         Spec spec = {0};
         TensorFile f = {0};
         Err e = {0};
         const NetDef *found;
-        int *order;
+        int *order, at = 0;
         if (net_build(&spec, &o, &e)) fail_msg("%s", e.msg);
         order = xcalloc((size_t)spec.n, sizeof *order);
         spec_declaration_order(&spec, order);
@@ -621,7 +617,8 @@ static void nets_are_told_apart(void **state)
             add(&f, name, DT_F32, 4, dim, false, 0);
         }
         found = which_net(&f);
-        if (found != nets[i])
+        while (at < i && nets[at] != found) at++;
+        if (found != nets[i] && (nets[i]->names != NAMES_KEYWORD || at == i))
             fail_msg("%s was taken for %s", nets[i]->name, found ? found->name : "none");
         free(order);
         tensors_free(&f);

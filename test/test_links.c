@@ -94,13 +94,10 @@ static void test_all_nets(void **state)
 {
     (void)state;
     for (int k = 0; nets[k]; k++) {
-        NetOpts o = {.model = nets[k]->name, .names = "", .num_classes = 10};
+        const NetOpts o = net_usual(nets[k]);
         Spec s = {0};
         Links l;
         Err e = {0};
-        o.in_c = nets[k]->in_c;
-        o.in_h = nets[k]->in_h;
-        o.in_w = nets[k]->in_w;
         if (net_build(&s, &o, &e)) fail_msg("%s: %s", o.model, e.msg);
         links_find(&l, &s, false);
         for (int i = 0; i < s.n; i++) {

@@ -152,12 +152,7 @@ static RigOpts options(const NetDef *net, const Setup *s, int bits)
 {
     RigOpts o;
     rig_defaults(&o);
-    o.net = (NetOpts){.model = net->name,
-                      .names = "",
-                      .num_classes = 10,
-                      .in_c = net->in_c,
-                      .in_h = net->in_h,
-                      .in_w = net->in_w};
+    o.net = net_usual(net);
     while (o.net.in_h > 32) o.net.in_h /= 2, o.net.in_w /= 2;
     if (net->in_h == o.net.in_h)
         o.net.in_h /= 2, o.net.in_w /= 2; /* 224 -> 28, 32 -> 16, 28 -> 14 */

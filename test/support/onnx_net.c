@@ -34,15 +34,13 @@ static void randomize(ParamStore *ps)
 
 Model *onnx_net_open(const OnnxNetCase *c)
 {
-    NetOpts o = {.model = c->net->name,
-                 .names = "",
-                 .num_classes = ONNX_NET_CLASSES,
-                 .in_c = c->net->in_c,
-                 .in_h = c->size,
-                 .in_w = c->size,
-                 .extra = c->extra};
+    NetOpts o = net_usual(c->net);
     Err e = {0};
-    Model *m = model_new(&o, c->q, 0, 11, &e);
+    Model *m;
+    o.num_classes = ONNX_NET_CLASSES;
+    o.in_h = o.in_w = c->size;
+    o.extra = c->extra;
+    m = model_new(&o, c->q, 0, 11, &e);
     if (!m) fail_msg("%s: %s", c->net->name, e.msg);
     randomize(model_store(m));
     return m;
