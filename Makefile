@@ -131,6 +131,7 @@ bench: $(BUILD)/test/bench
 
 docs: all
 	$(BUILD)/qrun docs keys > docs/keys.md
+	$(BUILD)/qrun docs keywords > docs/keywords.md
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/qrun $(DESTDIR)$(PREFIX)/share/doc/qrun

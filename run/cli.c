@@ -38,12 +38,12 @@ const Command commands[] = {
      CMD_JSON},
     {"diff", "A B [tol=X] [rtol=X] [--json]",
      "whether two checkpoints hold the same values; exit status 5 if not", command_diff, CMD_JSON},
-    {"list", "nets|quant|datasets|transforms|optimizers|schedules|modes", "what an option may name",
+    {"list", "nets|quant|keywords|datasets|transforms|optimizers|schedules|modes", "what an option may name",
      command_list, 0},
     {"path", "best|last RUN", "print the checkpoint of a run folder, for $(...)", command_path, 0},
     {"help", "[keys|COMMAND|PATTERN]", "this text, all options of a FILE, or those that match",
      command_help, 0},
-    {"docs", "keys", "docs/keys.md", command_docs, CMD_HIDDEN},
+    {"docs", "keys|keywords", "docs/keys.md, docs/keywords.md", command_docs, CMD_HIDDEN},
     {NULL, NULL, NULL, NULL, 0},
 };
 

@@ -155,6 +155,7 @@ static const struct {
 } lists[] = {
     {"nets", list_nets},
     {"quant", list_quant},
+    {"keywords", words_list},
     {"datasets", list_datasets},
     {"transforms", list_transforms},
     {"optimizers", list_optimizers},
@@ -234,8 +235,13 @@ int command_help(Cli *c, Err *e)
 int command_docs(Cli *c, Err *e)
 {
     Str out = {0};
-    if (c->nargs != 1 || !str_eq(c->args[0], "keys")) return usage_fault(e, "docs: expected keys");
-    config_docs(&out);
+    const bool keywords = c->nargs == 1 && str_eq(c->args[0], "keywords");
+    if (!keywords && (c->nargs != 1 || !str_eq(c->args[0], "keys")))
+        return usage_fault(e, "docs: expected keys or keywords");
+    if (keywords)
+        words_docs(&out);
+    else
+        config_docs(&out);
     print_out(&out);
     return 0;
 }

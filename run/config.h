@@ -7,6 +7,7 @@
 #include "nets/nets.h"
 #include "optim/optim.h"
 #include "quant/quant.h"
+#include "run/keywords.h"
 
 typedef struct RunOpts {
     const char *config_file, *config_name; /* as typed; base name without ending */
@@ -71,6 +72,7 @@ typedef struct Config {
     DataOpts data;
     OptimOpts optim;
     RunOpts run;
+    WordOpts words;
     struct KeyState *state; /* per key: where the value came from */
     Arena arena;
 } Config;

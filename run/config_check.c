@@ -54,6 +54,7 @@ void config_copy_fields(Config *c)
     c->optim.step_size = exponential ? c->run.exp_decaying_period : c->run.lr_step_size;
     c->data.seed = c->run.random_seed;
     c->net.num_classes = c->data.num_classes;
+    c->net.norm_groups = c->quant.kw.tag[Q_ACT].quant_group > 0 ? c->quant.kw.tag[Q_ACT].quant_group : 0;
 }
 
 /* The family the net takes its names from: `names`, else that of the model's alias. */
@@ -113,11 +114,12 @@ static void derive_batch(Config *c, Faults *f)
 
 void config_derive(Config *c, Faults *f)
 {
+    config_derive_keyword(c);
+    config_derive_words(c, f);
     config_derive_adabits(c, family(c) == NAMES_ADABITS);
     derive_batch(c, f);
     derive_input(c, f);
     config_derive_f8net(c, family(c) == NAMES_F8NET);
-    config_derive_keyword(c);
     if (!c->run.log_dir[0]) {
         c->run.log_dir = arena_printf(&c->arena, "results/%s", c->run.config_name);
         key_by_rule(c, "log_dir", "from the file's name");
@@ -315,4 +317,5 @@ void config_check(const Config *c, Faults *f)
     check_run(c, f);
     config_check_f8net(c, f);
     config_check_keyword(c, f);
+    config_check_words(c, f);
 }

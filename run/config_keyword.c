@@ -9,7 +9,7 @@
 #include "run/keys.h"
 
 typedef struct Tag {
-    const char *quant, *bit, *method;
+    const char *quant, *bit, *level, *method;
     const KwTag *o;
 } Tag;
 
@@ -17,9 +17,9 @@ static Tag tag_of(const Config *c, QRole role)
 {
     const QOpts *q = &c->quant;
     const Tag tag[Q_NROLES] = {
-        [Q_WEIGHT] = {"wt_quant", "wt_bit", q->wt_quant, &q->kw.tag[Q_WEIGHT]},
-        [Q_ACT] = {"fm_quant", "fm_bit", q->fm_quant, &q->kw.tag[Q_ACT]},
-        [Q_OUT] = {"ot_quant", "ot_bit", q->ot_quant, &q->kw.tag[Q_OUT]}};
+        [Q_WEIGHT] = {"wt_quant", "wt_bit", "wt_level", q->wt_quant, &q->kw.tag[Q_WEIGHT]},
+        [Q_ACT] = {"fm_quant", "fm_bit", "fm_level", q->fm_quant, &q->kw.tag[Q_ACT]},
+        [Q_OUT] = {"ot_quant", "ot_bit", "ot_level", q->ot_quant, &q->kw.tag[Q_OUT]}};
     return tag[role];
 }
 
@@ -30,6 +30,10 @@ void config_derive_keyword(Config *c)
         [Q_WEIGHT] = &c->quant.wt_bit, [Q_ACT] = &c->quant.fm_bit, [Q_OUT] = &c->quant.ot_bit};
     for (int r = 0; r < Q_NROLES; r++) {
         const Tag t = tag_of(c, (QRole)r);
+        if (c->words.level[r] && !key_typed(c, t.level)) {
+            c->quant.kw.tag[r].level = c->words.level[r];
+            key_by_rule(c, t.level, arena_printf(&c->arena, "from %s", t.bit));
+        }
         if (t.o->level < 2 || key_typed(c, t.bit)) continue;
         *bits[r] = (int)floor(log2((double)t.o->level));
         key_by_rule(c, t.bit, "from the number of levels");

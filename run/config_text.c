@@ -57,6 +57,15 @@ static void show_others(const Config *c, size_t width, Str *out)
     }
 }
 
+/* What became of each word of `keyword`. */
+static void show_words(const Config *c, Str *out)
+{
+    for (int i = 0; i < c->words.nuse; i++) {
+        const WordUse *u = &c->words.use[i];
+        str_printf(out, "%s  %-20s%s: %s\n", i ? "" : "\nWords of keyword\n", u->row->name, u->outcome, u->row->doc);
+    }
+}
+
 void config_show(const Config *c, Str *out)
 {
     Str t = {0};
@@ -83,6 +92,7 @@ void config_show(const Config *c, Str *out)
         key_origin_text(&c->state[i], out);
         str_puts(out, "\n");
     }
+    show_words(c, out);
     show_others(c, wname + 4, out);
     str_free(&t);
 }
@@ -156,6 +166,7 @@ void config_note_ignored(const Config *c)
     const char *rule = NULL;
     const Yaml resume = {.kind = Y_SCALAR, .s = c->run.resume};
     bool word;
+    config_note_words(c);
     if (*c->run.resume && !yaml_bool(&resume, &word))
         log_msg(LOG_INFO, "resume: '%s' is not read, as in the original; a run goes on from its own log_dir",
                 c->run.resume);

@@ -116,6 +116,7 @@ static const Choices choice_optim = {"optimizers", at_optim};
 static const Choices choice_schedules = {"schedules", at_schedules};
 static const Choices choice_decay = {NULL, at_decay};
 static const Choices choice_recipes = {NULL, at_recipes};
+static const Choices choice_words = {"keywords", word_at};
 static const Choices choice_names = {NULL, at_names};
 
 bool choices_have(const Choices *ch, const char *word)

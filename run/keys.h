@@ -16,7 +16,8 @@ enum {
     KF_MAY_GROW = 2,  /* may be larger on resume */
     KF_MAY_LACK = 4,  /* may be 0 (automatic) on one side on resume */
     KF_FOLDED = 8,    /* turned into another key while loading: not in resolved.yml */
-    KF_SECONDS = 16   /* 55m and 2h are accepted */
+    KF_SECONDS = 16,  /* 55m and 2h are accepted */
+    KF_LEVELS = 32    /* a number of bits: with a fraction it is a number of levels */
 };
 
 /* The words a key may hold: at(i) is NULL behind the last. Empty is always allowed where the
@@ -113,7 +114,10 @@ void config_check_f8net(const Config *c, Faults *f);
 void config_derive_chain(Config *c, Faults *f);
 void config_derive_adabits(Config *c, bool family);
 void config_check_adabits(const Config *c, bool family, Faults *f);
-/* The same for the keyword language's. */
+/* The same for the keyword language's: its quantizers' keys, the words of `keyword`. */
+void config_derive_words(Config *c, Faults *f);
+void config_check_words(const Config *c, Faults *f);
+void config_note_words(const Config *c); /* to the log */
 void config_derive_keyword(Config *c);
 void config_check_keyword(const Config *c, Faults *f);
 /* The fields that are copies of others: optim.num_epochs, data.seed, net.num_classes, optim.gamma

@@ -74,8 +74,10 @@ sed -nE 's/^[[:space:]]*\.name = "([a-z0-9_-]+)".*/\1/p' $(grep -lE '^const QMet
     grep -qw "$name" "$tmp/listed" || echo "$name"
 done | nothing "'qrun list quant' shows every method"
 
-"$qrun" docs keys >"$tmp/keys.md" 2>&1
-diff "$tmp/keys.md" docs/keys.md | head -n 20 | nothing 'docs/keys.md is what `qrun docs keys` prints'
+for page in keys keywords; do
+    "$qrun" docs $page >"$tmp/page.md" 2>&1
+    diff "$tmp/page.md" docs/$page.md | head -n 20 | nothing "docs/$page.md is what 'qrun docs $page' prints"
+done
 
 # A file that others build on need not be complete by itself: it is read through them.
 grep -rhoE '(_default:|!include)[[:space:]]+[^[:space:]]+' configs | awk '{ print $2 }' | sed 's|.*/||' | sort -u >"$tmp/bases"
