@@ -5,15 +5,17 @@
 
 typedef struct ActNode {
     ActAttr a;
-    size_t c; /* PReLU: channels */
+    size_t c; /* PReLU: slopes, channels or 1 */
 } ActNode;
 
 static int prepare(Graph *g, Node *n, Prim *p, Err *e)
 {
-    (void)g, (void)p, (void)e;
+    (void)p, (void)e;
     n->inplace = !n->run_bwd;
     n->grad_inplace = true;
     n->bwd_in = n->run_bwd ? 3 : 0;
+    if (n->run_bwd && n->nin > 1)
+        n->scratch_bytes = par_chunks(tensor_len(&g->v[n->in[0]].t)) * sizeof(double);
     return 0;
 }
 
@@ -52,6 +54,31 @@ static void forward(Node *n, Exec *x)
     }
 }
 
+/* The gradient of PReLU's slopes; part: room for one sum per chunk. */
+static void slope_gradient(const float *u, const float *dy, size_t len, size_t slopes, float *ds,
+                           double *part)
+{
+    if (slopes == 1) {
+        double sum = 0;
+        PARALLEL_FOR(c, par_chunks(len))
+        {
+            const size_t at = (size_t)c * PAR_CHUNK, end = at + par_chunk_len(len, (size_t)c);
+            part[c] = 0;
+            for (size_t i = at; i < end; i++) part[c] += u[i] > 0 ? 0 : (double)(dy[i] * u[i]);
+        }
+        for (size_t c = 0; c < par_chunks(len); c++) sum += part[c];
+        ds[0] = (float)sum;
+        return;
+    }
+    PARALLEL_FOR(k, slopes)
+    {
+        double sum = 0;
+        for (size_t i = (size_t)k; i < len; i += slopes)
+            sum += u[i] > 0 ? 0 : (double)(dy[i] * u[i]);
+        ds[k] = (float)sum;
+    }
+}
+
 static void backward(Node *n, Exec *x)
 {
     const ActNode *a = n->attr;
@@ -59,15 +86,8 @@ static void backward(Node *n, Exec *x)
                 *dy = exec_gout(x, n, 0);
     float *dx = exec_gin(x, n, 0), *ds = n->nin > 1 ? exec_gin(x, n, 1) : NULL, s = a->a.slope;
     size_t len = tensor_len(&x->g->v[n->in[0]].t);
-    if (ds) { /* before dx, which may take the storage of dy */
-        PARALLEL_FOR(k, a->c)
-        {
-            double sum = 0;
-            for (size_t i = (size_t)k; i < len; i += a->c)
-                sum += src[i] > 0 ? 0 : (double)(dy[i] * src[i]);
-            ds[k] = (float)sum;
-        }
-    }
+    if (ds) /* before dx, which may take the storage of dy */
+        slope_gradient(src, dy, len, a->c, ds, exec_scratch_bwd(x, n));
     if (!dx) return;
     PARALLEL_FOR(c, par_chunks(len))
     {
@@ -102,7 +122,7 @@ static const OpDef op_act = {"act", 0, prepare, forward, backward, NULL};
 
 int graph_act(Graph *g, const char *name, int x, ActAttr a, int slope)
 {
-    ActNode n = {a, (size_t)g->v[x].t.dim[1]};
+    ActNode n = {a, slope >= 0 ? (size_t)g->v[slope].t.dim[0] : 0};
     int in[2] = {x, slope};
     return graph_out(g, graph_node(g, &op_act, name, slope >= 0 ? 2 : 1, in, &n, sizeof n),
                      g->v[x].t);

@@ -22,12 +22,18 @@ typedef struct NormStats {
  * momentum) running + momentum batch, the variance unbiased (as PyTorch). var is biased, m the
  * number of values. count may be NULL. */
 void norm_update_running(const NormStats *st, const float *mean, const float *var, int c, double m);
+/* (x - mean) / sqrt(var + eps) [* scale + shift], mean and var (biased) of each image over each of
+ * `groups` runs of channels. scale, shift: parameters [c], or both -1. */
+int graph_group_norm(Graph *g, const char *name, int x, int groups, float eps, int scale,
+                     int shift);
+int graph_channel_affine(Graph *g, const char *name, int x, int scale,
+                         int shift); /* x * scale + shift; parameters [c] */
 int graph_act(Graph *g, const char *name, int x, ActAttr a,
-              int slope); /* slope: parameter of PReLU [c], or -1 */
+              int slope); /* slope: parameter of PReLU, [c] or [1]; or -1 */
 int graph_pool(Graph *g, const char *name, int x, PoolAttr a, int oh, int ow);
 int graph_add(Graph *g, const char *name, int a, int b);
 int graph_concat(Graph *g, const char *name, const int *x, int n);
-int graph_scale(Graph *g, const char *name, int x, int scalar); /* times a 0-d parameter */
+int graph_scale(Graph *g, const char *name, int x, int scalar); /* times a parameter of one element */
 int graph_shift(Graph *g, const char *name, int x, int scalar);
 int graph_pad(Graph *g, const char *name, int x,
               const int pad[4]);                      /* zeros: top, bottom, left, right */

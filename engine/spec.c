@@ -336,7 +336,7 @@ static bool has_params(const Unit *u)
     case U_SHIFT:
         return true;
     case U_NORM:
-        return u->u.norm.affine || u->u.norm.kind != NK_GROUP;
+        return u->u.norm.affine || norm_has_stats(u->u.norm.kind);
     case U_ACT:
         return u->u.act.kind == AK_PRELU;
     default:
@@ -364,7 +364,7 @@ static void count_readers(Spec *s)
     }
     for (int i = 0; i < s->n; i++) {
         const Unit *u = &s->u[i];
-        for (int k = 0; k < u->nin; k++) {
+        for (int k = 0; k < u->nin && !(u->marks & UM_UNUSED); k++) {
             Unit *src = &s->u[u->in[k]];
             bool again = false;
             for (int j = 0; j < k; j++) again |= u->in[j] == u->in[k];
@@ -388,7 +388,11 @@ int spec_finish(Spec *s, int out, Err *e)
     count_readers(s);
     check_names(s);
     for (int i = 0; i < s->n; i++)
-        if (i != out && !s->u[i].nreaders) fault(s, &s->u[i], "nothing reads it");
+        if (s->u[i].marks & UM_UNUSED) {
+            if (i == out || s->u[i].nreaders) fault(s, &s->u[i], "is marked as unused and is read");
+        } else if (i != out && !s->u[i].nreaders) {
+            fault(s, &s->u[i], "nothing reads it");
+        }
     if (s->u[out].h != 1 || s->u[out].w != 1)
         fault(s, &s->u[out], "the output is a map of %d x %d, not logits", s->u[out].h,
               s->u[out].w);
@@ -460,6 +464,7 @@ void spec_print(const Spec *s, Str *out)
     } marks[] = {
         {UM_FIRST, " first"},       {UM_LAST, " last"},         {UM_SKIP, " skip"},
         {UM_OWN_CLIP, " own-clip"}, {UM_NO_QUANT, " no-quant"}, {UM_WIDE, " wide"},
+        {UM_UNUSED, " unused"},
     };
     for (int i = 0; i < s->n; i++) {
         const Unit *u = &s->u[i];

@@ -31,11 +31,11 @@ typedef enum UnitKind {
 
 typedef enum NormKind {
     NK_BATCH,
-    NK_GROUP,
-    NK_INSTANCE,
-    NK_STATIC,
-    NK_FROZEN,
-    NK_REVERSE
+    NK_GROUP,    /* statistics of each image over runs of channels; none are kept */
+    NK_INSTANCE, /* the same over each channel */
+    NK_STATIC,   /* statistics as they start (mean 0, variance 1 - eps) or were loaded */
+    NK_FROZEN,   /* the same, and scale and shift are buffers too */
+    NK_REVERSE   /* scale and shift first, then a batch norm without */
 } NormKind;
 typedef enum ActKind { AK_RELU, AK_RELU6, AK_LEAKY, AK_PRELU, AK_NONE } ActKind;
 typedef enum PoolKind { POOL_MAX, POOL_AVG, POOL_GLOBAL_AVG } PoolKind;
@@ -63,6 +63,7 @@ typedef struct NormAttr {
 typedef struct ActAttr {
     ActKind kind;
     float slope; /* AK_LEAKY; initial slope of AK_PRELU */
+    bool one_slope; /* AK_PRELU: one for all channels, not one each */
 } ActAttr;
 
 typedef struct PoolAttr {
@@ -79,6 +80,8 @@ enum {                   /* Unit.marks */
        UM_NO_QUANT = 16, /* never quantized, whatever the policy */
        UM_SIGNED = 32,   /* its input may be negative (behind a linear bottleneck) */
        UM_INNER = 64,    /* a ReLU between two convolutions of one block, read by nothing else */
+       UM_UNUSED = 256,  /* declares its parameters, as its original does, and nothing else: nothing
+                            reads it, it is not run, and not a reader */
        UM_WIDE = 128     /* a convolution between linear bottlenecks: all of MobileNet V2 but those
                             that end a block, and the stem */
 };
@@ -141,6 +144,12 @@ void spec_mark(Spec *s, int unit, unsigned marks);
 /* Declare the parameters of `unit` just before those of `before` (checkpoints whose order is not
  * that of the data). */
 void spec_declare_before(Spec *s, int unit, int before);
+
+/* Whether a norm keeps a mean and a variance. */
+static inline bool norm_has_stats(NormKind k)
+{
+    return k != NK_GROUP && k != NK_INSTANCE;
+}
 
 /* Sets the output, checks everything, fills the analyses. -1 with `e` set when a builder made a
  * fault. */

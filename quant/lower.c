@@ -99,10 +99,12 @@ static QInst *chainable(const Lower *lw, int r)
 static void chain_norm(Lower *lw, int unit, ChainSpec *c)
 {
     const NormParams *np = &lw->qp->u[unit].norm[lw->variant];
-    c->norm = lower_trains(lw) && lw->spec->u[unit].u.norm.kind == NK_BATCH ? CHAIN_BATCH : CHAIN_RUNNING;
+    const NormKind kind = lw->spec->u[unit].u.norm.kind;
+    const bool batch = kind == NK_BATCH || kind == NK_REVERSE;
+    c->norm = lower_trains(lw) && batch ? CHAIN_BATCH : CHAIN_RUNNING;
     c->st = lower_norm_stats(lw, unit);
-    c->scale = param_value(lw, np->scale);
-    c->shift = param_value(lw, np->shift);
+    c->scale = kind == NK_REVERSE ? -1 : param_value(lw, np->scale);
+    c->shift = kind == NK_REVERSE ? -1 : param_value(lw, np->shift);
 }
 
 /* Starting at `unit` (a norm, sum or activation whose input is lowered), takes as much of norm, sum, activation, quantizers as
@@ -177,12 +179,20 @@ static int lower_norm(Lower *lw, int unit, Err *e)
     const Unit *u = &lw->spec->u[unit];
     int out[1 + CHAIN_MAX_Q];
     ChainSpec c = {.residual = -1, .act = AK_NONE, .plain = true};
-    if (u->u.norm.kind != NK_BATCH && u->u.norm.kind != NK_FROZEN)
-        return err_set(e, ERR_CONFIG, "%s: this kind of norm is not available", u->name);
+    const NormAttr *a = &u->u.norm;
+    const NormParams *np = &lw->qp->u[unit].norm[lw->variant];
+    int x = lower_input(lw, unit, 0);
+    if (!norm_has_stats(a->kind)) {
+        lower_set(lw, unit, graph_group_norm(lw->g, u->name, x, a->kind == NK_GROUP ? a->groups : u->c, a->eps,
+                                             param_value(lw, np->scale), param_value(lw, np->shift)));
+        return 0;
+    }
     if (u->c > CHAIN_MAX_CHANNELS)
         return err_set(e, ERR_CONFIG, "%s: a norm over %d channels; at most %d", u->name, u->c, CHAIN_MAX_CHANNELS);
+    if (a->kind == NK_REVERSE && np->scale)
+        x = graph_channel_affine(lw->g, u->name, x, param_value(lw, np->scale), param_value(lw, np->shift));
     chain_norm(lw, unit, &c);
-    graph_chain(lw->g, u->name, lower_input(lw, unit, 0), &c, out);
+    graph_chain(lw->g, u->name, x, &c, out);
     lower_set(lw, unit, out[0]);
     return 0;
 }
@@ -259,7 +269,7 @@ int lower_units(Lower *lw, Err *e)
     for (int i = 0; i < lw->spec->n; i++) {
         const QMethod *m = lw->qp->act_method;
         if (lw->value[i] < 0 && m && m->lower_other) m->lower_other(lw, i);
-        if (lw->value[i] >= 0) continue;
+        if (lw->value[i] >= 0 || lw->spec->u[i].marks & UM_UNUSED) continue;
         if (in_chain(lw, i)) {
             lower_chain(lw, i);
         } else if (lower_unit(lw, i, e) < 0) {

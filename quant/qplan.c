@@ -101,16 +101,21 @@ static int add_instances(QPlan *qp, int unit, QRole role, const QMethod *const m
 
 static void declare_affine(QPlan *qp, const Unit *u, NormParams *p, const char *name)
 {
-    p->scale = store_add(qp->store, PK_NORM, DT_F32, (Init){INIT_CONST, u->u.norm.weight_init, 0}, 1, &u->c, "%s.weight", name);
-    p->shift = store_add(qp->store, PK_NORM, DT_F32, (Init){INIT_CONST, 0, 0}, 1, &u->c, "%s.bias", name);
+    const ParamKind kind = u->u.norm.kind == NK_FROZEN ? PK_BUFFER : PK_NORM;
+    p->scale = store_add(qp->store, kind, DT_F32, (Init){INIT_CONST, u->u.norm.weight_init, 0}, 1, &u->c, "%s.weight", name);
+    p->shift = store_add(qp->store, kind, DT_F32, (Init){INIT_CONST, 0, 0}, 1, &u->c, "%s.bias", name);
 }
 
 static void declare_stats(QPlan *qp, const Unit *u, NormParams *p, const char *name)
 {
     ParamStore *ps = qp->store;
+    const NormAttr *a = &u->u.norm;
+    const bool fixed = a->kind == NK_STATIC || a->kind == NK_FROZEN;
+    if (!norm_has_stats(a->kind)) return;
     p->mean = store_add(ps, PK_BUFFER, DT_F32, (Init){INIT_CONST, 0, 0}, 1, &u->c, "%s.running_mean", name);
-    p->var = store_add(ps, PK_BUFFER, DT_F32, (Init){INIT_CONST, 1, 0}, 1, &u->c, "%s.running_var", name);
-    p->count = store_add(ps, PK_BUFFER, DT_S64, (Init){INIT_CONST, 0, 0}, 0, NULL, "%s.num_batches_tracked", name);
+    p->var = store_add(ps, PK_BUFFER, DT_F32, (Init){INIT_CONST, fixed ? 1 - a->eps : 1, 0}, 1, &u->c, "%s.running_var", name);
+    if (!fixed)
+        p->count = store_add(ps, PK_BUFFER, DT_S64, (Init){INIT_CONST, 0, 0}, 0, NULL, "%s.num_batches_tracked", name);
 }
 
 /* With a bits_list there is a norm for each entry, NAME.bn.0, NAME.bn.1, ...: checkpoints hold all of them even where only the first
@@ -143,6 +148,7 @@ static int declare(QPlan *qp, int unit, const QMethod *const method[Q_NROLES], E
     QUnit *qu = &qp->u[unit];
     ParamStore *ps = qp->store;
     static const QRole order[] = {Q_ACT, Q_WEIGHT, Q_OUT};
+    const int one = 1;
     const bool first = u->kind == U_CONV && method[Q_ACT] && method[Q_ACT]->traits & QT_DECLARES_FIRST;
     if (first && add_instances(qp, unit, Q_ACT, method, e) < 0) return -1;
     switch (u->kind) {
@@ -165,11 +171,12 @@ static int declare(QPlan *qp, int unit, const QMethod *const method[Q_NROLES], E
         return 0;
     case U_SCALE:
     case U_SHIFT:
-        qu->weight = store_scalar(ps, PK_BIAS, u->u.init, "%s", u->name);
+        qu->weight = store_add(ps, PK_BIAS, DT_F32, (Init){INIT_CONST, u->u.init, 0}, 1, &one, "%s", u->name);
         return 0;
     case U_ACT:
         if (u->u.act.kind == AK_PRELU)
-            qu->weight = store_add(ps, PK_BIAS, DT_F32, (Init){INIT_CONST, u->u.act.slope, 0}, 1, &u->c, "%s.weight", u->name);
+            qu->weight = store_add(ps, PK_BIAS, DT_F32, (Init){INIT_CONST, u->u.act.slope, 0}, 1,
+                                   u->u.act.one_slope ? &one : &u->c, "%s.weight", u->name);
         return 0;
     default:
         return 0;

@@ -35,7 +35,8 @@ int export_float_check(const QPlan *qp, int variant, Err *e)
         const bool layer = u->kind == U_CONV || u->kind == U_LINEAR;
         LayerForm f = {0};
         UnitForm other;
-        if (u->kind == U_NORM && u->u.norm.kind != NK_BATCH && u->u.norm.kind != NK_FROZEN)
+        if (u->kind == U_NORM && u->u.norm.kind != NK_BATCH && u->u.norm.kind != NK_FROZEN &&
+            u->u.norm.kind != NK_STATIC)
             return err_set(e, ERR_CONFIG, "%s: this kind of norm is not available", u->name);
         if (layer ? layer_form(qp, i, variant, &f, e) : unit_form(qp, i, &other, e)) return -1;
     }
@@ -230,7 +231,7 @@ static int act_unit(FloatExport *x, int unit)
         onnx_attr_float(x->m, "alpha", u->u.act.slope);
         return 0;
     case AK_PRELU: {
-        const int dim[3] = {u->c, 1, 1}; /* one slope a channel, whatever the map */
+        const int dim[3] = {slope->value.dim[0], 1, 1}; /* whatever the map */
         x->value[unit] =
             onnx_node(x->m, "PRelu", name,
                       ONNX_IN(in, onnx_init(x->m, DT_F32, x->rank[unit] == 4 ? 3 : 1, dim,
@@ -423,7 +424,7 @@ static int build(FloatExport *x)
     for (int i = 0; i < s->n; i++) {
         const Unit *u = &s->u[i];
         x->rank[i] = u->nin ? x->rank[u->in[0]] : 4;
-        if (write_one(x, i)) return -1;
+        if (!(u->marks & UM_UNUSED) && write_one(x, i)) return -1;
     }
     out = x->value[s->out];
     if (x->rank[s->out] == 4) {

@@ -283,14 +283,26 @@ static int b_norm(Bench *b)
     return norm(&b->g, "m", y, scale_of(b, "m.w", 5), scale_of(b, "m.b", 5), s2, CHAIN_RUNNING);
 }
 
+static int b_group_norm(Bench *b)
+{
+    int x = image(b, 3, 6, 3, 2);
+    int y = graph_group_norm(&b->g, "group", x, 2, 1e-2f, scale_of(b, "g.w", 6),
+                             scale_of(b, "g.b", 6));
+    y = graph_channel_affine(&b->g, "affine", y, scale_of(b, "a.w", 6), scale_of(b, "a.b", 6));
+    y = graph_add(&b->g, "sum", y, x);
+    return graph_group_norm(&b->g, "instance", y, 6, 1e-2f, -1, -1);
+}
+
 static int b_act(Bench *b)
 {
     int x = image(b, 3, 4, 3, 3);
-    int y = graph_act(&b->g, "leaky", x, (ActAttr){AK_LEAKY, 0.2f}, -1);
-    y = graph_act(&b->g, "prelu", y, (ActAttr){AK_PRELU, 0.25f},
+    int y = graph_act(&b->g, "leaky", x, (ActAttr){.kind = AK_LEAKY, .slope = 0.2f}, -1);
+    y = graph_act(&b->g, "prelu", y, (ActAttr){.kind = AK_PRELU, .slope = 0.25f},
                   graph_param(&b->g, param(b, "slope", 0.1f, 0.3f, 1, 4, 0, 0, 0)));
-    y = graph_act(&b->g, "relu6", y, (ActAttr){AK_RELU6, 0}, -1);
-    return graph_add(&b->g, "sum", graph_act(&b->g, "relu", x, (ActAttr){AK_RELU, 0}, -1), y);
+    y = graph_act(&b->g, "one slope", y, (ActAttr){.kind = AK_PRELU, .one_slope = true},
+                  graph_param(&b->g, param(b, "slope1", 0.1f, 0.3f, 1, 1, 0, 0, 0)));
+    y = graph_act(&b->g, "relu6", y, (ActAttr){.kind = AK_RELU6, .slope = 0}, -1);
+    return graph_add(&b->g, "sum", graph_act(&b->g, "relu", x, (ActAttr){.kind = AK_RELU, .slope = 0}, -1), y);
 }
 
 static int b_pool(Bench *b)
@@ -373,7 +385,7 @@ static int b_chain_frozen(Bench *b)
     return out[0];
 }
 
-static int (*const builders[])(Bench *) = {b_conv,  b_norm,  b_act,       b_pool,
+static int (*const builders[])(Bench *) = {b_conv,  b_norm,  b_group_norm, b_act,       b_pool,
                                            b_arith, b_chain, b_chain_odd, b_chain_frozen};
 
 static void finite_differences(void **state)

@@ -62,7 +62,7 @@ static int sum_of_units(Bench *b, bool relu)
 {
     const int x = weight(b, "image", 1, 0, 2, 3, 4, 4);
     const F8Layer from = metric(b, "from", 5), to = metric(b, "to", 3);
-    const int y = graph_act(&b->g, "leaky", x, (ActAttr){AK_LEAKY, 0.3f}, -1);
+    const int y = graph_act(&b->g, "leaky", x, (ActAttr){.kind = AK_LEAKY, .slope = 0.3f}, -1);
     return graph_f8_sum(&b->g, "sum", y, x, &from, &to, relu);
 }
 

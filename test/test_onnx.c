@@ -31,7 +31,7 @@ static int every_unit(Spec *s, const NetDef *net, NetNames names, const NetOpts 
     (void)net, (void)names;
     x = spec_conv(s, x, a, "a.conv");
     x = spec_norm(s, x, bn, "a.norm");
-    x = spec_act(s, x, (ActAttr){AK_LEAKY, 0.1f}, "a.act");
+    x = spec_act(s, x, (ActAttr){.kind = AK_LEAKY, .slope = 0.1f}, "a.act");
     y = spec_pool(s, x,
                   (PoolAttr){.kind = POOL_MAX, .k = 3, .stride = 2, .pad = 1, .ceil_mode = true});
     z = spec_pool(
@@ -42,7 +42,7 @@ static int every_unit(Spec *s, const NetDef *net, NetNames names, const NetOpts 
     if (s->u[y].h != s->u[x].h) { /* odd maps: the windows of the pools reach beyond */
         x = spec_pad(s, x, 0, 1, 1, 0);
     }
-    x = spec_act(s, x, (ActAttr){AK_PRELU, 0.25f}, "b.act");
+    x = spec_act(s, x, (ActAttr){.kind = AK_PRELU, .slope = 0.25f}, "b.act");
     x = spec_concat(s, (const int[]){x, y, z}, 3);
     x = spec_norm(s, x, plain, "b.norm");
     x = spec_space_to_depth(s, x, 2);
@@ -50,16 +50,16 @@ static int every_unit(Spec *s, const NetDef *net, NetNames names, const NetOpts 
     x = spec_depth_to_space(s, x, 2);
     y = spec_scale(s, x, 0.7f, "c.scale");
     x = spec_shift(s, x, -0.3f, "c.shift");
-    x = spec_act(s, spec_add(s, x, y), (ActAttr){AK_RELU6, 0}, "c.act");
+    x = spec_act(s, spec_add(s, x, y), (ActAttr){.kind = AK_RELU6, .slope = 0}, "c.act");
     x = spec_pad(s, x, 1, 0, 2, 1);
     x = spec_pool(s, x, (PoolAttr){.kind = POOL_AVG, .k = 3, .stride = 2, .pad = 1});
     x = spec_dropout(s, x, 0.5f);
-    x = spec_act(s, spec_flatten(s, x), (ActAttr){AK_NONE, 0}, "c.none");
+    x = spec_act(s, spec_flatten(s, x), (ActAttr){.kind = AK_NONE, .slope = 0}, "c.none");
     x = spec_linear(s, x, (LinearAttr){.out = 16, .bias = true, .init = {INIT_NORMAL, 0, 0.2f}},
                     "d.linear");
     x = spec_norm(s, x, bn, "d.norm");
-    x = spec_act(s, x, (ActAttr){AK_PRELU, 0.5f}, "d.act");
-    x = spec_add(s, x, spec_act(s, x, (ActAttr){AK_RELU, 0}, "d.act"));
+    x = spec_act(s, x, (ActAttr){.kind = AK_PRELU, .slope = 0.5f}, "d.act");
+    x = spec_add(s, x, spec_act(s, x, (ActAttr){.kind = AK_RELU, .slope = 0}, "d.act"));
     x = spec_linear(s, x, (LinearAttr){.out = o->num_classes, .init = {INIT_NORMAL, 0, 0.2f}},
                     "d.last");
     return spec_finish(s, x, e);

@@ -152,15 +152,17 @@ static int add_conv(Spec *s, Rng *r, int x)
 
 static int add_norm(Spec *s, Rng *r, int x)
 {
-    NormAttr a = {.kind = chance(r, 0.85) ? NK_BATCH : NK_FROZEN, .eps = 1e-2f, .momentum = 0.1f, .affine = chance(r, 0.8),
-                  .weight_init = 0.9f};
+    static const NormKind kinds[] = {NK_FROZEN, NK_STATIC, NK_GROUP, NK_INSTANCE, NK_REVERSE};
+    NormAttr a = {.kind = chance(r, 0.75) ? NK_BATCH : kinds[rng_below(r, ARRAY_LEN(kinds))], .eps = 1e-2f, .momentum = 0.1f,
+                  .affine = chance(r, 0.8), .weight_init = 0.9f};
+    a.groups = s->u[x].c % 2 ? 1 : 2;
     return spec_norm(s, x, a, "u%d", s->n);
 }
 
 static int add_act(Spec *s, Rng *r, int x)
 {
     static const ActKind kinds[] = {AK_RELU, AK_RELU, AK_RELU, AK_RELU6, AK_LEAKY, AK_PRELU, AK_NONE};
-    return spec_act(s, x, (ActAttr){kinds[rng_below(r, ARRAY_LEN(kinds))], 0.2f}, "u%d", s->n);
+    return spec_act(s, x, (ActAttr){.kind = kinds[rng_below(r, ARRAY_LEN(kinds))], .slope = 0.2f}, "u%d", s->n);
 }
 
 static int add_sum(Spec *s, Rng *r, int x)
