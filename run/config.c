@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "run/config_shell.h"
 #include "run/config_value.h"
 #include "run/keys.h"
 #include "smoke_yml.h" /* smoke_yml[]: the text of configs/smoke.yml, made by the Makefile */
@@ -38,6 +39,13 @@ void fault_at(Faults *f, const char *file, int line, int col, const char *fmt, .
         str_free(s);
         f->n--;
     }
+}
+
+void fault_text(Faults *f, const char *text)
+{
+    mem_grow(&f->line, &f->cap, f->n + 1, sizeof *f->line);
+    f->line[f->n] = (Str){0};
+    str_puts(&f->line[f->n++], text);
 }
 
 /* Moves the faults into `e`; as many as fit, then how many more. 0 when there were none. */
@@ -174,16 +182,34 @@ void config_free(Config *c)
     memset(c, 0, sizeof *c);
 }
 
-/* "configs/apot/res20.yml" -> "res20". */
+/* "configs/apot/res20.yml" -> "res20", "config.lsq.eval" -> "lsq.eval". */
 static const char *base_name(Arena *a, const char *file)
 {
     const char *slash = strrchr(file, '/'), *base = slash ? slash + 1 : file;
-    size_t n = strlen(base);
+    size_t n;
+    if (shell_config_named(file)) base += strlen("config.");
+    n = strlen(base);
     if (str_ends(base, ".yml"))
         n -= 4;
     else if (str_ends(base, ".yaml"))
         n -= 5;
     return n > 0 ? arena_printf(a, "%.*s", (int)n, base) : "qrun";
+}
+
+/* A file of the original keyword language: its defaults where it is silent. */
+static bool apply_shell(Config *c, Faults *f, const char *file)
+{
+    static const char rule[] = "default of config.xxxx files";
+    const char *key, *value;
+    Err e;
+    Yaml *map = shell_config_read(&c->arena, file, f);
+    c->words.original = true;
+    for (size_t i = 0; shell_config_default(i, &key, &value); i++) {
+        Setter s = {c, f, key, yaml_value(&c->arena, rule, value, &e), ORIGIN_RULE, NULL};
+        keys_each(key, value_set, &s);
+    }
+    if (map) apply_map(c, f, map, "");
+    return map != NULL;
 }
 
 /* Reads the file into the Config; false when its text could not be understood at all. */
@@ -194,6 +220,7 @@ static bool apply_file(Config *c, Faults *f, const char *file)
     c->run.config_file = arena_strdup(&c->arena, file);
     if (!*file) return true;
     c->run.config_name = base_name(&c->arena, file);
+    if (shell_config_named(file)) return apply_shell(c, f, file);
     if (str_eq(file, "smoke"))
         tree = yaml_parse(&c->arena, "smoke", smoke_yml, sizeof smoke_yml - 1, &e);
     else
@@ -204,9 +231,7 @@ static bool apply_file(Config *c, Faults *f, const char *file)
         return false;
     }
     if (!tree) {
-        mem_grow(&f->line, &f->cap, f->n + 1, sizeof *f->line);
-        f->line[f->n] = (Str){0};
-        str_puts(&f->line[f->n++], e.msg);
+        fault_text(f, e.msg);
         return false;
     }
     apply_map(c, f, tree, "");

@@ -88,6 +88,21 @@ static const struct {
     {"ot_gamma", Q_OUT, NULL, "dorefa, lsq"},
 };
 
+/* A key without effect: a fault, but only a note in files of the original, which never minded. */
+static void idle(Faults *f, const Config *c, const char *key, const char *fmt, ...) PRINTF_LIKE(4, 5);
+static void idle(Faults *f, const Config *c, const char *key, const char *fmt, ...)
+{
+    char text[600];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (c->words.original)
+        log_msg(LOG_INFO, "%s", text);
+    else
+        fault_key(f, c, key, "%s", text);
+}
+
 static bool among(const char *methods, const char *method)
 {
     for (const char *at = methods; *at;) {
@@ -128,10 +143,10 @@ static void check_uses(const Config *c, const Config *plain, Faults *f)
         }
         if (good) continue;
         if (expected)
-            fault_key(f, c, key, "%s: %s has no effect with %s: %s; expected %s for %s", key,
+            idle(f, c, key, "%s: %s has no effect with %s: %s; expected %s for %s", key,
                       value.s, t.quant, t.method, expected, t.quant);
         else
-            fault_key(f, c, key, "%s: %s is for no method; expected none or %s", key, value.s,
+            idle(f, c, key, "%s: %s is for no method; expected none or %s", key, value.s,
                       uses[i].value);
     }
     str_free(&value);
@@ -152,7 +167,7 @@ static void check_weights(const Config *c, Faults *f)
                   levels(&t, c->quant.wt_bit));
     if (o->independent_norm && !str_eq(t.o->adaptive, "var-mean") &&
         keys_good(c, "independent_norm", "wt_adaptive"))
-        fault_key(f, c, "independent_norm",
+        idle(f, c, "independent_norm",
                   "independent_norm: true has no effect with wt_adaptive: %s; expected var-mean",
                   t.o->adaptive);
 }
@@ -177,10 +192,10 @@ static void check_tag(const Config *c, const Config *plain, QRole role, const ch
     snprintf(other, sizeof other, "%s_grad_scale", name);
     if (str_eq(method, "lsq") && str_eq(o->grad_scale, "none") && keys_good(c, key, other) &&
         differs(c, plain, key, &value))
-        fault_key(f, c, key, "%s: %s has no effect with %s: none", key, value.s, other);
+        idle(f, c, key, "%s: %s has no effect with %s: none", key, value.s, other);
     snprintf(key, sizeof key, "%s_correlate", name);
     if (!c->quant.kw.stable && keys_good(c, key, "stable") && differs(c, plain, key, &value))
-        fault_key(f, c, key, "%s: %s has no effect with stable: 0; expected a number of steps", key,
+        idle(f, c, key, "%s: %s has no effect with stable: 0; expected a number of steps", key,
                   value.s);
     str_free(&value);
 }
@@ -200,7 +215,7 @@ static void check_common(const Config *c, Faults *f)
         for (int r = 0; r < Q_NROLES; r++)
             good = good || among(use[i].methods, tag_of(c, (QRole)r).method);
         if (!good)
-            fault_key(f, c, use[i].key,
+            idle(f, c, use[i].key,
                       "%s has no effect with wt_quant: %s and fm_quant: %s; expected %s",
                       use[i].key, c->quant.wt_quant, c->quant.fm_quant, use[i].methods);
     }

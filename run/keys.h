@@ -93,6 +93,7 @@ typedef struct Faults {
 void fault_at(Faults *f, const char *file, int line, int col, const char *fmt, ...)
     PRINTF_LIKE(5, 6);
 /* A fault of the value of a key, where it was set. */
+void fault_text(Faults *f, const char *text); /* a line that has its place */
 /* For rules over several keys (config_check.c, config_f8net.c). A key that was written down; two keys
  * that were not refused (b may be NULL); a value that follows from others. */
 bool key_typed(const Config *c, const char *key);

@@ -56,6 +56,7 @@ typedef struct WordOpts {
     int nword;
     bool enable[Q_NROLES];         /* wt_enable ...: false switches the quantizers of a role off */
     int level[Q_NROLES];           /* from a number of bits with a fraction (1.585: 3); 0: none */
+    bool original;                 /* a file of the original: what has no effect is only noted */
     WordUse use[KEYWORD_MAX];
     int nuse;
 } WordOpts;
