@@ -95,6 +95,7 @@ void image_resize(const Image *src, const double box[4], Image *dst, int out_h, 
 typedef struct Batch {
     float *x;            /* [n, h, w, c], 64-byte aligned; entries beyond n are zero */
     int32_t *label;      /* -1 beyond n */
+    float *target;       /* soft targets [size, classes], rows of sum 1; NULL: hard ones, `label` */
     uint32_t *index;     /* sample number in the data set */
     int n, size;         /* samples in it; capacity */
     uint64_t epoch;

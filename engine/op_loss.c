@@ -1,8 +1,8 @@
-/* engine/op_loss.c -- softmax cross-entropy with label smoothing; samples with label -1 do not
- * count.
+/* engine/op_loss.c -- softmax cross-entropy with label smoothing. Targets are hard (labels; samples
+ * with -1 do not count) or soft (a row of sum 1 for each sample).
  *
- *   t_k = (1 - eps) [k = label] + eps / classes;  loss = mean over samples of -sum_k t_k log p_k;
- * dlogits = (p - t) / counted */
+ *   t_k = (1 - eps) s_k + eps / classes,  s_k = [k = label] or the soft target
+ *   loss = mean over samples of -sum_k t_k log p_k;  dlogits = (p - t) / counted */
 #include <math.h>
 
 #include "engine/ops.h"
@@ -79,11 +79,60 @@ static void backward(Node *n, Exec *x)
 
 static const OpDef op_loss = {"cross_entropy", OP_LOSS, prepare, forward, backward, NULL};
 
-int graph_cross_entropy(Graph *g, const char *name, int logits, int labels, float smoothing)
+static void soft_forward(Node *n, Exec *x)
+{
+    const LossAttr *a = n->attr;
+    const float *z = exec_in(x, n, 0), *s = exec_in(x, n, 1);
+    const double eps = (double)a->smoothing;
+    double sum = 0;
+    for (int i = 0; i < a->n; i++, z += a->classes, s += a->classes) {
+        const double l = log_sum(z, a->classes);
+        for (int k = 0; k < a->classes; k++)
+            sum += ((1 - eps) * (double)s[k] + eps / a->classes) * (l - (double)z[k]);
+    }
+    *(float *)exec_out(x, n, 0) = (float)(sum / a->n);
+}
+
+static void soft_backward(Node *n, Exec *x)
+{
+    const LossAttr *a = n->attr;
+    const float *z = exec_in(x, n, 0), *s = exec_in(x, n, 1);
+    float *dz = exec_gin(x, n, 0);
+    const double eps = (double)a->smoothing;
+    const int classes = a->classes;
+    if (!dz) return;
+    PARALLEL_FOR(i, a->n)
+    {
+        const float *u = z + i * classes, *si = s + i * classes;
+        float *d = dz + i * classes;
+        const double l = log_sum(u, classes);
+        for (int k = 0; k < classes; k++) {
+            const double t = (1 - eps) * (double)si[k] + eps / classes;
+            d[k] = (float)((exp((double)u[k] - l) - t) / a->n);
+        }
+    }
+}
+
+static const OpDef op_soft_loss = {"soft_cross_entropy", OP_LOSS, prepare, soft_forward, soft_backward, NULL};
+
+static int loss_node(Graph *g, const OpDef *op, const char *name, int logits, int targets,
+                     float smoothing)
 {
     const Tensor *t = &g->v[logits].t;
     LossAttr a = {t->dim[0], (int)(tensor_len(t) / (size_t)t->dim[0]), smoothing};
-    int in[2] = {logits, labels};
-    return graph_out(g, graph_node(g, &op_loss, name, 2, in, &a, sizeof a),
+    int in[2] = {logits, targets};
+    return graph_out(g, graph_node(g, op, name, 2, in, &a, sizeof a),
                      tensor_make(DT_F32, 0, NULL, NULL));
+}
+
+int graph_cross_entropy(Graph *g, const char *name, int logits, int labels, float smoothing)
+{
+    return loss_node(g, &op_loss, name, logits, labels, smoothing);
+}
+
+int graph_soft_cross_entropy(Graph *g, const char *name, int logits, int targets, float smoothing)
+{
+    ASSERT(tensor_len(&g->v[targets].t) == tensor_len(&g->v[logits].t), "%s: %zu targets, %zu logits",
+           name, tensor_len(&g->v[targets].t), tensor_len(&g->v[logits].t));
+    return loss_node(g, &op_soft_loss, name, logits, targets, smoothing);
 }

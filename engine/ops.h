@@ -48,5 +48,7 @@ int graph_depth_to_space(Graph *g, const char *name, int x, int block); /* pixel
  * - eps) onehot + eps / classes. out: scalar. labels: external s32 [n]. The sum of the plain
  * cross-entropy (without smoothing) per sample is not computed here. */
 int graph_cross_entropy(Graph *g, const char *name, int logits, int labels, float smoothing);
+/* The same with soft targets in place of onehot: external f32 [n, classes], rows of sum 1. */
+int graph_soft_cross_entropy(Graph *g, const char *name, int logits, int targets, float smoothing);
 
 #endif

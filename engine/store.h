@@ -37,6 +37,7 @@ typedef struct Param {
     Init init;
     Tensor value, grad; /* grad.data NULL for buffers, and before store_alloc_grads */
     bool trained; /* reached by backward in some program: others get neither update nor decay */
+    bool quantized; /* a weight that a quantizer reads */
     const Tensor *decay_from; /* whose value the weight-decay term reads; NULL = own */
     const Tensor *step_on;    /* what the optimizer moves: a latent copy that the value is made from
                                  afterwards; NULL = own */

@@ -22,6 +22,7 @@ typedef struct NetOpts {
     const char *names;         /* family, or "" for the alias' own */
     int depth;                 /* for nets named without one ("resnet"); 0 = from the name */
     int num_classes;
+    bool freeze_norms;         /* batch norms as they are: NK_FROZEN */
     bool plain_init;           /* PyTorch's own initial values instead of the family's */
     int in_c, in_h, in_w;      /* from the data set and image_size */
     /* The keyword language: what its nets (NAMES_KEYWORD) look at. */

@@ -210,5 +210,7 @@ int net_build(Spec *s, const NetOpts *o, Err *e)
         return err_set(e, ERR_CONFIG, "num_classes: %d; expected 1 or more", o->num_classes);
     if (net->build(s, net, wanted == NAMES_DEFAULT ? own : (NetNames)wanted, o, e)) return -1;
     if (o->plain_init) plain_init(s);
+    for (int i = 0; i < s->n && o->freeze_norms; i++)
+        if (s->u[i].kind == U_NORM && s->u[i].u.norm.kind == NK_BATCH) s->u[i].u.norm.kind = NK_FROZEN;
     return 0;
 }

@@ -7,7 +7,9 @@
 
 const OptimRule optim_rules[] = {
     {"sgd", "stochastic gradient descent with momentum", 1, sgd_step},
+    {"SGD", "same as sgd", 1, sgd_step},
     {"adam", "Adam, decay inside the gradient", 2, adam_step},
+    {"ADAM", "same as adam", 2, adam_step},
     {"rmsprop", "RMSprop with momentum", 2, rmsprop_step},
     {NULL, NULL, 0, NULL},
 };
@@ -134,13 +136,16 @@ int optim_init(Optim *op, const OptimOpts *o, ParamStore *ps, Err *e)
     op->schedule = schedule_find(o->lr_scheduler);
     op->scheme = decay_scheme_find(o->weight_decay_scheme);
     op->nparams = ps->n;
-    op->group = xcalloc((size_t)ps->n, sizeof *op->group);
+    op->group = xcalloc((size_t)ps->n + 1, sizeof *op->group);
+    op->custom = xcalloc((size_t)ps->n + 1, sizeof *op->custom);
+    op->awake = 1;
     for (int i = 0; i < ps->n; i++) {
         Param *p = ps->p[i];
         op->group[i] = -1;
         quantized |= p->kind == PK_CLIP;
         if (p->kind == PK_BUFFER) continue;
         op->group[i] = find_group(o, p->name);
+        op->custom[i] = custom_bits(o, p);
         if (op->group[i] >= 0) used[op->group[i]] = true;
         p->nslots = op->rule->nslots;
         for (int k = 0; k < p->nslots; k++) {
@@ -161,14 +166,11 @@ int optim_init(Optim *op, const OptimOpts *o, ParamStore *ps, Err *e)
 
 void optim_step(Optim *op, ParamStore *ps, double epoch)
 {
-    double lr[OPTIM_MAX_GROUPS + 1]; /* [0]: the run's */
     ASSERT(ps->n == op->nparams, "%d parameters, %d at the start", ps->n, op->nparams);
-    for (int g = -1; g < op->opts->ngroups; g++) lr[g + 1] = optim_lr(op, g, epoch);
     for (int i = 0; i < ps->n; i++) {
         Param *p = ps->p[i];
         if (!p->trained || p->kind == PK_BUFFER) continue;
-        op->rule->step(p, op->opts, p->has_lr ? (double)p->lr_fixed : lr[op->group[i] + 1],
-                       optim_decay(op, p), op->t);
+        op->rule->step(p, op->opts, optim_param_lr(op, p, epoch), optim_decay(op, p), op->t);
         param_touch(p);
     }
     op->t++;
@@ -177,5 +179,6 @@ void optim_step(Optim *op, ParamStore *ps, double epoch)
 void optim_free(Optim *op)
 {
     free(op->group);
+    free(op->custom);
     *op = (Optim){0};
 }

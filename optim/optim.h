@@ -37,6 +37,15 @@ typedef struct OptimOpts {
     double step_epochs;   /* linear_decaying: what one update is of an epoch (batch / images) */
     GroupRule group[OPTIM_MAX_GROUPS];
     int ngroups;
+    /* model-quantization's way of saying the same: parameters whose name contains an entry. The entry
+     * quant_weight also pins the weights that a quantizer reads to custom_lr. */
+    const char *custom_decay_list[OPTIM_MAX_LIST], *custom_lr_list[OPTIM_MAX_LIST];
+    int ncustom_decay, ncustom_lr;
+    double custom_decay, custom_lr;
+    bool custom_lr_compat; /* schedules that move per epoch overwrite custom_lr where it is not pinned */
+    int iter_size;         /* batches that an update sums; 0: 1 */
+    double grad_clip;      /* largest norm of the gradients of an update; 0: any */
+    int64_t wakeup;        /* batches in which every rate rises from 0 to what the schedule says */
 } OptimOpts;
 
 /* One update of one parameter. lr and wd are this parameter's, for this step; t counts the updates
@@ -82,13 +91,21 @@ const OptimRule *optim_find(const char *name);
 const Schedule *schedule_find(const char *name);
 const DecayScheme *decay_scheme_find(const char *name); /* NULL or "": "all" */
 
+enum { /* Optim.custom */
+    OC_DECAY = 1,
+    OC_LR = 2,
+    OC_PINNED = 4
+};
+
 typedef struct Optim {
     const OptimRule *rule;
     const Schedule *schedule;
     const DecayScheme *scheme;
     const OptimOpts *opts; /* borrowed */
     int *group;            /* per parameter of the store: index into opts->group, or -1 */
+    unsigned char *custom; /* per parameter: OC_ bits */
     int nparams;
+    double awake; /* factor on every rate that is not pinned: wakeup */
     int64_t t; /* updates made; saved in checkpoints */
 } Optim;
 
@@ -98,12 +115,22 @@ typedef struct Optim {
 int optim_init(Optim *op, const OptimOpts *o, ParamStore *ps, Err *e);
 /* Rate of group g (-1: the run's) at this epoch (fractional). */
 double optim_lr(const Optim *op, int g, double epoch);
+/* Rate of one parameter: its own, else what custom_lr_list, its group or the run say. */
+double optim_param_lr(const Optim *op, const Param *p, double epoch);
+bool optim_pinned(const Optim *op, const Param *p); /* custom_lr whatever the schedule */
+/* wakeup: where `batch` batches of training have been seen before. */
+void optim_wake(Optim *op, int64_t batch);
 /* Weight decay of one parameter: its own, else its group's, else the run's where the scheme lets it
  * decay. */
 double optim_decay(const Optim *op, const Param *p);
 /* Only trained parameters; touches them. A parameter's own lr_fixed is not scheduled. */
 void optim_step(Optim *op, ParamStore *ps, double epoch);
 void optim_free(Optim *op);
+
+/* L2 norm over all gradients. The same for any number of threads. */
+double gradient_norm(const ParamStore *ps);
+/* Scales all gradients by max_norm / (norm + 1e-6) where that is below 1, as PyTorch does. */
+void gradient_clip(ParamStore *ps, double norm, double max_norm);
 
 /* Checks the options against each other (milestones ascending, nesterov needs momentum ...): one
  * line per fault. */

@@ -21,6 +21,8 @@ RuleArgs rule_args(const Param *p, double lr, double wd, int64_t t);
 typedef void (*RuleChunk)(const RuleArgs *r, size_t lo, size_t hi);
 void rule_run(const Param *p, const RuleArgs *r, RuleChunk f);
 
+unsigned char custom_bits(const OptimOpts *o, const Param *p); /* OC_ bits: groups.c */
+
 void sgd_step(Param *p, const OptimOpts *o, double lr, double wd, int64_t t);
 void adam_step(Param *p, const OptimOpts *o, double lr, double wd, int64_t t);
 void rmsprop_step(Param *p, const OptimOpts *o, double lr, double wd, int64_t t);

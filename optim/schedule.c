@@ -187,5 +187,5 @@ double optim_lr(const Optim *op, int g, double epoch)
     } else {
         f = op->schedule->factor(o, op->schedule->per_iteration ? epoch : floor(epoch));
     }
-    return base * f;
+    return base * f * op->awake;
 }

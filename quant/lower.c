@@ -166,7 +166,7 @@ static bool in_chain(const Lower *lw, int unit)
 {
     const Unit *u = &lw->spec->u[unit];
     if (!lw->qp->opts->fuse || u->c > CHAIN_MAX_CHANNELS) return false;
-    if (u->kind == U_NORM) return u->u.norm.kind == NK_BATCH;
+    if (u->kind == U_NORM) return u->u.norm.kind == NK_BATCH || u->u.norm.kind == NK_FROZEN;
     if (u->kind == U_ADD) return true;
     return u->kind == U_ACT && (u->u.act.kind == AK_RELU || u->u.act.kind == AK_RELU6);
 }
@@ -283,12 +283,22 @@ int lower_units(Lower *lw, Err *e)
 
 int lower_graph(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int batch, float smoothing, Err *e)
 {
+    return lower_graph_to(lw, g, qp, phase, variant, batch, false, smoothing, e);
+}
+
+int lower_graph_to(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int batch, bool soft, float smoothing, Err *e)
+{
     const Unit *in = &qp->spec->u[0];
     lower_begin(lw, g, qp, phase, variant, batch);
     lw->smoothing = smoothing;
     lw->input = graph_external(g, tensor_nhwc(batch, in->c, in->h, in->w), "image");
     if (lower_units(lw, e) < 0) return -1;
-    if (lower_trains(lw)) {
+    if (lower_trains(lw) && soft) {
+        const int dim[2] = {batch, (int)(tensor_len(&g->v[lw->logits].t) / (size_t)batch)};
+        lw->labels = graph_external(g, tensor_make(DT_F32, 2, dim, NULL), "targets");
+        lw->loss = graph_soft_cross_entropy(g, "loss", lw->logits, lw->labels, smoothing);
+        g->v[lw->loss].keep = true;
+    } else if (lower_trains(lw)) {
         lw->labels = graph_external(g, tensor_make(DT_S32, 1, &batch, NULL), "labels");
         lw->loss = graph_cross_entropy(g, "loss", lw->logits, lw->labels, smoothing);
         g->v[lw->loss].keep = true;

@@ -27,6 +27,8 @@ void lower_begin(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int b
 int lower_units(Lower *lw, Err *e);
 /* Fills g. Value indices of input, labels, logits, loss are left in lw. */
 int lower_graph(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int batch, float smoothing, Err *e);
+/* The same; with `soft` the value `labels` is that of soft targets, f32 [batch, classes]. */
+int lower_graph_to(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int batch, bool soft, float smoothing, Err *e);
 void lower_free(Lower *lw);
 
 /* ---- for methods with `.lower` ---- */

@@ -94,6 +94,7 @@ static int add_instances(QPlan *qp, int unit, QRole role, const QMethod *const m
         if (qinst_init(q, c.method, role, c.bits, v, qp->opts, qp->store, role == Q_WEIGHT ? qu->weight : NULL, u->marks, nd, dim,
                        name, e) < 0)
             return -1;
+        if (role == Q_WEIGHT && q->enabled) qu->weight->quantized = true;
         if (c.method->lower && role != Q_OUT) qu->method = c.method;
     }
     return 0;

@@ -12,6 +12,8 @@
 
 #define FORMAT      "1"
 #define SLOT_PREFIX "optim."
+#define SUMMED_KEY  "qrun.summed" /* only where there are any */
+#define SUMMED_NAME SLOT_PREFIX "gradients"
 #define WIDTH_KEY   "qrun.meter_width."
 #define MAX_META    (24 + METER_MAX_WIDTHS)
 
@@ -85,6 +87,7 @@ static void put_state(MetaList *m, const Checkpoint *c)
     put_three(m, "qrun.input_mean", c->input->mean);
     put_three(m, "qrun.input_std", c->input->std);
     put_int(m, "qrun.updates", c->optim->t);
+    if (c->state->summed) put_int(m, SUMMED_KEY, c->state->summed);
     for (size_t i = 0; i < ARRAY_LEN(integers); i++) {
         int64_t v;
         memcpy(&v, s + integers[i].offset, sizeof v);
@@ -129,7 +132,8 @@ static bool plausible(const TrainState *s, int64_t updates)
     return s->epoch >= 0 && s->epoch < INT32_MAX && s->batch >= 0 && s->batch < INT32_MAX &&
            s->step >= 0 && s->step < most && updates >= 0 && updates < most && s->val_step >= -1 &&
            s->val_step <= s->step && s->best_step >= -1 && s->best_step <= s->step &&
-           s->best_epoch >= 0 && s->best_epoch < INT32_MAX;
+           s->best_epoch >= 0 && s->best_epoch < INT32_MAX && s->summed >= 0 &&
+           s->summed <= s->step;
 }
 
 static int get_widths(const TensorFile *f, const char *path, WidthMeters *w, Err *e)
@@ -175,6 +179,7 @@ static int get_state(const TensorFile *f, const char *path, TrainState *state, i
     }
     if (get_widths(f, path, &st.widths, e)) return -1;
     if (get_int(f, path, "qrun.updates", updates, e)) return -1;
+    if (tensors_meta(f, SUMMED_KEY) && get_int(f, path, SUMMED_KEY, &st.summed, e)) return -1;
     if (!plausible(&st, *updates))
         return err_set(e, ERR_DATA, "%s: an impossible position in the run", path);
     *state = st;
@@ -223,6 +228,8 @@ static int write_file(const char *path, const Checkpoint *c, Err *e)
 {
     MetaList m = {.n = 0};
     TensorOut *t;
+    const int len = (int)c->store->n_grads;
+    const Tensor sums = tensor_make(DT_F32, 1, &len, c->store->grads);
     int n = 0, r;
     t = xcalloc((size_t)c->store->n * (1 + PARAM_MAX_SLOTS) + 1, sizeof *t);
     for (int i = 0; i < c->store->n; i++)
@@ -230,6 +237,7 @@ static int write_file(const char *path, const Checkpoint *c, Err *e)
     for (int i = 0; i < c->store->n; i++)
         for (int k = 0; k < c->store->p[i]->nslots; k++)
             t[n++] = (TensorOut){slot_name(&m.arena, c->store->p[i], k), &c->store->p[i]->slot[k]};
+    if (c->state->summed) t[n++] = (TensorOut){SUMMED_NAME, &sums};
     put_state(&m, c);
     r = safetensors_write(path, t, n, m.v, m.n, e);
     free(t);
@@ -256,6 +264,15 @@ static int load_slots(const TensorFile *f, const char *path, ParamStore *ps, Err
     return r;
 }
 
+static int load_gradients(const TensorFile *f, const char *path, ParamStore *ps, Err *e)
+{
+    const Tensor *t = tensors_find(f, SUMMED_NAME);
+    if (!t || t->dtype != DT_F32 || tensor_len(t) != ps->n_grads)
+        return err_set(e, ERR_DATA, "%s: '" SUMMED_NAME "' is missing or of another length", path);
+    memcpy(ps->grads, t->data, tensor_bytes(t));
+    return 0;
+}
+
 static int load_file(const char *path, Checkpoint *c, Err *e)
 {
     TensorFile f;
@@ -265,6 +282,7 @@ static int load_file(const char *path, Checkpoint *c, Err *e)
     if (tensors_read(&f, path, e)) return -1;
     r = get_state(&f, path, c->state, &updates, e);
     if (!r) r = load_slots(&f, path, c->store, e);
+    if (!r && c->state->summed) r = load_gradients(&f, path, c->store, e);
     checkpoint_strip(&f);
     if (!r) r = tensors_into_store(&f, c->store, true, &report, e);
     if (!r) {

@@ -20,7 +20,8 @@
 typedef struct TrainState {
     int64_t epoch,
         batch;    /* the next batch to train on; batch == batches per epoch: evaluation is due */
-    int64_t step; /* updates made */
+    int64_t step; /* batches trained on: updates, unless iter_size sums several */
+    int64_t summed; /* iter_size: batches whose gradients wait for their update; saved with them */
     Meter train, interval;         /* of the epoch so far; since the last "train" row */
     Meter val;                     /* the last evaluation, summed over the widths */
     WidthMeters widths;            /* each of them */

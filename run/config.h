@@ -41,6 +41,14 @@ typedef struct RunOpts {
     int topk[4], ntopk;
     double label_smoothing;
     int num_epochs;    /* = optim.num_epochs */
+    int extra_epoch;   /* after them, at the last rate; see run_epochs */
+    int64_t freeze_steps; /* batches that change no parameter */
+    int freeze_epochs;    /* the same in epochs, where freeze_steps is 0 */
+    int stable_epoch;     /* quant.kw.stable in epochs */
+    bool mixup_enable;
+    double mixup_alpha;
+    bool lr_test; /* print the course of the rate and stop */
+    bool decay_small; /* -> optim.weight_decay_scheme */
     int64_t max_steps; /* 0: no limit; stop after this many updates in total */
     double max_time;   /* seconds; 0: no limit; then exit 75 */
     int save_every_epochs;
@@ -65,6 +73,12 @@ typedef struct RunOpts {
     double multistep_lr_gamma, exp_decaying_lr_gamma; /* -> optim.gamma, by schedule */
     int exp_decaying_period, lr_step_size;            /* -> optim.step_size, by schedule */
 } RunOpts;
+
+/* Epochs of a whole run. */
+static inline int64_t run_epochs(const RunOpts *o)
+{
+    return (int64_t)o->num_epochs + o->extra_epoch;
+}
 
 typedef struct Config {
     NetOpts net;

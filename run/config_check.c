@@ -49,6 +49,7 @@ void config_copy_fields(Config *c)
         str_starts(c->optim.lr_scheduler, "exp") || str_eq(c->optim.lr_scheduler, "decay");
     c->optim.num_epochs = c->run.num_epochs;
     c->optim.start_epoch = c->run.start_epoch;
+    c->optim.custom_lr_compat = str_eq(c->run.compat, "original");
     c->net.plain_init = !c->run.reset_parameters;
     c->optim.gamma = exponential ? c->run.exp_decaying_lr_gamma : c->run.multistep_lr_gamma;
     c->optim.step_size = exponential ? c->run.exp_decaying_period : c->run.lr_step_size;
@@ -112,10 +113,28 @@ static void derive_batch(Config *c, Faults *f)
     key_by_rule(c, "batch_size", "batch_size_per_gpu times num_gpus_per_job");
 }
 
+/* decay_small, and the rule of the keyword family's program. */
+static void derive_decay(Config *c, Faults *f)
+{
+    const char *asked = c->run.decay_small ? "all" : "no_small";
+    const bool typed = key_typed(c, "decay_small");
+    if (!typed && family(c) != NAMES_KEYWORD) return;
+    if (!keys_good(c, "decay_small", "weight_decay_scheme")) return;
+    if (key_typed(c, "weight_decay_scheme")) {
+        if (typed && !str_eq(c->optim.weight_decay_scheme, asked))
+            fault_key(f, c, "decay_small", "decay_small: %s contradicts weight_decay_scheme: %s",
+                      c->run.decay_small ? "true" : "false", c->optim.weight_decay_scheme);
+        return;
+    }
+    c->optim.weight_decay_scheme = asked;
+    key_by_rule(c, "weight_decay_scheme", typed ? "from decay_small" : "by family of the model");
+}
+
 void config_derive(Config *c, Faults *f)
 {
     config_derive_keyword(c);
     config_derive_words(c, f);
+    derive_decay(c, f);
     config_derive_adabits(c, family(c) == NAMES_ADABITS);
     derive_batch(c, f);
     derive_input(c, f);
@@ -229,6 +248,14 @@ static void add_lines(Faults *f, const Config *c, const char *text)
     }
 }
 
+static void check_custom(const Config *c, const char *key, const char *const *list, int n, Faults *f)
+{
+    for (int i = 0; i < n && keys_good(c, key, NULL); i++)
+        if (!*list[i])
+            fault_key(f, c, key, "%s: entry %d is empty; expected a part of parameters' names", key,
+                      i + 1);
+}
+
 static void check_optim(const Config *c, Faults *f)
 {
     const OptimOpts *o = &c->optim;
@@ -250,6 +277,8 @@ static void check_optim(const Config *c, Faults *f)
     if (str_eq(o->lr_scheduler, "custom") && o->nlr_list == 0 && keys_good(c, "lr_scheduler", "lr_list"))
         fault_key(f, c, "lr_scheduler",
                   "lr_scheduler: custom without lr_list; expected a list of rates");
+    check_custom(c, "custom_decay_list", o->custom_decay_list, o->ncustom_decay, f);
+    check_custom(c, "custom_lr_list", o->custom_lr_list, o->ncustom_lr, f);
     if (o->nesterov && (o->momentum == 0 || o->dampening != 0) && keys_good(c, "momentum", "dampening"))
         fault_key(f, c, "nesterov",
                   "nesterov: true with momentum: %g and dampening: %g; expected momentum above 0 "
@@ -285,7 +314,7 @@ static void check_run(const Config *c, Faults *f)
 {
     const RunOpts *r = &c->run;
     check_resume(c, f);
-    if (r->start_epoch >= r->num_epochs && keys_good(c, "start_epoch", "num_epochs"))
+    if (r->start_epoch >= run_epochs(r) && keys_good(c, "start_epoch", "num_epochs"))
         fault_key(f, c, "start_epoch", "start_epoch: %d; expected less than num_epochs: %d",
                   r->start_epoch, r->num_epochs);
     for (int i = 0; i < r->ntopk && keys_good(c, "topk", "num_classes"); i++) {

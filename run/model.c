@@ -8,10 +8,11 @@
 
 #include "quant/lower.h"
 
-/* Graph, plan and primitives for one (phase, variant, batch). */
+/* Graph, plan and primitives for one (phase, variant, batch, kind of targets). */
 typedef struct Program {
     Phase phase;
     int variant, batch;
+    bool soft; /* targets */
     Graph g;
     Plan plan;
     Lower lw;
@@ -128,15 +129,15 @@ static void grow_arena(Model *m, size_t bytes)
     }
 }
 
-static Program *program(Model *m, Phase phase, int variant, int batch, Err *e)
+static Program *program_to(Model *m, Phase phase, int variant, int batch, bool soft, Err *e)
 {
     Program *p;
     for (p = m->programs; p; p = p->next)
-        if (p->phase == phase && p->variant == variant && p->batch == batch) return p;
+        if (p->phase == phase && p->variant == variant && p->batch == batch && p->soft == soft) return p;
     p = xcalloc(1, sizeof *p);
-    p->phase = phase, p->variant = variant, p->batch = batch;
+    p->phase = phase, p->variant = variant, p->batch = batch, p->soft = soft;
     graph_init(&p->g, phase == PH_TRAIN);
-    if (lower_graph(&p->lw, &p->g, &m->qp, phase, variant, batch, m->smoothing, e) < 0 ||
+    if (lower_graph_to(&p->lw, &p->g, &m->qp, phase, variant, batch, soft, m->smoothing, e) < 0 ||
         graph_finish(&p->g, m->prim, e) < 0) {
         program_free(p);
         return NULL;
@@ -148,6 +149,11 @@ static Program *program(Model *m, Phase phase, int variant, int batch, Err *e)
     grow_arena(m, p->plan.arena_bytes);
     if (!p->x.g) open_exec(m, p);
     return p;
+}
+
+static Program *program(Model *m, Phase phase, int variant, int batch, Err *e)
+{
+    return program_to(m, phase, variant, batch, false, e);
 }
 
 int model_prepare(Model *m, Phase phase, int variant, int batch, Err *e)
@@ -163,20 +169,31 @@ static int not_finite(Program *p, double loss, Err *e)
     return err_set(e, ERR_DIVERGED, "the loss is %g; first not finite: the output of '%s'", loss, node ? node : "loss");
 }
 
-static Program *train_forward(Model *m, int variant, const float *x, const int32_t *label, int batch, int64_t step, Err *e)
+static Program *train_forward(Model *m, int variant, const Batch *b, int64_t step, Err *e)
 {
-    Program *p = program(m, PH_TRAIN, variant, batch, e);
+    Program *p = program_to(m, PH_TRAIN, variant, b->n, b->target != NULL, e);
     if (!p) return NULL;
-    exec_bind(&p->x, p->lw.input, x);
-    exec_bind(&p->x, p->lw.labels, label);
+    exec_bind(&p->x, p->lw.input, b->x);
+    exec_bind(&p->x, p->lw.labels, b->target ? (const void *)b->target : b->label);
     p->x.step = step;
     exec_forward(&p->x, 0);
     return p;
 }
 
+/* Batches are only read. */
+static Batch hard_batch(const float *x, const int32_t *label, int n)
+{
+    union {
+        const void *c;
+        void *p;
+    } images = {x}, labels = {label};
+    return (Batch){.x = images.p, .label = labels.p, .n = n, .size = n};
+}
+
 int model_observe(Model *m, int variant, const float *x, const int32_t *label, int batch, int64_t step, Err *e)
 {
-    Program *p = train_forward(m, variant, x, label, batch, step, e);
+    const Batch b = hard_batch(x, label, batch);
+    Program *p = train_forward(m, variant, &b, step, e);
     if (!p) return -1;
     return p->x.fault ? err_set(e, ERR_DIVERGED, "%s", p->x.fault) : 0;
 }
@@ -184,7 +201,13 @@ int model_observe(Model *m, int variant, const float *x, const int32_t *label, i
 int model_train(Model *m, int variant, const float *x, const int32_t *label, int batch, int64_t step, double *loss,
                 const float **logits, Err *e)
 {
-    Program *p = train_forward(m, variant, x, label, batch, step, e);
+    const Batch b = hard_batch(x, label, batch);
+    return model_train_batch(m, variant, &b, step, loss, logits, e);
+}
+
+int model_train_batch(Model *m, int variant, const Batch *b, int64_t step, double *loss, const float **logits, Err *e)
+{
+    Program *p = train_forward(m, variant, b, step, e);
     if (!p) return -1;
     *loss = (double)*(const float *)p->x.data[p->lw.loss] + p->x.aux_loss;
     if (logits) *logits = p->x.data[p->lw.logits];

@@ -29,6 +29,9 @@ int model_prepare(Model *m, Phase phase, int variant, int batch, Err *e);
  * with a non-finite output. `step` seeds dropout. */
 int model_train(Model *m, int variant, const float *x, const int32_t *label, int batch,
                 int64_t step, double *loss, const float **logits, Err *e);
+/* The same of b->n images with hard or soft targets. */
+int model_train_batch(Model *m, int variant, const Batch *b, int64_t step, double *loss,
+                      const float **logits, Err *e);
 /* The forward pass of training alone: running statistics move, as do the buffers of quantizers; no
  * gradient, no loss. */
 int model_observe(Model *m, int variant, const float *x, const int32_t *label, int batch,

@@ -13,7 +13,14 @@ static bool wants_profiling(const Config *c)
     return c->run.profiling_only;
 }
 
+static bool wants_lr_test(const Config *c)
+{
+    return c->run.lr_test;
+}
+
 const Mode modes[] = {
+    {"rates", "print the learning rate at the start of each epoch (lr_test: true)", wants_lr_test,
+     lr_test_run},
     {"costs", "print parameters, MACs, MB and bit operations by bit width (profiling_only: true)",
      wants_profiling, profiling_run},
     {"test", "evaluate pretrained_file, or the best checkpoint of log_dir (test_only: true)",

@@ -26,6 +26,7 @@ const Mode *mode_select(const Config *c);
 int train_run(Run *r, Err *e);
 int test_run(Run *r, Err *e);
 int profiling_run(Run *r, Err *e);
+int lr_test_run(Run *r, Err *e);
 
 /* Prints the one result line on stdout. */
 void run_print_result(const char *line);

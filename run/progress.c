@@ -11,15 +11,15 @@
 
 bool progress_evaluates(const RunOpts *o, int64_t epoch)
 {
-    return (epoch + 1) % o->eval_every_epochs == 0 || epoch + 1 == o->num_epochs;
+    return (epoch + 1) % o->eval_every_epochs == 0 || epoch + 1 == run_epochs(o);
 }
 
 void progress_plan(Progress *p, const RunOpts *o, int64_t epoch, int64_t batches,
                    int64_t eval_batches)
 {
-    *p = (Progress){.epochs = o->num_epochs,
+    *p = (Progress){.epochs = run_epochs(o),
                     .batches = batches,
-                    .total_steps = batches * o->num_epochs,
+                    .total_steps = batches * run_epochs(o),
                     .eval_batches = eval_batches,
                     .last_shown = log_clock()};
     if (o->max_steps > 0 && o->max_steps < p->total_steps) p->total_steps = o->max_steps;

@@ -22,6 +22,7 @@
 #include "run/export_key.h"
 #include "run/log.h"
 #include "run/manifest.h"
+#include "run/mixup.h"
 #include "run/modes.h"
 #include "run/original_log.h"
 #include "run/profiling.h"
@@ -46,6 +47,8 @@ typedef struct Trainer {
     Progress progress;
     OriginalLog original;
     Meter last; /* of the last update */
+    Mixup mixup; /* with mixup_enable */
+    int64_t frozen; /* batches at the start that change no parameter */
     Str config_text;
     int64_t batches, whole; /* per epoch; as many without finetune_iters */
     double saved, curves; /* log_clock() of the last checkpoint, of the last picture */
@@ -72,7 +75,7 @@ static bool due(const Trainer *t)
 
 static bool finished(const RunOpts *o, const TrainState *st)
 {
-    return (st->epoch >= o->num_epochs || at_max_steps(o, st)) && st->val_step == st->step;
+    return (st->epoch >= run_epochs(o) || at_max_steps(o, st)) && st->val_step == st->step;
 }
 
 /* Where the schedules stand. Epochs that finetune_iters cuts short keep their length for those that
@@ -80,6 +83,9 @@ static bool finished(const RunOpts *o, const TrainState *st)
 static double fractional_epoch(const Trainer *t)
 {
     const Schedule *s = t->optim.schedule;
+    const int64_t last = t->optim.opts->num_epochs;
+    if (t->st.epoch >= last) /* extra_epoch: the last update's of the schedule */
+        return (double)last - 1 / (double)t->whole;
     if (t->batches < t->whole && s->per_iteration && s->warmup)
         return (double)(t->st.epoch * t->batches + t->st.batch) / (double)t->whole;
     return (double)t->st.epoch + (double)t->st.batch / (double)t->whole;
@@ -111,13 +117,6 @@ static int save_if_wanted(Trainer *t, Err *e)
 }
 
 /* ---- one update ---- */
-
-static double gradient_norm(const ParamStore *ps)
-{
-    double sum = 0;
-    for (size_t i = 0; i < ps->n_grads; i++) sum += (double)ps->grads[i] * (double)ps->grads[i];
-    return sqrt(sum);
-}
 
 static double share(double part, double whole)
 {
@@ -166,27 +165,42 @@ static bool row_wanted(const Trainer *t, int64_t step)
     return step % t->o->log_interval == 0;
 }
 
+/* The optimizer's part, when the gradients of iter_size batches are there; `seen` batches before this
+ * one. Those left over at the end of an epoch are forgotten, as in the original. */
+static void apply_gradients(Trainer *t, int64_t seen, bool want_norm, double *grad_norm)
+{
+    const OptimOpts *o = t->optim.opts;
+    ParamStore *ps = model_store(t->s.model);
+    const bool whole = ++t->st.summed == (o->iter_size > 1 ? o->iter_size : 1);
+    const bool clips = whole && o->grad_clip > 0;
+    if (want_norm || clips) *grad_norm = gradient_norm(ps);
+    optim_wake(&t->optim, seen);
+    t->lr = optim_lr(&t->optim, -1, fractional_epoch(t));
+    if (whole && seen >= t->frozen) {
+        if (clips) gradient_clip(ps, *grad_norm, o->grad_clip);
+        optim_step(&t->optim, ps, fractional_epoch(t));
+        model_after_step(t->s.model);
+    }
+    if (whole || t->st.batch + 1 == t->batches) t->st.summed = 0;
+}
+
 static int update(Trainer *t, const Batch *b, double *grad_norm, Err *e)
 {
-    ParamStore *ps = model_store(t->s.model);
-    const double epoch = fractional_epoch(t);
+    const int64_t seen = t->st.epoch * t->batches + b->number;
     Meter m = {0};
-    store_zero_grads(ps);
+    if (!t->st.summed) store_zero_grads(model_store(t->s.model));
+    if (t->o->mixup_enable) b = mixup_batch(&t->mixup, b);
     for (int k = 0; k < t->s.nwidths; k++) { /* gradients of all widths add up */
         const float *logits;
         Meter one = {0};
-        if (model_train(t->s.model, t->s.width[k], b->x, b->label, b->n, t->st.step, &one.loss,
-                        &logits, e))
+        if (model_train_batch(t->s.model, t->s.width[k], b, t->st.step, &one.loss, &logits, e))
             return err_prefix(e, "epoch %" PRId64 ", update %" PRId64, t->st.epoch + 1,
                               t->st.step + 1);
         topk_count(&t->s.topk, logits, b->label, b->n, t->s.classes, &one);
         one.loss *= (double)one.n;
         meter_add(&m, &one);
     }
-    if (row_wanted(t, t->st.step + 1)) *grad_norm = gradient_norm(ps);
-    t->lr = optim_lr(&t->optim, -1, epoch);
-    optim_step(&t->optim, ps, epoch);
-    model_after_step(t->s.model);
+    apply_gradients(t, seen, row_wanted(t, t->st.step + 1), grad_norm);
     if (t->o->print_each_iter) progress_batch("train", b->number + 1, &m, &t->s.topk);
     meter_add(&t->st.train, &m);
     meter_add(&t->st.interval, &m);
@@ -238,8 +252,8 @@ static void log_epoch(const Trainer *t, const Meter *val)
     Str s = {0};
     char eta[32];
     double left = progress_eta(&t->progress, st->step);
-    str_printf(&s, "epoch %" PRId64 "/%d  train loss %.4f top1 %.2f", st->epoch + 1,
-               t->o->num_epochs, meter_loss(&st->train), meter_percent(&st->train, 0));
+    str_printf(&s, "epoch %" PRId64 "/%" PRId64 "  train loss %.4f top1 %.2f", st->epoch + 1,
+               run_epochs(t->o), meter_loss(&st->train), meter_percent(&st->train, 0));
     if (val)
         str_printf(&s, "  val loss %.4f top1 %.2f  best %.2f (epoch %" PRId64 ")", meter_loss(val),
                    meter_percent(val, 0), meter_percent(&st->best, 0), st->best_epoch);
@@ -277,7 +291,7 @@ static int evaluate_now(Trainer *t, Err *e)
 static int end_epoch(Trainer *t, Err *e)
 {
     TrainState *st = &t->st;
-    const bool last = at_max_steps(t->o, st) || st->epoch + 1 >= t->o->num_epochs,
+    const bool last = at_max_steps(t->o, st) || st->epoch + 1 >= run_epochs(t->o),
                whole = st->batch == t->batches;
     const bool evaluated = last || progress_evaluates(t->o, st->epoch);
     MetricsRow row;
@@ -332,7 +346,7 @@ static void set_steepness(Trainer *t)
 
 static int loop(Trainer *t, Err *e)
 {
-    while (t->st.epoch < t->o->num_epochs && !t->stopping) {
+    while (t->st.epoch < run_epochs(t->o) && !t->stopping) {
         set_steepness(t);
         if (t->o->show_params_every > 0 && t->st.batch == 0 &&
             t->st.epoch % t->o->show_params_every == 0)
@@ -460,6 +474,17 @@ static int prepare_net(Trainer *t, bool resume, char **init, Err *e)
     return 0;
 }
 
+/* What is counted in batches of the training set. */
+static void prepare_recipe(Trainer *t)
+{
+    const RunOpts *o = t->o;
+    const InputShape *in = &t->s.input;
+    t->frozen = o->freeze_steps > 0 ? o->freeze_steps : o->freeze_epochs * t->batches;
+    if (o->mixup_enable)
+        mixup_init(&t->mixup, o->mixup_alpha, o->random_seed, t->s.classes,
+                   (size_t)in->c * (size_t)in->h * (size_t)in->w, o->batch_size);
+}
+
 static int prepare_data(Trainer *t, Err *e)
 {
     t->s.original = &t->original;
@@ -473,6 +498,7 @@ static int prepare_data(Trainer *t, Err *e)
                        "%s: the checkpoint stands at batch %" PRId64 " of an epoch of %" PRId64
                        ": the data set is not the one the run was started with",
                        t->folder.dir, t->st.batch, t->batches);
+    prepare_recipe(t);
     progress_plan(&t->progress, t->o, t->st.epoch, t->batches,
                   loader_batches(t->s.loader[SPLIT_VAL]));
     return 0;
@@ -546,6 +572,7 @@ int train_run(Run *run, Err *e)
     original_log_close(&t.original);
     manifest_free(t.manifest);
     optim_free(&t.optim);
+    mixup_free(&t.mixup);
     session_free(&t.s);
     str_free(&t.config_text);
     runfolder_close(&t.folder);

@@ -90,6 +90,8 @@ void golden_layer(Case *c);
 void golden_spectral(Case *c); /* FAT's transform alone */
 void golden_optimizer(Case *c);
 void golden_binarised_updates(Case *c); /* optimizer: hysteresis */
+void golden_lr_policy(Case *c);    /* schedule: model-quantization */
+void golden_param_groups(Case *c); /* optimizer: model-quantization */
 void golden_param_selection(Case *c);
 void golden_pact_opts(Case *c, QOpts *o); /* hysteresis: the class of the original's activation */
 void golden_loss(Case *c);     /* label-smoothed cross-entropy alone */

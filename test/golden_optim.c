@@ -166,6 +166,8 @@ void golden_schedule(Case *c)
 {
     if (yaml_path(c->y, "params.lr_scheduler"))
         rates_by_update(c);
+    else if (yaml_path(c->y, "params.lr_policy"))
+        golden_lr_policy(c);
     else
         rates_by_group(c);
 }
@@ -261,7 +263,9 @@ static void named_updates(Case *c)
 
 void golden_optimizer(Case *c)
 {
-    if (yaml_path(c->y, "params.params"))
+    if (yaml_path(c->y, "params.custom_lr_list"))
+        golden_param_groups(c);
+    else if (yaml_path(c->y, "params.params"))
         golden_binarised_updates(c);
     else
         named_updates(c);
