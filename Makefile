@@ -15,7 +15,7 @@ Q       := $(if $(V),,@)
 comma   := ,
 
 PACKAGES      := libdnnl-dev libfftw3-dev libyaml-dev zlib1g-dev libstb-dev libjpeg-dev libjansson-dev libprotobuf-c-dev \
-                 protobuf-c-compiler libonnx-dev
+                 protobuf-c-compiler libonnx-dev fonts-dejavu-core
 TEST_PACKAGES := libcmocka-dev bats
 
 # Packages are looked for once, before anything else is read: what the build then finds depends on them.
@@ -85,6 +85,12 @@ $(BUILD)/io/onnx.pb-c.c $(BUILD)/io/onnx.pb-c.h: $(ONNX_PROTO) build/config.mk
 	@echo "  PROTO $<"
 	$(Q)protoc-c --proto_path=$(dir $<) --c_out=$(BUILD)/io $<
 $(ONNX_PROTO): build/config.mk ;
+
+# The letters of pictures as PNG, put into the program; another TrueType font: make PLOT_FONT=FILE.
+PLOT_FONT ?= /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
+$(BUILD)/io/canvas_png.o: FLAGS += -DPLOT_FONT='"$(PLOT_FONT)"'
+$(BUILD)/io/canvas_png.o: $(PLOT_FONT)
+$(PLOT_FONT): build/config.mk ;
 
 # Generated headers first; afterwards the .d files know who needs them.
 $(BUILD)/run/manifest.o: FLAGS += -DQRUN_REVISION='"$(REVISION)"' -DQRUN_CFLAGS='"$(CFLAGS) ARCH=$(ARCH)"'

@@ -1,4 +1,4 @@
-/* io/plot.h -- plots of lines, bars and marked places as SVG. */
+/* io/plot.h -- plots of lines, bars and marked places, as SVG and as PNG. */
 #ifndef IO_PLOT_H
 #define IO_PLOT_H
 
@@ -36,5 +36,8 @@ void plot_svg(const Plot *p, Str *out);
 void plot_style(Str *out);
 /* Several plots below each other in one SVG file, written atomically. */
 int plot_write(const char *path, const Plot *p, int n, Err *e);
+/* One plot as a PNG file on light ground, `scale` pixels for one of the SVG's; written atomically.
+ */
+int plot_write_png(const char *path, const Plot *p, double scale, Err *e);
 
 #endif

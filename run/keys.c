@@ -1,6 +1,7 @@
 /* run/keys.c -- the key table (keys.def with types and places filled in by the compiler), its
  * lookups and its texts. */
 #include "run/keys.h"
+#include "run/pictures.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -107,6 +108,13 @@ WORDS(metric, "std", "mae", "rms")
 WORDS(adaptive, "none", "mean", "var", "mean-var", "var-mean")
 WORDS(grad_type, "none", "STE", "STE-scale", "Triangle")
 WORDS(custom, "none", "channel", "resolution")
+static const char *at_pictures(size_t i)
+{
+    return picture_forms[i].name;
+}
+
+static const Choices choice_pictures = {NULL, at_pictures};
+
 WORDS(grad_scale, "none", "fan-scale", "scale-fan", "element-scale", "scale-element")
 
 static const Choices choice_nets = {"nets", at_nets};
@@ -396,7 +404,9 @@ static void put_scalar(KeyType type, const void *p, Str *out)
 
 size_t key_element_size(const Key *k)
 {
-    return k->type == KT_DBL ? sizeof(double) : k->type == KT_STR ? sizeof(const char *) : sizeof(int);
+    return k->type == KT_DBL   ? sizeof(double)
+           : k->type == KT_STR ? sizeof(const char *)
+                               : sizeof(int);
 }
 
 /* Entry i of a list. */
@@ -404,7 +414,8 @@ static void put_element(const Config *c, const Key *k, int i, Str *out)
 {
     const size_t at = (size_t)i * key_element_size(k);
     const char *base = (const char *)c;
-    const int second = k->pair_offset ? *(const int *)(const void *)(base + k->pair_offset + at) : 0;
+    const int second =
+        k->pair_offset ? *(const int *)(const void *)(base + k->pair_offset + at) : 0;
     str_puts(out, second ? "[" : "");
     put_scalar(k->type, base + k->offset + at, out);
     if (second) str_printf(out, ", %d]", second);

@@ -26,14 +26,33 @@ void pictures_free(Pictures *p)
     *p = (Pictures){0};
 }
 
-int pictures_write(const Pictures *p, const char *dir, Err *e)
+const PictureForm picture_forms[] = {
+    {"svg", true, false}, {"png", false, true}, {"both", true, true}, {NULL, false, false}};
+
+const PictureForm *picture_form_find(const char *name)
+{
+    for (const PictureForm *f = picture_forms; f->name; f++)
+        if (str_eq(f->name, name)) return f;
+    return NULL;
+}
+
+enum { PNG_SCALE = 2 /* pixels for one of the SVG's: sharp on dense screens and in print */ };
+
+static int write_one(const Picture *p, const char *dir, bool png, Err *e)
+{
+    char *file = xasprintf("%s.%s", p->name, png ? "png" : "svg"), *path = fs_join(dir, file);
+    int r = png ? plot_write_png(path, &p->plot, PNG_SCALE, e) : plot_write(path, &p->plot, 1, e);
+    free(path);
+    free(file);
+    return r;
+}
+
+int pictures_write(const Pictures *p, const char *dir, const PictureForm *form, Err *e)
 {
     int r = fs_mkdirs(dir, e);
     for (int i = 0; i < p->n && !r; i++) {
-        char *file = xasprintf("%s.svg", p->v[i].name), *path = fs_join(dir, file);
-        r = plot_write(path, &p->v[i].plot, 1, e);
-        free(path);
-        free(file);
+        if (form->svg) r = write_one(&p->v[i], dir, false, e);
+        if (form->png && !r) r = write_one(&p->v[i], dir, true, e);
     }
     return r;
 }

@@ -26,7 +26,15 @@ void pictures_free(Pictures *p);
  * parameters moved. Borrows `h`. */
 void pictures_of_history(Pictures *p, const History *h);
 
-/* Each as DIR/NAME.svg. */
-int pictures_write(const Pictures *p, const char *dir, Err *e);
+/* The kinds of files, as the key `pictures` names them. */
+typedef struct PictureForm {
+    const char *name;
+    bool svg, png;
+} PictureForm;
+extern const PictureForm picture_forms[]; /* ended by a NULL name; the first is the default */
+const PictureForm *picture_form_find(const char *name); /* NULL: none of them */
+
+/* Each as DIR/NAME.svg, DIR/NAME.png, or both. */
+int pictures_write(const Pictures *p, const char *dir, const PictureForm *form, Err *e);
 
 #endif

@@ -191,7 +191,7 @@ static void put_config(Report *r)
 
 /* ---- the whole ---- */
 
-static int write_all(Report *r, Err *e)
+static int write_all(Report *r, const PictureForm *form, Err *e)
 {
     char *html = fs_join(r->record.dir, "report.html"), *dir = fs_join(r->record.dir, "pictures");
     int bad;
@@ -204,7 +204,9 @@ static int write_all(Report *r, Err *e)
     put_starts(r);
     put_config(r);
     html_end(&r->page);
-    bad = fs_write(html, r->page.s, r->page.len, e) || pictures_write(&r->pictures, dir, e);
+    if (!form) form = picture_form_find(runrecord_option(&r->record, "pictures"));
+    bad = fs_write(html, r->page.s, r->page.len, e) ||
+          pictures_write(&r->pictures, dir, form ? form : picture_forms, e);
     if (r->s) report_layers_free(&r->layers);
     pictures_free(&r->pictures);
     str_free(&r->page);
@@ -213,43 +215,63 @@ static int write_all(Report *r, Err *e)
     return bad ? -1 : 0;
 }
 
-int report_write(const char *dir, Session *s, Err *e)
+int report_write(const char *dir, Session *s, const PictureForm *form, Err *e)
 {
     Report r = {.s = s};
     int bad = runrecord_read(&r.record, dir, e);
-    if (!bad) bad = write_all(&r, e);
+    if (!bad) bad = write_all(&r, form, e);
     runrecord_free(&r.record);
     return bad;
 }
 
-static int with_net(const char *dir, const char *resolved, const char *checkpoint, Err *e)
+static int with_net(const char *dir, const char *resolved, const char *checkpoint,
+                    const PictureForm *form, Err *e)
 {
     Config cfg;
     Session s = {0};
     int r = config_load(&cfg, resolved, 0, NULL, e);
     if (!r) r = session_open(&s, &cfg, e) || session_load(&s, checkpoint, e) ? -1 : 0;
-    if (!r) r = report_write(dir, &s, e);
+    if (!r) r = report_write(dir, &s, form, e);
     session_free(&s);
     config_free(&cfg);
     return r;
 }
 
-int report_folder(const char *dir, Err *e)
+int report_folder(const char *dir, const PictureForm *form, Err *e)
 {
     char *resolved = fs_join(dir, "resolved.yml"), *last = checkpoint_path(dir, CKPT_LAST);
     const bool net = fs_exists(resolved) && fs_exists(last);
-    int r = net ? with_net(dir, resolved, last, e) : report_write(dir, NULL, e);
+    int r = net ? with_net(dir, resolved, last, form, e) : report_write(dir, NULL, form, e);
     free(resolved);
     free(last);
     return r;
 }
 
+static const char form_key[] = "pictures=";
+
+/* "pictures=png" into form: 1; another word: 0. */
+static int take_form(const char *word, const PictureForm **form, Err *e)
+{
+    const char *name = word + strlen(form_key);
+    if (!str_starts(word, form_key)) return 0;
+    *form = picture_form_find(name);
+    return *form ? 1 : usage_fault(e, "report: %s; expected svg, png or both", word);
+}
+
 int command_report(Cli *c, Err *e)
 {
-    if (c->nargs < 1) return usage_fault(e, "report: expected RUN...");
+    const PictureForm *form = NULL;
+    int runs = 0;
+    for (int i = 0; i < c->nargs; i++) {
+        const int taken = take_form(c->args[i], &form, e);
+        if (taken < 0) return -1;
+        runs += !taken;
+    }
+    if (!runs) return usage_fault(e, "report: expected RUN... [pictures=svg|png|both]");
     for (int i = 0; i < c->nargs; i++) {
         Str out = {0};
-        if (report_folder(c->args[i], e)) return -1;
+        if (str_starts(c->args[i], form_key)) continue;
+        if (report_folder(c->args[i], form, e)) return -1;
         str_printf(&out, "%s/report.html\n", c->args[i]);
         print_out(&out);
     }

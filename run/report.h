@@ -7,11 +7,11 @@
 #include "run/session.h"
 
 /* From what stands in the folder; `s`: the net with the weights to show, or NULL for a report
- * without layers. */
-int report_write(const char *dir, Session *s, Err *e);
+ * without layers. `form`: of the pictures; NULL: as the folder's configuration says. */
+int report_write(const char *dir, Session *s, const PictureForm *form, Err *e);
 
 /* The same with the net of the folder's own last checkpoint, where there is one. */
-int report_folder(const char *dir, Err *e);
+int report_folder(const char *dir, const PictureForm *form, Err *e);
 
 /* ---- the part on layers (report_layers.c) ---- */
 typedef struct ReportLayers {

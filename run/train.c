@@ -368,9 +368,11 @@ static int loop(Trainer *t, Err *e)
 /* A picture that cannot be written is no reason to call a finished training failed. */
 static void write_report(Trainer *t)
 {
+    const PictureForm *form = picture_form_find(t->o->pictures);
     Err why = {0};
     if (!t->o->plots) return;
-    if (t->s.model ? report_write(t->folder.dir, &t->s, &why) : report_folder(t->folder.dir, &why))
+    if (t->s.model ? report_write(t->folder.dir, &t->s, form, &why)
+                   : report_folder(t->folder.dir, form, &why))
         log_msg(LOG_WARN, "no report: %s", why.msg);
 }
 

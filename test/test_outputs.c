@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "data/decode.h"
 #include "io/fs.h"
 #include "io/plot.h"
 #include "io/tfevents.h"
@@ -387,6 +388,115 @@ static void test_plot_file(void **state)
     assert_int_equal(e.kind, ERR_RUN);
 }
 
+/* ---- the same as pixels ---- */
+
+static Image png_of(const Plot *p, double scale)
+{
+    Image im = {0};
+    char path[128], *data;
+    size_t len;
+    Err e = {0};
+    snprintf(path, sizeof path, "%s/plot.png", dir);
+    if (plot_write_png(path, p, scale, &e)) fail_msg("%s", e.msg);
+    data = fs_read(path, 0, &len, &e);
+    assert_non_null(data);
+    if (decode_image(data, len, DECODER_AUTO, path, &im, &e)) fail_msg("%s", e.msg);
+    free(data);
+    assert_int_equal(unlink(path), 0);
+    return im;
+}
+
+/* Pixels of just that colour within a rectangle given as shares of the picture. */
+static int pixels(const Image *im, int colour, double left, double top, double right, double bottom)
+{
+    int n = 0;
+    for (int y = (int)(top * im->h); y < bottom * im->h; y++)
+        for (int x = (int)(left * im->w); x < right * im->w; x++) {
+            const unsigned char *c = &im->px[3 * (y * im->w + x)];
+            n += (c[0] << 16 | c[1] << 8 | c[2]) == colour;
+        }
+    return n;
+}
+
+enum { PAPER = 0xffffff, FIRST = 0x0067a5, SECOND = 0xd1490a, GRID = 0xe3e3e3, WORDS = 0x1a1a1a };
+
+static void test_png(void **state)
+{
+    const double x[] = {0, 10}, y[] = {5, 5}, z[] = {0, 10};
+    PlotSeries s[] = {{"level", x, y, 2, false, PLOT_LINE}, {"rising", x, z, 2, true, PLOT_LINE}};
+    Plot p = {.title = "Title", .xlabel = "x (m)", .ylabel = "y (s)", .series = s, .nseries = 2};
+    Image one = png_of(&p, 1), two = png_of(&p, 2);
+    int level, words;
+    (void)state;
+    assert_int_equal(one.w, 640);
+    assert_int_equal(one.h, 360);
+    assert_int_equal(two.w, 1280);
+    assert_int_equal(two.h, 720);
+    /* The level line: 3.4 pixels wide, three of them whole, from the axis to 20 from the edge; and
+     * its place in the legend. */
+    level = pixels(&two, FIRST, 0, 0, 1, 1);
+    if (level < 2 * 1100 || level > 4 * 1300) fail_msg("%d pixels of the level line", level);
+    if (pixels(&two, FIRST, 0.1, 0.3, 0.97, 0.45) || pixels(&two, FIRST, 0.1, 0.6, 0.97, 0.8))
+        fail_msg("the level line is not level");
+    /* The rising one: from below on the left to above on the right, and not the other way. */
+    assert_true(pixels(&two, SECOND, 0.1, 0.7, 0.4, 0.9) > 100);
+    assert_true(pixels(&two, SECOND, 0.7, 0.15, 0.98, 0.4) > 100);
+    assert_int_equal(pixels(&two, SECOND, 0.7, 0.7, 1, 1), 0);
+    assert_true(pixels(&two, GRID, 0.1, 0.1, 1, 0.9) > 1000);
+    words = pixels(&two, WORDS, 0, 0, 0.2, 0.08); /* the title; nothing of it further right */
+    if (words < 100 || pixels(&two, WORDS, 0.2, 0, 1, 0.08)) fail_msg("title: %d pixels", words);
+    /* The y label stands upright at the left, in the middle. */
+    assert_true(pixels(&two, 0x333333, 0, 0.4, 0.04, 0.65) > 20);
+    assert_int_equal(pixels(&two, PAPER, 0, 0.8, 0.03, 1), (int)ceil(0.03 * 1280) * (720 - 576));
+    free(one.px);
+    free(two.px);
+}
+
+/* Dashes, bars, rules; a title too long and with letters of several bytes; no data. */
+static void test_png_marks(void **state)
+{
+    double x[] = {0, 1, 2, 3}, y[] = {1, 2, 4, 0}, at[] = {0.5, 2.5}, none[] = {NAN, NAN};
+    PlotSeries s[10] = {{"bars", x, y, 4, false, PLOT_BARS},
+                        {"rules", at, NULL, 2, false, PLOT_RULES}};
+    Plot p = {
+        .title = "\xC3\xA4\xE2\x80\xA6 a title that is much too long for the width of the picture, "
+                 "and so is cut at its right edge",
+        .series = s,
+        .nseries = 2};
+    Image im = png_of(&p, 2);
+    int bars, dashes, whole;
+    (void)state;
+    /* Bars are laid on with 75 %: the highest takes a quarter of the width, up to the top. */
+    bars = pixels(&im, 0x408dbc, 0, 0, 1, 1);
+    if (bars < 100000) fail_msg("bars: %d pixels", bars);
+    assert_int_equal(pixels(&im, 0x408dbc, 0.77, 0.2, 1, 0.8), 0); /* the bar of nothing */
+    assert_true(pixels(&im, SECOND, 0, 0.2, 1, 1) >= 2 * 400);
+    free(im.px);
+    for (int i = 0; i < 10; i++)
+        s[i] = (PlotSeries){
+            i == 0 || i == 8 ? "s" : "", at, i == 8 ? x : i ? none : y, 2, false, PLOT_LINE};
+    s[8].y = x + 1; /* the ninth has the first one's colour, dashed: y from 1 to 2 as well */
+    p.nseries = 10;
+    im = png_of(&p, 2);
+    whole = pixels(&im, FIRST, 0, 0.2, 1, 1); /* drawn twice: once is enough */
+    free(im.px);
+    s[0].y = none;
+    im = png_of(&p, 2);
+    dashes = pixels(&im, FIRST, 0, 0.2, 1, 1);
+    if (dashes < 0.4 * whole || dashes > 0.85 * whole)
+        fail_msg("%d pixels of a dashed line, %d of a whole one", dashes, whole);
+    free(im.px);
+    s[8].y = none;
+    im = png_of(&p, 2);
+    assert_int_equal(pixels(&im, FIRST, 0, 0.2, 1, 1), 0);
+    free(im.px);
+    {
+        Err e = {0};
+        assert_int_equal(plot_write_png("/nonexistent/folder/plot.png", &p, 2, &e), -1);
+        assert_int_equal(e.kind, ERR_RUN);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -398,6 +508,8 @@ int main(void)
         cmocka_unit_test(test_plot_edges),
         cmocka_unit_test(test_plot_long),
         cmocka_unit_test_setup_teardown(test_plot_file, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(test_png, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(test_png_marks, make_dir, remove_dir),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

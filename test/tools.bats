@@ -214,6 +214,35 @@ lines() { # TEXT
     is "$(grep -c '<script' a/report.html)" 0
 }
 
+@test "report: pictures as SVG, PNG or both" {
+    cp -r a shown
+    rm -r shown/pictures
+    both "$qrun" -q report shown pictures=png
+    is "$status" 0
+    for p in loss accuracy sqnr weights_conv1; do
+        is "$(head -c 8 shown/pictures/$p.png | od -An -tx1 | tr -d ' ')" 89504e470d0a1a0a
+        [ ! -e shown/pictures/$p.svg ]
+    done
+    cp -r shown/pictures first
+    both "$qrun" -q report pictures=both shown # the same bytes again
+    for p in first/*; do
+        cmp "$p" "shown/pictures/${p#first/}"
+        [ -s "shown/pictures/$(basename "$p" .png).svg" ]
+    done
+    both "$qrun" report shown pictures=jpeg
+    is "$status" 2
+    has "$err" "report: pictures=jpeg; expected svg, png or both"
+    both "$qrun" report pictures=png
+    is "$status" 2
+    has "$err" "expected RUN..."
+    both "$qrun" -q smoke synth_train=32 synth_val=32 batch_size=32 num_epochs=1 pictures=png log_dir=painted
+    is "$status" 0
+    [ -s painted/pictures/loss.png ] && [ ! -e painted/pictures/loss.svg ]
+    both "$qrun" smoke pictures=pgn
+    is "$status" 2
+    has "$err" "did you mean 'png'?"
+}
+
 @test "report: no run folder; plots=false writes none; a damaged run.json is left out" {
     both "$qrun" report nowhere
     is "$status" 3
