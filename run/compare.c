@@ -318,7 +318,7 @@ static int write_picture(const Compare *c, Err *e)
     Pictures p = {0};
     int r;
     pivot_picture(&c->pivot, &p);
-    r = p.n ? plot_write(c->picture, &p.v[0].plot, 1, e)
+    r = p.n ? picture_write(c->picture, &p.v[0].plot, e)
             : err_set(e, ERR_CONFIG, "compare: picture=%s: by=%s has fewer than two numbers to draw over",
                       c->picture, c->by);
     pictures_free(&p);

@@ -38,10 +38,16 @@ const PictureForm *picture_form_find(const char *name)
 
 enum { PNG_SCALE = 2 /* pixels for one of the SVG's: sharp on dense screens and in print */ };
 
-static int write_one(const Picture *p, const char *dir, bool png, Err *e)
+int picture_write(const char *path, const Plot *plot, Err *e)
 {
-    char *file = xasprintf("%s.%s", p->name, png ? "png" : "svg"), *path = fs_join(dir, file);
-    int r = png ? plot_write_png(path, &p->plot, PNG_SCALE, e) : plot_write(path, &p->plot, 1, e);
+    return str_ends(path, ".png") ? plot_write_png(path, plot, PNG_SCALE, e)
+                                  : plot_write(path, plot, 1, e);
+}
+
+static int write_one(const Picture *p, const char *dir, const char *ending, Err *e)
+{
+    char *file = xasprintf("%s.%s", p->name, ending), *path = fs_join(dir, file);
+    int r = picture_write(path, &p->plot, e);
     free(path);
     free(file);
     return r;
@@ -51,8 +57,8 @@ int pictures_write(const Pictures *p, const char *dir, const PictureForm *form, 
 {
     int r = fs_mkdirs(dir, e);
     for (int i = 0; i < p->n && !r; i++) {
-        if (form->svg) r = write_one(&p->v[i], dir, false, e);
-        if (form->png && !r) r = write_one(&p->v[i], dir, true, e);
+        if (form->svg) r = write_one(&p->v[i], dir, "svg", e);
+        if (form->png && !r) r = write_one(&p->v[i], dir, "png", e);
     }
     return r;
 }

@@ -34,6 +34,9 @@ typedef struct PictureForm {
 extern const PictureForm picture_forms[]; /* ended by a NULL name; the first is the default */
 const PictureForm *picture_form_find(const char *name); /* NULL: none of them */
 
+/* One file: PNG where it ends in .png, else SVG. */
+int picture_write(const char *path, const Plot *plot, Err *e);
+
 /* Each as DIR/NAME.svg, DIR/NAME.png, or both. */
 int pictures_write(const Pictures *p, const char *dir, const PictureForm *form, Err *e);
 

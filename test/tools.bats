@@ -276,6 +276,9 @@ lines() { # TEXT
     both "$qrun" compare a b by=momentum rows=model
     is "$status" 2
     has "$err" "one run for each pair"
+    both "$qrun" compare a b by=wt_bit rows=model picture=by.png
+    is "$status" 0
+    is "$(head -c 8 by.png | od -An -tx1 | tr -d ' ')" 89504e470d0a1a0a
     both "$qrun" compare a b picture=x.svg
     is "$status" 2
     [ ! -e x.svg ]
