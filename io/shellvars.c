@@ -104,7 +104,8 @@ static int dollar(Reader *r, ShellText *t, bool *undefined)
     const bool brace = r->p[1] == '{';
     const char *name = r->p + 1 + brace;
     const size_t n = name_length(name);
-    if (r->p[1] == '(') return fault(r, r->line, r->col, "commands are not executed; expected a plain value");
+    if (r->p[1] == '(')
+        return fault(r, r->line, r->col, "commands are not executed; expected a plain value");
     if (!n && !brace) {
         take(r, t);
         return 0;
@@ -136,7 +137,8 @@ static int quotes(Reader *r, ShellText *t, bool *undefined)
     const int line = r->line, col = r->col;
     step(r);
     while (*r->p && *r->p != mark) {
-        if (mark == '"' && *r->p == '`') return fault(r, r->line, r->col, "commands are not executed; expected a plain value");
+        if (mark == '"' && *r->p == '`')
+            return fault(r, r->line, r->col, "commands are not executed; expected a plain value");
         if (mark == '"' && *r->p == '$') {
             if (dollar(r, t, undefined)) return -1;
         } else if (mark == '"' && *r->p == '\\') {
@@ -154,7 +156,8 @@ static int value(Reader *r, ShellText *t, bool *undefined)
 {
     while (*r->p && !strchr(" \t\r\n;", *r->p)) {
         int bad;
-        if (strchr("|&<>()`", *r->p)) return fault(r, r->line, r->col, "commands are not executed; expected a plain value");
+        if (strchr("|&<>()`", *r->p))
+            return fault(r, r->line, r->col, "commands are not executed; expected a plain value");
         bad = *r->p == '\'' || *r->p == '"' ? quotes(r, t, undefined)
               : *r->p == '$'                ? dollar(r, t, undefined)
               : *r->p == '\\'               ? backslash(r, t, false)
@@ -179,7 +182,8 @@ static int assignment(Reader *r)
     ShellText text = {0};
     size_t n;
     bool append, undefined = false;
-    if (word == strlen(export) && !memcmp(r->p, export, word) && (r->p[word] == ' ' || r->p[word] == '\t')) {
+    if (word == strlen(export) && !memcmp(r->p, export, word) &&
+        (r->p[word] == ' ' || r->p[word] == '\t')) {
         for (size_t i = 0; i < word; i++) step(r);
         skip_blanks(r);
     }
@@ -187,11 +191,13 @@ static int assignment(Reader *r)
     n = name_length(name);
     append = name[n] == '+' && name[n + 1] == '=';
     if (!n || (name[n] != '=' && !append))
-        return fault(r, line, col, "neither a comment nor NAME=VALUE; a configuration is read, not executed");
+        return fault(r, line, col,
+                     "neither a comment nor NAME=VALUE; a configuration is read, not executed");
     for (size_t i = 0; i < n + 1 + append; i++) step(r);
     v = find(r->f, name, n);
     if (append && v) {
-        for (size_t i = 0; i < v->value.len; i++) put(&text, v->value.s[i], v->value.line[i], v->value.col[i]);
+        for (size_t i = 0; i < v->value.len; i++)
+            put(&text, v->value.s[i], v->value.line[i], v->value.col[i]);
         undefined = v->undefined;
     }
     if (value(r, &text, &undefined)) {
@@ -210,7 +216,9 @@ static int assignment(Reader *r)
     v->col = col;
     skip_blanks(r);
     if (*r->p && !strchr("\n;#", *r->p))
-        return fault(r, r->line, r->col, "something behind a value; expected the end of the line, or quotes around it all");
+        return fault(
+            r, r->line, r->col,
+            "something behind a value; expected the end of the line, or quotes around it all");
     return 0;
 }
 
@@ -260,7 +268,8 @@ size_t shell_words(const ShellVar *v, Arena *a, ShellWord **out)
         i += gap;
         if (!word) break;
         mem_grow(&list, &cap, n + 1, sizeof *list);
-        list[n++] = (ShellWord){arena_printf(a, "%.*s", (int)word, t->s + i), t->line[i], t->col[i]};
+        list[n++] =
+            (ShellWord){arena_printf(a, "%.*s", (int)word, t->s + i), t->line[i], t->col[i]};
         i += word;
     }
     *out = n ? memcpy(arena_alloc(a, n * sizeof *list), list, n * sizeof *list) : NULL;

@@ -34,6 +34,33 @@ void fault_key(Faults *f, const Config *c, const char *canonical, const char *fm
         fault_at(f, file, 0, 0, "%s", text);
 }
 
+/* A key of the configuration whose name stands in `text`. */
+static const Key *key_in(const Config *c, const char *text)
+{
+    for (const char *p = text; *p;) {
+        const size_t n = strspn(p, "abcdefghijklmnopqrstuvwxyz0123456789_");
+        for (size_t i = 0; i < nkeys && n; i++)
+            if (keys[i].kind != KK_SECTION && c->state[i].line > 0 && strlen(keys[i].name) == n &&
+                !memcmp(keys[i].name, p, n))
+                return &keys[i];
+        p += n ? n : 1;
+    }
+    return NULL;
+}
+
+int config_place(const Config *c, Err *e)
+{
+    const Key *k;
+    if (e->kind != ERR_CONFIG || strstr(e->msg, ": error: ")) return -1;
+    k = key_in(c, e->msg);
+    if (!k && key_state(c, "keyword")->line > 0) k = key_of("keyword");
+    if (k) {
+        const KeyState *st = key_state(c, k->name);
+        err_prefix(e, "%s:%d:%d: error", st->file, st->line, st->col);
+    }
+    return -1;
+}
+
 void key_by_rule(Config *c, const char *key, const char *rule)
 {
     KeyState *st = key_state(c, key);
@@ -181,7 +208,7 @@ static void check_quant(const Config *c, Faults *f)
     for (size_t i = 0; i < ARRAY_LEN(role); i++) {
         bool none = str_eq(role[i].method, "none");
         if (!keys_good(c, role[i].quant, role[i].bit)) continue;
-        if (none && role[i].bits < 32)
+        if (none && role[i].bits < 32 && !config_wants_method(c, (int)i, f))
             fault_key(
                 f, c, role[i].bit,
                 "%s: %d has no effect with %s: none; expected a name from `qrun list quant` for %s",
@@ -235,13 +262,13 @@ static void check_data(const Config *c, Faults *f)
 }
 
 /* "KEY: text" lines of another area's check, at the place of their key where it is one of ours. */
-static void add_lines(Faults *f, const Config *c, const char *text)
+static void add_lines(Faults *f, const Config *c, const char *text, const char *otherwise)
 {
     while (*text) {
         size_t n = strcspn(text, "\n");
         char *line = xstrndup(text, n), *key = xstrndup(text, strcspn(text, ":\n"));
         const Key *k = key_find(key);
-        fault_key(f, c, k ? k->name : "optimizer", "%s", line);
+        fault_key(f, c, k ? k->name : otherwise, "%s", line);
         free(line);
         free(key);
         text += n + (text[n] == '\n');
@@ -294,7 +321,7 @@ static void check_optim(const Config *c, Faults *f)
         fault_key(f, c, "lr_min", "lr_min: %g is more than lr: %g", o->lr_min, o->lr);
     if (f->n == before && keys_good(c, "optimizer", "lr_scheduler") &&
         keys_good(c, "weight_decay_scheme", NULL) && optim_check(o, &e))
-        add_lines(f, c, e.msg);
+        add_lines(f, c, e.msg, "optimizer");
 }
 
 /* The two originals whose files always have the key never read it. */
@@ -337,6 +364,22 @@ static void check_run(const Config *c, Faults *f)
         fault_key(f, c, "topk", "topk: an empty list; expected at least one number");
 }
 
+/* Nets of the keyword language: which words go together is known to their builders. */
+static void check_keyword_net(const Config *c, Faults *f)
+{
+    NetOpts o = c->net;
+    InputShape in;
+    Spec s = {0};
+    Err e = {0};
+    if (f->n || !*o.model || family(c) != NAMES_KEYWORD) return;
+    if (data_input_shape(&c->data, &in, &o.num_classes, &e)) return;
+    o.in_c = in.c;
+    o.in_h = in.h;
+    o.in_w = in.w;
+    if (net_build(&s, &o, &e)) add_lines(f, c, e.msg, "keyword");
+    spec_free(&s);
+}
+
 void config_check(const Config *c, Faults *f)
 {
     check_required(c, f);
@@ -347,4 +390,5 @@ void config_check(const Config *c, Faults *f)
     config_check_f8net(c, f);
     config_check_keyword(c, f);
     config_check_words(c, f);
+    check_keyword_net(c, f);
 }

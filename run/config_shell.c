@@ -1,7 +1,7 @@
 /* run/config_shell.c -- see config_shell.h.
  *
- * Source: aim-uofa/model-quantization, train.sh, task_cls.py, and config.py of its helper repository:
- * names, defaults, which options take a value. */
+ * Source: aim-uofa/model-quantization, train.sh, task_cls.py, and config.py of its helper
+ * repository: names, defaults, which options take a value. */
 #include "run/config_shell.h"
 
 #include <ctype.h>
@@ -25,7 +25,7 @@ typedef enum OptionKind {
 static const struct {
     const char *names; /* separated by spaces; those of one letter take one dash */
     OptionKind kind;
-    const char *key;   /* NULL: the first name */
+    const char *key; /* NULL: the first name */
 } options[] = {
     {"dataset", VALUE, NULL},
     {"root", VALUE, "dataset_dir"},
@@ -104,7 +104,10 @@ static const struct {
         {t "_half_range", half, NULL}, {t "_scale", VALUE, NULL}, {t "_ratio", IDLE, NULL},        \
         {t "_correlate", VALUE, NULL}, {t "_separator", IDLE, NULL}, {t "_boundary", VALUE, NULL}, \
         {t "_quant_group", VALUE, NULL}, {t "_adaptive", VALUE, NULL},                             \
-        {t "_grad_type", VALUE, NULL}, {t "_grad_scale", VALUE, NULL}
+        {t "_grad_type", VALUE, NULL},                                                             \
+    {                                                                                              \
+        t "_grad_scale", VALUE, NULL                                                               \
+    }
     TAG("fm", OFF),
     TAG("wt", FLAG),
     TAG("ot", FLAG),
@@ -115,21 +118,26 @@ static const struct {
 static const struct {
     const char *name, *option;
 } variables[] = {
-    {"dataset", "dataset"},       {"root", "root"},
-    {"model", "model"},           {"base", "base"},
-    {"epochs", "epochs"},         {"train_batch", "batch_size"},
-    {"val_batch", "val_batch_size"}, {"case", "case"},
-    {"keyword", "keyword"},       {"pretrained", "pretrained"},
+    {"dataset", "dataset"},
+    {"root", "root"},
+    {"model", "model"},
+    {"base", "base"},
+    {"epochs", "epochs"},
+    {"train_batch", "batch_size"},
+    {"val_batch", "val_batch_size"},
+    {"case", "case"},
+    {"keyword", "keyword"},
+    {"pretrained", "pretrained"},
 };
 
 static const struct {
     const char *key, *value;
 } defaults[] = {
-    {"dataset", "imagenet"},    {"batch_size", "20"},   {"val_batch_size", "20"},
-    {"lr", "0.01"},             {"lr_scheduler", "decay"}, {"lr_decay", "0.98"},
-    {"lr_step_size", "30"},     {"momentum", "0.9"},    {"weight_decay", "0.0001"},
-    {"random_seed", "2"},       {"log_interval", "20"}, {"names", "keyword"},
-    {"strict_load", "false"},   {"wt_enable", "false"}, {"fm_enable", "false"},
+    {"dataset", "imagenet"},  {"batch_size", "20"},      {"val_batch_size", "20"},
+    {"lr", "0.01"},           {"lr_scheduler", "decay"}, {"lr_decay", "0.98"},
+    {"lr_step_size", "30"},   {"momentum", "0.9"},       {"weight_decay", "0.0001"},
+    {"random_seed", "2"},     {"log_interval", "20"},    {"names", "keyword"},
+    {"strict_load", "false"}, {"wt_enable", "false"},    {"fm_enable", "false"},
     {"ot_enable", "false"},
 };
 
@@ -237,7 +245,12 @@ static void take(Made *m, int row, const char *text, int line, int col)
         m->here[row] = t;
     } else if (kind != IDLE) {
         put(m, key_of_option(m->a, (size_t)row),
-            scalar(m, kind == FLAG ? "true" : kind == OFF ? "false" : kind == LOWER ? lower(m->a, text) : text, line, col));
+            scalar(m,
+                   kind == FLAG    ? "true"
+                   : kind == OFF   ? "false"
+                   : kind == LOWER ? lower(m->a, text)
+                                   : text,
+                   line, col));
     }
 }
 
@@ -253,8 +266,8 @@ static void unknown_option(Made *m, const ShellWord *w)
     plain[strcspn(plain, "=")] = 0;
     for (size_t i = 0; i < ARRAY_LEN(options); i++) names[i] = first_name(m->a, i);
     near = str_nearest(plain, names, ARRAY_LEN(names));
-    fault_at(m->f, m->file, w->line, w->col, "unknown option '%.60s'%s%s%s", w->s, near ? "; did you mean '--" : "",
-             near ? near : "", near ? "'?" : "");
+    fault_at(m->f, m->file, w->line, w->col, "unknown option '%.60s'%s%s%s", w->s,
+             near ? "; did you mean '--" : "", near ? near : "", near ? "'?" : "");
 }
 
 /* The words of `options`, as the original's argument parser takes them. */
@@ -270,12 +283,15 @@ static void take_options(Made *m, const ShellWord *w, size_t n)
             if (is_option(w[i].s))
                 unknown_option(m, &w[i]);
             else
-                fault_at(m->f, m->file, w[i].line, w[i].col, "'%.60s' belongs to no option", w[i].s);
+                fault_at(m->f, m->file, w[i].line, w[i].col, "'%.60s' belongs to no option",
+                         w[i].s);
             continue;
         }
         kind = options[row].kind;
         if (kind == FLAG || kind == OFF) {
-            if (eq) fault_at(m->f, m->file, w[i].line, w[i].col, "option '%.*s' takes no value", (int)(eq - w[i].s), w[i].s);
+            if (eq)
+                fault_at(m->f, m->file, w[i].line, w[i].col, "option '%.*s' takes no value",
+                         (int)(eq - w[i].s), w[i].s);
             take(m, row, "", w[i].line, w[i].col);
         } else if (kind == IDLE) {
             while (i + 1 < n && !is_option(w[i + 1].s)) i++;
@@ -320,10 +336,11 @@ static void put_pretrained(Made *m)
     const Yaml *model = made(m, "model");
     Yaml *v;
     if (!t || is_none(t->text)) return;
-    v = scalar(m, *t->text == '/' ? t->text
-                                  : arena_printf(m->a, "%s%s%s/%s", dir ? dir->text : "./weights/",
-                                                 dir && !str_ends(dir->text, "/") ? "/" : "",
-                                                 model ? model->s : "unknow", t->text),
+    v = scalar(m,
+               *t->text == '/' ? t->text
+                               : arena_printf(m->a, "%s%s%s/%s", dir ? dir->text : "./weights/",
+                                              dir && !str_ends(dir->text, "/") ? "/" : "",
+                                              model ? model->s : "unknow", t->text),
                t->line, t->col);
     v->quoted = true;
     put(m, "pretrained_file", v);
@@ -350,8 +367,9 @@ static bool put_keyword(Made *m)
             list->v[list->n++] = scalar(m, word, t->line, t->col);
             smooth = smooth || str_eq(row->name, "label-smooth");
         } else {
-            log_msg(LOG_WARN, "%s:%d:%d: keyword: nobody knows '%s'; it has no effect, as in the original", m->file,
-                    t->line, t->col, word);
+            log_msg(LOG_WARN,
+                    "%s:%d:%d: keyword: nobody knows '%s'; it has no effect, as in the original",
+                    m->file, t->line, t->col, word);
         }
     }
     put(m, "keyword", list);
@@ -365,10 +383,11 @@ static void put_transforms(Made *m)
     const char *name = set ? set->s : "imagenet";
     const int line = set ? set->line : 0, col = set ? set->col : 0;
     put(m, "data_transforms",
-        scalar(m, str_starts(name, "cifar")                 ? "keyword_cifar"
-                  : str_eq(name, "dali")                    ? "keyword_dali"
-                  : given(m, "addition_augment")            ? "keyword_imagenet_augment"
-                                                            : "keyword_imagenet",
+        scalar(m,
+               str_starts(name, "cifar")      ? "keyword_cifar"
+               : str_eq(name, "dali")         ? "keyword_dali"
+               : given(m, "addition_augment") ? "keyword_imagenet_augment"
+                                              : "keyword_imagenet",
                line, col));
 }
 
@@ -387,11 +406,13 @@ static void finish(Made *m)
     const bool smoothed = put_keyword(m);
     put_pretrained(m);
     put_transforms(m);
-    if (smooth && smoothed) put(m, "label_smoothing", scalar(m, smooth->text, smooth->line, smooth->col));
+    if (smooth && smoothed)
+        put(m, "label_smoothing", scalar(m, smooth->text, smooth->line, smooth->col));
     if (policy && takes_steps(policy->s) && !made(m, "multistep_lr_milestones"))
         put(m, "multistep_lr_milestones", scalar(m, "20,30,40", policy->line, policy->col));
     if (!epochs && !given(m, "evaluate"))
-        fault_at(m->f, m->file, 1, 1, "epochs is missing; expected it, or --evaluate among the options");
+        fault_at(m->f, m->file, 1, 1,
+                 "epochs is missing; expected it, or --evaluate among the options");
 }
 
 /* ---- the file ---- */
@@ -400,7 +421,8 @@ bool shell_config_named(const char *path)
 {
     static const char begin[] = "config.";
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
-    return str_starts(base, begin) && base[strlen(begin)] && !str_ends(base, ".yml") && !str_ends(base, ".yaml");
+    return str_starts(base, begin) && base[strlen(begin)] && !str_ends(base, ".yml") &&
+           !str_ends(base, ".yaml");
 }
 
 /* A variable's value, stripped. */
@@ -424,10 +446,14 @@ static void take_variables(Made *m, const ShellFile *file)
             if (str_eq(variables[k].name, v->name)) option = variables[k].option;
         if (!option) {
             if (!v->used && !str_eq(v->name, "options") && !str_eq(v->name, "DELAY"))
-                log_msg(LOG_WARN, "%s:%d:%d: %s has no effect; expected dataset, root, model, epochs, options, ...",
+                log_msg(LOG_WARN,
+                        "%s:%d:%d: %s has no effect; expected dataset, root, model, epochs, "
+                        "options, ...",
                         m->file, v->line, v->col, v->name);
         } else if (str_eq(v->name, "root") && v->undefined) {
-            log_msg(LOG_INFO, "%s:%d:%d: root names a variable that is not set; the data set is looked for in the usual places",
+            log_msg(LOG_INFO,
+                    "%s:%d:%d: root names a variable that is not set; the data set is looked for "
+                    "in the usual places",
                     m->file, v->line, v->col);
         } else if (!(str_eq(v->name, "epochs") && v->value.len && str_eq(v->value.s, "0"))) {
             take_variable(m, v, option);

@@ -1,4 +1,5 @@
-/* run/config_value.c -- see config_value.h: types, ranges, lists, and what is said about a wrong one. */
+/* run/config_value.c -- see config_value.h: types, ranges, lists, and what is said about a wrong
+ * one. */
 #include "run/config_value.h"
 
 #include <limits.h>
@@ -84,7 +85,7 @@ static int read_seconds(Arena *a, const Yaml *v, double *x)
 static bool set_text(const Setter *s, const Key *k, const Yaml *v, const char **p)
 {
     Str all = {0};
-    const char *like;
+    const char *like, *why;
     char hint[200] = "";
     if (v->kind != Y_SCALAR) {
         fault_type(s, k, v);
@@ -95,7 +96,9 @@ static bool set_text(const Setter *s, const Key *k, const Yaml *v, const char **
         return true;
     }
     choices_text(k->choices, &all);
-    like = choices_suggest(k->choices, v->s);
+    why = k->choices->lacks ? k->choices->lacks(v->s) : NULL;
+    like = why ? NULL : choices_suggest(k->choices, v->s);
+    if (why) snprintf(hint, sizeof hint, "; %s", why);
     if (like) snprintf(hint, sizeof hint, "; did you mean '%s'?", like);
     fault_at(s->f, v->file, v->line, v->col, "%s: unknown value '%.60s'; expected %s%s", s->typed,
              v->s, all.s, hint);

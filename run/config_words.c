@@ -1,7 +1,7 @@
 /* run/config_words.c -- what the words of `keyword` do to a configuration.
  *
- * Each becomes a key (wt_quant, custom_update ...) or a bit of NetOpts.words, so that nothing behind
- * this file knows of words. A key that was written down goes before a word. */
+ * Each becomes a key (wt_quant, custom_update ...) or a bit of NetOpts.words, so that nothing
+ * behind this file knows of words. A key that was written down goes before a word. */
 #include "run/config.h"
 
 #include <stdio.h>
@@ -92,8 +92,10 @@ static void shape_net(Config *c)
         if (u->row->effect != WE_NET) continue;
         first = net_word_first(c->net.words, net_words[u->row->net].group);
         u->passed_over = excludes(u->row->net) && first != (int)u->row->net;
-        outcome(c, u, u->passed_over ? arena_printf(&c->arena, "not used: %s goes before it", net_words[first].name)
-                                     : "shapes the net");
+        outcome(c, u,
+                u->passed_over
+                    ? arena_printf(&c->arena, "not used: %s goes before it", net_words[first].name)
+                    : "shapes the net");
     }
 }
 
@@ -126,7 +128,8 @@ static WordUse *choose(Config *c, int role)
     const WordBeside here = family_given(c) ? WB_WITH : WB_WITHOUT;
     for (int i = 0; i < c->words.nuse; i++) {
         const WordRow *r = c->words.use[i].row;
-        if (r->effect == WE_METHOD && (r->roles >> role & 1) && (r->beside == WB_ANY || r->beside == here))
+        if (r->effect == WE_METHOD && (r->roles >> role & 1) &&
+            (r->beside == WB_ANY || r->beside == here))
             return &c->words.use[i];
     }
     return NULL;
@@ -138,7 +141,7 @@ static bool role_asked(Config *c, int role)
     return c->words.enable[role] && (*bits_of(c, role) < 32 || c->quant.kw.tag[role].level > 1);
 }
 
-static void choose_method(Config *c, int role)
+static void choose_method(Config *c, int role, Faults *f)
 {
     WordUse *u = choose(c, role);
     const char **method = method_of(c, role);
@@ -146,18 +149,25 @@ static void choose_method(Config *c, int role)
         *method = "none";
         *bits_of(c, role) = 32;
         c->quant.kw.tag[role].level = 0;
-        key_by_rule(c, role_keys[role].quant, arena_printf(&c->arena, "by %s", role_keys[role].enable));
-        key_by_rule(c, role_keys[role].bit, arena_printf(&c->arena, "by %s", role_keys[role].enable));
+        key_by_rule(c, role_keys[role].quant,
+                    arena_printf(&c->arena, "by %s", role_keys[role].enable));
+        key_by_rule(c, role_keys[role].bit,
+                    arena_printf(&c->arena, "by %s", role_keys[role].enable));
         return;
     }
     if (!u || !role_asked(c, role)) return;
     if (key_typed(c, role_keys[role].quant)) {
         if (str_eq(*method, u->row->method)) return;
         u->passed_over = true;
-        outcome(c, u, arena_printf(&c->arena, "not %s: %s, which is %s", role_keys[role].quant, u->row->method, *method));
+        outcome(c, u,
+                arena_printf(&c->arena, "not %s: %s, which is %s", role_keys[role].quant,
+                             u->row->method, *method));
         return;
     }
     *method = u->row->method;
+    if (!quant_find(*method))
+        fault_key(f, c, "keyword", "keyword: %s is not available in this version (%s)",
+                  u->row->name, u->row->doc);
     key_by_rule(c, role_keys[role].quant, "by keyword");
     outcome(c, u, arena_printf(&c->arena, "%s: %s", role_keys[role].quant, u->row->method));
 }
@@ -184,7 +194,9 @@ static void explain_methods(Config *c)
             outcome(c, u, arena_printf(&c->arena, "used through %s", first));
         } else {
             u->passed_over = true;
-            outcome(c, u, first ? arena_printf(&c->arena, "not used: %s goes before it", first) : "not used");
+            outcome(c, u,
+                    first ? arena_printf(&c->arena, "not used: %s goes before it", first)
+                          : "not used");
         }
     }
 }
@@ -194,18 +206,19 @@ static void explain_methods(Config *c)
 static bool is_dorefa(const char *method)
 {
     return str_eq(method, "dorefa") || str_eq(method, "pact") || str_eq(method, "lsq") ||
-           str_eq(method, "non-uniform");
+           str_eq(method, "fatnn");
 }
 
 static bool holds(Config *c, WordWhen when)
 {
     const QOpts *q = &c->quant;
     const bool plain = str_eq(q->wt_quant, "dorefa") || str_eq(q->wt_quant, "pact");
-    const bool fm_non_uniform = str_eq(q->fm_quant, "non-uniform");
+    const bool fm_non_uniform = str_eq(q->fm_quant, "fatnn");
     const bool closed_form = use_of(c, "closed_form") || use_of(c, "fm_closed_form");
     const bool on[WW_COUNT] = {
         [WW_ALWAYS] = true,
-        [WW_LQ] = str_eq(q->wt_quant, "lq") || str_eq(q->fm_quant, "lq") || (fm_non_uniform && closed_form),
+        [WW_LQ] = str_eq(q->wt_quant, "lq") || str_eq(q->fm_quant, "lq") ||
+                  (fm_non_uniform && closed_form),
         [WW_FM_NON_UNIFORM] = fm_non_uniform,
         [WW_WT_TWO] = plain && levels_of(c, Q_WEIGHT) == 2,
         [WW_WT_XNOR] = str_eq(q->wt_quant, "xnor"),
@@ -225,7 +238,8 @@ static void set_keys(Config *c, Faults *f)
         if (r->effect != WE_SETS) continue;
         k = key_find(r->key);
         if (!k || k->kind == KK_LATER) {
-            fault_key(f, c, "keyword", "keyword: %s is not available in this version (%s)", r->name, r->doc);
+            fault_key(f, c, "keyword", "keyword: %s is not available in this version (%s)", r->name,
+                      r->doc);
             continue;
         }
         if (!holds(c, r->when)) {
@@ -249,7 +263,7 @@ void config_derive_words(Config *c, Faults *f)
     collect(c);
     shape_net(c);
     shape_data(c);
-    for (int role = 0; role < Q_NROLES; role++) choose_method(c, role);
+    for (int role = 0; role < Q_NROLES; role++) choose_method(c, role, f);
     explain_methods(c);
     set_keys(c, f);
     for (int i = 0; i < c->words.nuse; i++)
@@ -258,25 +272,112 @@ void config_derive_words(Config *c, Faults *f)
 
 /* ---- contradictions ---- */
 
-static void check_refused(const Config *c, Faults *f)
+static const WordUse *given(const Config *c, const char *name)
 {
+    for (int i = 0; i < c->words.nuse; i++)
+        if (str_eq(c->words.use[i].row->name, name)) return &c->words.use[i];
+    return NULL;
+}
+
+/* Words that shape a net need one that they can shape. */
+static void check_net(const Config *c, Faults *f)
+{
+    Err e;
+    const NetDef *net =
+        keys_good(c, "model", "names") && c->net.model[0] ? net_select(&c->net, &e) : NULL;
+    if (!net || net->names == NAMES_KEYWORD) return;
+    for (int i = 0; i < c->words.nuse; i++) {
+        const WordRow *r = c->words.use[i].row;
+        if (r->effect != WE_NET || net_words[r->net].group == NG_DATA) continue;
+        fault_key(f, c, "keyword",
+                  "keyword: %s shapes nets of the keyword language, and model: %s%s%s is none; "
+                  "expected a name from "
+                  "`qrun list nets` with names: keyword",
+                  r->name, c->net.model, str_eq(c->net.names, "keyword") ? "" : " with names: ",
+                  str_eq(c->net.names, "keyword") ? "" : c->net.names);
+        return;
+    }
+}
+
+static void check_words(const Config *c, Faults *f)
+{
+    const char *family = given(c, "dorefa") ? "dorefa" : given(c, "pact") ? "pact" : NULL;
     for (int i = 0; i < c->words.nuse; i++) {
         const WordRow *r = c->words.use[i].row;
         if (r->effect == WE_REFUSED)
-            fault_key(f, c, "keyword", "keyword: %s is %s; expected dorefa, pact, lq or xnor", r->name, r->doc);
+            fault_key(f, c, "keyword", "keyword: %s is %s; expected dorefa, pact, lq or xnor",
+                      r->name, r->doc);
     }
+    if (given(c, "gamma") && family)
+        fault_key(f, c, "keyword",
+                  "keyword: gamma belongs to xnor and contradicts %s; expected wt_gamma, or xnor "
+                  "without %s",
+                  family, family);
+}
+
+static const QMethod *method_named(const Config *c, int role)
+{
+    const QOpts *q = &c->quant;
+    return quant_find(role == Q_WEIGHT ? q->wt_quant : role == Q_ACT ? q->fm_quant : q->ot_quant);
+}
+
+/* A role without a method, or with one that has no such quantizer or not so many levels. */
+static void check_role(const Config *c, int role, Faults *f)
+{
+    const QOpts *q = &c->quant;
+    const char *quant = role_keys[role].quant, *bit = role_keys[role].bit;
+    const QMethod *m = method_named(c, role);
+    const int bits = role == Q_WEIGHT ? q->wt_bit : role == Q_ACT ? q->fm_bit : q->ot_bit;
+    if (!keys_good(c, quant, bit)) return;
+    if (key_typed(c, role_keys[role].enable) && c->words.enable[role] && bits == 32)
+        fault_key(f, c, role_keys[role].enable, "%s: true without %s; expected the number of bits",
+                  role_keys[role].enable, bit);
+    if (m && !m->role[role] && bits < 32)
+        fault_key(f, c, key_state(c, quant)->origin == ORIGIN_RULE ? "keyword" : quant,
+                  "%s: %s quantizes no %s; expected %s", quant, m->name,
+                  role == Q_WEIGHT ? "weights"
+                  : role == Q_ACT  ? "inputs of layers"
+                                   : "outputs of layers",
+                  role == Q_OUT ? "dorefa or lsq (keyword: dorefa, ot_lsq)" : "another method");
 }
 
 void config_check_words(const Config *c, Faults *f)
 {
     if (!keys_good(c, "keyword", NULL)) return;
-    check_refused(c, f);
+    check_words(c, f);
+    check_net(c, f);
+    for (int role = 0; role < Q_NROLES; role++) check_role(c, role, f);
+}
+
+bool config_wants_method(const Config *c, int role, Faults *f)
+{
+    static const char *const beside[] = {"lsq",         "fm_lsq",         "wt_lsq",        "ot_lsq",
+                                         "non-uniform", "fm_non-uniform", "wt_non-uniform"};
+    const char *key = key_state(c, role_keys[role].bit)->origin == ORIGIN_RULE
+                          ? role_keys[role].level
+                          : role_keys[role].bit;
+    if (!key_typed(c, "keyword") || key_typed(c, role_keys[role].quant)) return false;
+    key_state(c, role_keys[role].quant)->bad = true; /* nothing more is said about it */
+    for (size_t i = 0; i < ARRAY_LEN(beside); i++) {
+        const WordUse *u = given(c, beside[i]);
+        if (!u || !(u->row->roles >> role & 1)) continue;
+        fault_key(f, c, "keyword",
+                  "keyword: %s counts only beside dorefa or pact; expected one of them too",
+                  beside[i]);
+        return true;
+    }
+    fault_key(f, c, key,
+              "%s is given, but no word of `keyword` names a method; expected dorefa, pact, lq or "
+              "xnor among them",
+              key);
+    return true;
 }
 
 void config_note_words(const Config *c)
 {
     for (int i = 0; i < c->words.nuse; i++) {
         const WordUse *u = &c->words.use[i];
-        log_msg(u->passed_over ? LOG_INFO : LOG_DEBUG, "keyword: %s: %s", u->row->name, u->outcome ? u->outcome : u->row->doc);
+        log_msg(u->passed_over ? LOG_INFO : LOG_DEBUG, "keyword: %s: %s", u->row->name,
+                u->outcome ? u->outcome : u->row->doc);
     }
 }

@@ -38,6 +38,16 @@ static const char *at_nets(size_t i)
     return flat(i, n, net_name);
 }
 
+/* Names that model-quantization accepts for nets it was published without. */
+static const char *absent_net(const char *word)
+{
+    static const char *const names[] = {"alexnet",     "qmobilenetv1", "pytorch-vgg16bn", "se-resnet18",
+                                        "se-resnet50", "densenet121",  "nasnet",          "squeezenet"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (str_eq(names[i], word)) return "model-quantization lists it, but was published without it";
+    return NULL;
+}
+
 static const char *dataset_name(size_t n, size_t j)
 {
     if (j == 0) return datasets[n]->name;
@@ -92,7 +102,7 @@ static const char *at_names(size_t i)
         static const char *const words[] = {__VA_ARGS__};                                          \
         return i < ARRAY_LEN(words) ? words[i] : NULL;                                             \
     }                                                                                              \
-    static const Choices choice_##id = {NULL, at_##id};
+    static const Choices choice_##id = {NULL, at_##id, NULL, false};
 
 WORDS(variant, "cifar", "imagenet", "mnist", "round", "pact", "pact_sigmoid", "pact_exponential")
 WORDS(input, "normalized", "k256", "byte")
@@ -117,21 +127,27 @@ static const Choices choice_pictures = {NULL, at_pictures};
 
 WORDS(grad_scale, "none", "fan-scale", "scale-fan", "element-scale", "scale-element")
 
-static const Choices choice_nets = {"nets", at_nets};
-static const Choices choice_datasets = {"datasets", at_datasets};
-static const Choices choice_quant = {"quant", at_quant};
-static const Choices choice_optim = {"optimizers", at_optim};
-static const Choices choice_schedules = {"schedules", at_schedules};
-static const Choices choice_decay = {NULL, at_decay};
-static const Choices choice_recipes = {NULL, at_recipes};
-static const Choices choice_words = {"keywords", word_at};
-static const Choices choice_names = {NULL, at_names};
+static const Choices choice_nets = {"nets", at_nets, absent_net, false};
+static const Choices choice_datasets = {"datasets", at_datasets, NULL, false};
+static const Choices choice_quant = {"quant", at_quant, NULL, false};
+static const Choices choice_optim = {"optimizers", at_optim, NULL, false};
+static const Choices choice_schedules = {"schedules", at_schedules, NULL, false};
+static const Choices choice_decay = {NULL, at_decay, NULL, false};
+static const Choices choice_recipes = {NULL, at_recipes, NULL, false};
+static const Choices choice_words = {"keywords", word_at, NULL, true};
+static const Choices choice_names = {NULL, at_names, NULL, false};
+
+static bool same_but_dashes(const char *a, const char *b)
+{
+    for (; *a && (*a == '-' ? '_' : *a) == (*b == '-' ? '_' : *b); a++, b++) continue;
+    return *a == *b;
+}
 
 bool choices_have(const Choices *ch, const char *word)
 {
     const char *s;
     for (size_t i = 0; (s = ch->at(i)); i++)
-        if (str_eq(s, word)) return true;
+        if (str_eq(s, word) || (ch->dashes && same_but_dashes(s, word))) return true;
     return false;
 }
 

@@ -25,6 +25,8 @@ enum {
 typedef struct Choices {
     const char *list; /* what `qrun list` calls them; NULL: few enough to be printed */
     const char *(*at)(size_t i);
+    const char *(*lacks)(const char *word); /* why a word that one might expect is none; NULL: no such words */
+    bool dashes; /* - in a word is as good as _ */
 } Choices;
 
 typedef struct Key {
@@ -94,6 +96,8 @@ void fault_at(Faults *f, const char *file, int line, int col, const char *fmt, .
     PRINTF_LIKE(5, 6);
 /* A fault of the value of a key, where it was set. */
 void fault_text(Faults *f, const char *text); /* a line that has its place */
+/* Gives an error of kind ERR_CONFIG that names a key, and no place, the place of that key. Returns -1. */
+int config_place(const Config *c, Err *e);
 /* For rules over several keys (config_check.c, config_f8net.c). A key that was written down; two keys
  * that were not refused (b may be NULL); a value that follows from others. */
 bool key_typed(const Config *c, const char *key);
@@ -119,6 +123,8 @@ void config_check_adabits(const Config *c, bool family, Faults *f);
 void config_derive_words(Config *c, Faults *f);
 void config_check_words(const Config *c, Faults *f);
 void config_note_words(const Config *c); /* to the log */
+/* What is said of a role with bits and without method where there is a keyword; false: there is none. */
+bool config_wants_method(const Config *c, int role, Faults *f);
 void config_derive_keyword(Config *c);
 void config_check_keyword(const Config *c, Faults *f);
 /* The fields that are copies of others: optim.num_epochs, data.seed, net.num_classes, optim.gamma

@@ -35,7 +35,7 @@ int session_open(Session *s, Config *cfg, Err *e)
     no.in_h = s->input.h;
     no.in_w = s->input.w;
     s->model = model_new(&no, &cfg->quant, cfg->run.label_smoothing, cfg->run.random_seed, e);
-    return s->model ? 0 : -1;
+    return s->model ? 0 : config_place(cfg, e);
 }
 
 const char *session_width_text(const Session *s, int k, char text[16])
