@@ -48,7 +48,7 @@ static const struct {
     {"no_decay_small", IDLE, NULL},
     {"decay_small", FLAG, NULL},
     {"grad_clip", VALUE, NULL},
-    {"save_freq s", VALUE, NULL},
+    {"save_freq s", IDLE, NULL},
     {"report_freq", VALUE, "log_interval"},
     {"seed", VALUE, "random_seed"},
     {"optimizer", LOWER, NULL},

@@ -102,7 +102,7 @@ static const char *at_names(size_t i)
         static const char *const words[] = {__VA_ARGS__};                                          \
         return i < ARRAY_LEN(words) ? words[i] : NULL;                                             \
     }                                                                                              \
-    static const Choices choice_##id = {NULL, at_##id, NULL, false};
+    static const Choices choice_##id = {.at = at_##id};
 
 WORDS(variant, "cifar", "imagenet", "mnist", "round", "pact", "pact_sigmoid", "pact_exponential")
 WORDS(input, "normalized", "k256", "byte")
@@ -123,19 +123,19 @@ static const char *at_pictures(size_t i)
     return picture_forms[i].name;
 }
 
-static const Choices choice_pictures = {NULL, at_pictures};
+static const Choices choice_pictures = {.at = at_pictures};
 
 WORDS(grad_scale, "none", "fan-scale", "scale-fan", "element-scale", "scale-element")
 
-static const Choices choice_nets = {"nets", at_nets, absent_net, false};
-static const Choices choice_datasets = {"datasets", at_datasets, NULL, false};
-static const Choices choice_quant = {"quant", at_quant, NULL, false};
-static const Choices choice_optim = {"optimizers", at_optim, NULL, false};
-static const Choices choice_schedules = {"schedules", at_schedules, NULL, false};
-static const Choices choice_decay = {NULL, at_decay, NULL, false};
-static const Choices choice_recipes = {NULL, at_recipes, NULL, false};
-static const Choices choice_words = {"keywords", word_at, NULL, true};
-static const Choices choice_names = {NULL, at_names, NULL, false};
+static const Choices choice_nets = {.list = "nets", .at = at_nets, .lacks = absent_net};
+static const Choices choice_datasets = {.list = "datasets", .at = at_datasets};
+static const Choices choice_quant = {.list = "quant", .at = at_quant};
+static const Choices choice_optim = {.list = "optimizers", .at = at_optim};
+static const Choices choice_schedules = {.list = "schedules", .at = at_schedules};
+static const Choices choice_decay = {.at = at_decay};
+static const Choices choice_recipes = {.at = at_recipes};
+static const Choices choice_words = {.list = "keywords", .at = word_at, .dashes = true};
+static const Choices choice_names = {.at = at_names};
 
 static bool same_but_dashes(const char *a, const char *b)
 {
