@@ -57,8 +57,6 @@ typedef struct KwOpts {
     double fm_map_values;    /* lsq: values of a channel that grad_scale counts; 0: those of the batch */
     const char *fm_custom;   /* xnor: factor of an activation: none, channel, resolution */
     int stable;              /* so many training steps pass tensors on unchanged and set clip levels */
-    bool proxquant;          /* y is blended with x; how much a run says by the attribute `prox` */
-    int proxquant_step;
 } KwOpts;
 
 typedef struct QOpts {
