@@ -77,27 +77,9 @@ struct PrimConv {
 
 /* oneDNN 2.6.3 computes wrong gradients of weights in its AVX2 kernel for strided 1x1 convolutions
  * of fewer than 8 input channels (test/test_engine.c, test_strided_weights). */
-static bool faulty(const_dnnl_primitive_desc_t pd, const ConvShape *s)
+static bool wrong_weights(const char *impl, const ConvShape *s)
 {
-    const char *impl = NULL;
-    dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &impl);
-    return s->k == 1 && s->stride > 1 && s->ic < 8 && impl && str_eq(impl, "jit_1x1:avx2");
-}
-
-/* The library's first implementation of the gradient of weights that is not faulty. */
-static dnnl_status_t weights_desc(dnnl_primitive_desc_t *pd, const dnnl_convolution_desc_t *d,
-                                  const_dnnl_primitive_attr_t attr, dnnl_engine_t engine,
-                                  const_dnnl_primitive_desc_t hint, const ConvShape *s)
-{
-    dnnl_primitive_desc_iterator_t it;
-    dnnl_status_t st = dnnl_primitive_desc_iterator_create(&it, d, attr, engine, hint);
-    for (; st == dnnl_success; st = dnnl_primitive_desc_iterator_next(it)) {
-        *pd = dnnl_primitive_desc_iterator_fetch(it);
-        if (!faulty(*pd, s)) break;
-        dnnl_primitive_desc_destroy(*pd);
-    }
-    if (st == dnnl_success || st == dnnl_iterator_ends) dnnl_primitive_desc_iterator_destroy(it);
-    return st;
+    return s->k == 1 && s->stride > 1 && s->ic < 8 && str_eq(impl, "jit_1x1:avx2");
 }
 
 PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
@@ -153,7 +135,7 @@ PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
                       dil, pad, pad_r);
         if (failed(st, "convolution backward", e) ||
             failed(dir == CONV_BWD_WEIGHTS
-                       ? weights_desc(&c->b.pd, &d, attr, p->engine, hint, s)
+                       ? sound_desc(&c->b.pd, &d, attr, p, hint, wrong_weights, s)
                        : dnnl_primitive_desc_create(&c->b.pd, &d, attr, p->engine, hint),
                    "convolution backward", e))
             goto fail;

@@ -49,6 +49,27 @@ static inline const char *impl_name(const_dnnl_primitive_desc_t pd)
     return s;
 }
 
+/* Whether the library's implementation of that name is not to be used for a convolution. */
+typedef bool Faulty(const char *impl, const ConvShape *s);
+
+/* The library's first implementation that is not faulty. */
+static inline dnnl_status_t sound_desc(dnnl_primitive_desc_t *pd, const dnnl_convolution_desc_t *d,
+                                       const_dnnl_primitive_attr_t attr, const Prim *p,
+                                       const_dnnl_primitive_desc_t hint, Faulty *faulty,
+                                       const ConvShape *s)
+{
+    dnnl_primitive_desc_iterator_t it;
+    dnnl_status_t st = dnnl_primitive_desc_iterator_create(&it, d, attr, p->engine, hint);
+    for (; st == dnnl_success; st = dnnl_primitive_desc_iterator_next(it)) {
+        *pd = dnnl_primitive_desc_iterator_fetch(it);
+        if (!faulty(impl_name(*pd), s)) break;
+        dnnl_primitive_desc_destroy(*pd);
+        *pd = NULL;
+    }
+    if (st == dnnl_success || st == dnnl_iterator_ends) dnnl_primitive_desc_iterator_destroy(it);
+    return st;
+}
+
 /* A primitive with its arguments bound to memory objects whose data pointers are set at each run.
  */
 #define MAX_ARGS 10
