@@ -43,7 +43,7 @@ typedef enum PoolKind { POOL_MAX, POOL_AVG, POOL_GLOBAL_AVG } PoolKind;
 typedef struct ConvAttr {
     int oc, k, stride, pad, dilation, groups; /* 0 for dilation, groups, stride: 1 */
     bool bias;
-    Init init; /* INIT_CONST 0 by default: builders say what the original does */
+    Init init, bias_init; /* INIT_CONST 0 by default: builders say what the original does */
 } ConvAttr;
 
 typedef struct LinearAttr {

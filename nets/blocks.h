@@ -49,6 +49,10 @@ int net_resnet(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err
 int net_mobilenet_v1(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
 int net_mobilenet_v2(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
 int net_vgg7(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
+int net_vgg_small(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
+int net_nin(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
+int net_keyword_mobilenet_v1(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
+int net_keyword_mobilenet_v2(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
 int net_resnet_mnist(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e);
 
 #endif

@@ -51,6 +51,12 @@ int kn_need_order(const Kn *k, const char *net, const int *allowed, Err *e)
     return -1;
 }
 
+int kn_need_one_branch(const Kn *k, const char *net, Err *e)
+{
+    if (k->o->base <= 1) return 0;
+    return err_set(e, ERR_CONFIG, "base: net '%s' has no parallel branches; expected 1, not %d", net, k->o->base);
+}
+
 void kn_fault(const Kn *k, const char *fmt, ...)
 {
     char text[256];
@@ -277,6 +283,49 @@ int kn_skip(const Kn *k, int x, const KnSkip *b)
         x = spec_pool(k->s, x, (PoolAttr){.kind = POOL_AVG, .k = b->stride, .stride = b->stride});
     if (wider) return widen(k, x, b, one ? b->stride : 1);
     return kn_word(k, NW_identify_norm) ? kn_norm(k, x, "%s.1", b->name) : x;
+}
+
+/* ---- signs ---- */
+
+static bool reads_signed(const Unit *u, const bool *is_signed)
+{
+    bool any = false;
+    for (int i = 0; i < u->nin; i++) any |= is_signed[u->in[i]];
+    return any;
+}
+
+/* Whether a unit's values may be negative, of units before which all is known. */
+static bool makes_signed(const Unit *u, const bool *is_signed)
+{
+    switch (u->kind) {
+    case U_ACT:
+        return u->u.act.kind != AK_RELU && u->u.act.kind != AK_RELU6 && reads_signed(u, is_signed);
+    case U_POOL:
+    case U_ADD:
+    case U_CONCAT:
+    case U_PAD:
+    case U_FLATTEN:
+    case U_DROPOUT:
+    case U_SPACE_TO_DEPTH:
+    case U_DEPTH_TO_SPACE:
+        return reads_signed(u, is_signed);
+    default:
+        return true;
+    }
+}
+
+int kn_finish(const Kn *k, int out, Err *e)
+{
+    Spec *s = k->s;
+    bool *is_signed = xcalloc((size_t)s->n, sizeof *is_signed);
+    for (int i = 0; i < s->n; i++) {
+        const Unit *u = &s->u[i];
+        const bool layer = u->kind == U_CONV || u->kind == U_LINEAR;
+        is_signed[i] = makes_signed(u, is_signed);
+        if (layer && !(u->marks & UM_FIRST) && reads_signed(u, is_signed)) spec_mark(s, i, UM_SIGNED);
+    }
+    free(is_signed);
+    return spec_finish(s, out, e);
 }
 
 /* ---- names ---- */

@@ -36,6 +36,10 @@ static inline bool kn_word(const Kn *k, NetWord w)
 }
 /* -1 with `e` set unless the words hold one of the letter orders `allowed` (ended by -1). */
 int kn_need_order(const Kn *k, const char *net, const int *allowed, Err *e);
+/* -1 with `e` set unless `base` is 1: for nets that have no parallel branches. */
+int kn_need_one_branch(const Kn *k, const char *net, Err *e);
+/* Marks the layers whose input may be negative (UM_SIGNED), then spec_finish. */
+int kn_finish(const Kn *k, int out, Err *e);
 /* Records "keyword: ..." as the Spec's fault. */
 void kn_fault(const Kn *k, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* int(channels * width_alpha), at least 1. */

@@ -37,13 +37,26 @@
         3, 224, {"q_mobilenet_v" #v, NAMES_ADABITS},                                               \
         {"models.q_mobilenet_v" #v, NAMES_ADABITS}, {"fix_mobilenet_v" #v, NAMES_F8NET},           \
         {"models.fix_mobilenet_v" #v, NAMES_F8NET})
+
+#define KEYWORD(NAME, DOC, BUILD, SIZE, WORDS)                                                     \
+    &(const NetDef){.name = NAME, .doc = DOC, .names = NAMES_KEYWORD, .build = BUILD, .in_c = 3,   \
+                    .in_h = SIZE, .in_w = SIZE, .words = WORDS}
 // clang-format on
 
 const NetDef *const nets[] = {
     CIFAR(20),    CIFAR(32),    CIFAR(44),     CIFAR(56),     CIFAR(110), IMAGENET(18),
     IMAGENET(34), IMAGENET(50), IMAGENET(101), IMAGENET(152), MNIST(10),  MNIST(14),
     MNIST(18),    MNIST(34),    MNIST(50),     MNIST(101),    MNIST(152), MOBILENET(1),
-    MOBILENET(2), VGG7,         NULL,
+    MOBILENET(2), VGG7,
+    KEYWORD("mobilenetv1", "MobileNet V1 of the keyword language", net_keyword_mobilenet_v1, 224,
+            NET_WORD(origin) | NET_WORD(cbas)),
+    KEYWORD("mobilenetv2", "MobileNet V2 of the keyword language", net_keyword_mobilenet_v2, 224,
+            NET_WORD(origin) | NET_WORD(cbas)),
+    KEYWORD("vgg_small", "VGG-small of the keyword language, for 32x32 images", net_vgg_small, 32,
+            NET_WORD(cifar10) | NET_WORD(cba)),
+    KEYWORD("nin", "network in network of the keyword language, for 32x32 images", net_nin, 32,
+            NET_WORD(cifar10)),
+    NULL,
 };
 
 static const struct {
@@ -187,7 +200,7 @@ static void plain_init(Spec *s)
                                 : u->ic * u->ih * u->iw;
         const float bound = fan_in > 0 ? (float)(1 / sqrt(fan_in)) : 0;
         const Init init = {INIT_UNIFORM, -bound, bound};
-        if (conv) u->u.conv.init = init;
+        if (conv) u->u.conv.init = u->u.conv.bias_init = init;
         if (u->kind == U_LINEAR) u->u.linear.init = u->u.linear.bias_init = init;
     }
 }

@@ -157,7 +157,7 @@ static int declare(QPlan *qp, int unit, const QMethod *const method[Q_NROLES], E
         const ConvAttr *a = &u->u.conv;
         int dim[4] = {a->oc, u->ic / (a->groups ? a->groups : 1), a->k, a->k};
         qu->weight = store_add(ps, PK_WEIGHT, DT_F32, a->init, 4, dim, "%s.weight", u->name);
-        if (a->bias) qu->bias = store_add(ps, PK_BIAS, DT_F32, (Init){INIT_CONST, 0, 0}, 1, &a->oc, "%s.bias", u->name);
+        if (a->bias) qu->bias = store_add(ps, PK_BIAS, DT_F32, a->bias_init, 1, &a->oc, "%s.bias", u->name);
         break;
     }
     case U_LINEAR: {

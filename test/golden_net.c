@@ -571,6 +571,10 @@ void golden_net(Case *c)
         golden_variant_net(c);
         return;
     }
+    if (yaml_path(c->y, "params.keyword")) {
+        golden_keyword_net(c);
+        return;
+    }
     if (str_eq(case_str(c, "method", ""), "f8net")) {
         golden_f8net_net(c);
         return;
