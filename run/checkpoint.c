@@ -284,7 +284,7 @@ static int load_file(const char *path, Checkpoint *c, Err *e)
     if (!r) r = load_slots(&f, path, c->store, e);
     if (!r && c->state->summed) r = load_gradients(&f, path, c->store, e);
     checkpoint_strip(&f);
-    if (!r) r = tensors_into_store(&f, c->store, true, &report, e);
+    if (!r && tensors_into_store(&f, c->store, true, &report, e)) r = err_prefix(e, "%s", path);
     if (!r) {
         double mean[3], std[3];
         c->optim->t = updates;

@@ -211,7 +211,7 @@ static void check_quant(const Config *c, Faults *f)
         if (none && role[i].bits < 32 && !config_wants_method(c, (int)i, f))
             fault_key(
                 f, c, role[i].bit,
-                "%s: %d has no effect with %s: none; expected a name from `qrun list quant` for %s",
+                "%s: %d has no effect with %s: none; expected 32, or a name from `qrun list quant` for %s",
                 role[i].bit, role[i].bits, role[i].quant, role[i].quant);
         if (!none && !key_typed(c, role[i].bit) && c->quant.nbits_list == 0)
             fault_key(f, c, role[i].quant,

@@ -313,7 +313,7 @@ static void test_faults(void **state)
          "F:4:1: error: topk: 5 is more than num_classes: 3"},
         {"bit: 33\n", NULL, "F:3:6: error: bit: 33 is out of range; expected 1..32"},
         {"wt_bit: 4\n", NULL,
-         "F:3:1: error: wt_bit: 4 has no effect with wt_quant: none; expected a name from `qrun "
+         "F:3:1: error: wt_bit: 4 has no effect with wt_quant: none; expected 32, or a name from `qrun "
          "list quant` for wt_quant"},
         {"wt_quant: apot\n", NULL,
          "F:3:1: error: wt_quant: apot without wt_bit; expected the number of bits (32 = float)"},
