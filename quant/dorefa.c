@@ -32,7 +32,7 @@ static void set_steps(Dorefa *p)
 
 /* ---- activations, outputs ---- */
 
-static const QFn act_whole;
+static int act_configure(QInst *q, Err *e);
 
 static int act_init(QInst *q, ParamStore *ps, Err *e)
 {
@@ -40,9 +40,9 @@ static int act_init(QInst *q, ParamStore *ps, Err *e)
     if (kw_init(q, ps, e)) return -1;
     if (!q->enabled) return 0;
     p->k.groups = 1;
+    p->k.configure = act_configure;
     kw_add_gamma(q, ps);
-    if (kw_act_is_whole(&p->k)) q->fn = &act_whole;
-    return 0;
+    return act_configure(q, e);
 }
 
 static void act_begin(QInst *q, const QCtx *c)
@@ -168,20 +168,31 @@ static int weight_init(QInst *q, ParamStore *ps, Err *e)
     Dorefa *p = q->priv;
     bool bin;
     if (kw_init(q, ps, e)) return -1;
+    if (!q->enabled) return 0;
     bin = q->opts->kw.wt_bin && p->k.levels == 2;
+    p->k.fixed_levels = bin;
     p->k.weight = bin ? &binary : &through_tanh;
     p->k.needs = bin ? KW_ABS_SUM : KW_ABS_MAX;
-    if (q->enabled) kw_add_gamma(q, ps);
+    kw_add_gamma(q, ps);
+    kw_use(q, q->fn);
     return 0;
 }
 
 #define ACT                                                                                        \
     .priv_size = sizeof(Dorefa), .init = act_init, .begin = act_begin, .row = act_row,             \
-    .row_bwd = act_row_bwd, .set = kw_set, .release = kw_release
+    .row_bwd = act_row_bwd, .set = kw_set, .set_text = kw_set_text, .pad_matters = kw_pad_counts,  \
+    .release = kw_release
 
 static const QFn act = {ACT};
 static const QFn act_whole = {ACT, .need = kw_act_need, .forward = kw_act_forward,
                               .backward = kw_act_backward};
+
+static int act_configure(QInst *q, Err *e)
+{
+    (void)e;
+    kw_use(q, kw_act_is_whole(q->priv) ? &act_whole : &act);
+    return 0;
+}
 
 const QFn kw_dorefa_weight = {
     .priv_size = sizeof(Dorefa),
@@ -190,6 +201,7 @@ const QFn kw_dorefa_weight = {
     .forward = kw_weight_forward,
     .backward = kw_weight_backward,
     .set = kw_set,
+    .set_text = kw_set_text,
     .release = kw_release,
 };
 

@@ -44,8 +44,9 @@ int kw_init(QInst *q, ParamStore *ps, Err *e)
 {
     Keyword *k = q->priv;
     const KwOpts *o = &q->opts->kw;
-    const int one = 1;
-    k->o = &o->tag[q->role];
+    k->tag = o->tag[q->role];
+    k->o = &k->tag;
+    k->inner = q->fn;
     if (q->bits == 32) {
         q->enabled = false;
         return 0;
@@ -57,47 +58,73 @@ int kw_init(QInst *q, ParamStore *ps, Err *e)
     k->n = (float)(k->levels - 1);
     k->groups = group_count(q, k->o->quant_group);
     k->stable = o->stable;
+    k->counts = 1;
+    k->loss.alpha = 1;
     if (q->role == Q_WEIGHT) {
         k->normalizes = str_eq(k->o->adaptive, "var-mean");
         k->norm_groups = o->independent_norm ? 1 : k->groups;
-        k->mean = xcalloc((size_t)k->norm_groups, sizeof *k->mean);
-        k->std = xcalloc((size_t)k->norm_groups, sizeof *k->std);
+        k->mean = xcalloc((size_t)k->groups, sizeof *k->mean);
+        k->std = xcalloc((size_t)k->groups, sizeof *k->std);
         k->measure = xcalloc((size_t)k->groups, sizeof *k->measure);
     }
-    k->iteration = store_add(ps, PK_BUFFER, DT_F32, (Init){INIT_CONST, 0, 0}, 1, &one,
-                             "%s%s.iteration", q->name, child[q->role]);
-    k->level_num = store_add(ps, PK_BUFFER, DT_F32, (Init){INIT_CONST, (float)k->levels, 0}, 1,
-                             &one, "%s%s.level_num", q->name, child[q->role]);
+    k->iteration = kw_add_state(q, ps, 0, "iteration");
+    k->level_num = kw_add_state(q, ps, (float)k->levels, "level_num");
     return 0;
 }
 
-static Param *add_param(QInst *q, ParamStore *ps, float start, const char *name, bool plain_one)
+static Param *add_param(QInst *q, ParamStore *ps, ParamKind kind, float start, const char *name,
+                        bool plain_one)
 {
     const Keyword *k = q->priv;
     const int axis = q->role != Q_WEIGHT;
     int dim[4] = {1, 1, 1, 1}, nd = plain_one && axis && k->groups == 1 ? 1 : 4;
-    Param *p;
     if (nd == 4) dim[axis] = k->groups;
-    p = store_add(ps, PK_CLIP, DT_F32, (Init){INIT_CONST, start, 0}, nd, dim, "%s%s.%s", q->name,
-                  child[q->role], name);
-    q->p[q->np++] = p;
-    return p;
+    return store_add(ps, kind, DT_F32, (Init){INIT_CONST, start, 0}, nd, dim, "%s%s.%s", q->name,
+                     child[q->role], name);
+}
+
+Param *kw_add_param(QInst *q, ParamStore *ps, float start, const char *name, bool plain_one)
+{
+    return q->p[q->np++] = add_param(q, ps, PK_CLIP, start, name, plain_one);
+}
+
+Param *kw_add_state(QInst *q, ParamStore *ps, float start, const char *name)
+{
+    const int one = 1;
+    return store_add(ps, PK_BUFFER, DT_F32, (Init){INIT_CONST, start, 0}, 1, &one, "%s%s.%s",
+                     q->name, child[q->role], name);
+}
+
+static float clip_start(const QInst *q)
+{
+    const Keyword *k = q->priv;
+    const double init = q->role == Q_WEIGHT ? q->opts->wt_clip_init
+                        : q->role == Q_ACT  ? q->opts->act_clip_init
+                                            : 0;
+    return (float)(init > 0 ? init : k->o->boundary > 0 ? k->o->boundary : 1);
 }
 
 void kw_add_clip(QInst *q, ParamStore *ps)
 {
-    Keyword *k = q->priv;
-    const double init = q->role == Q_WEIGHT ? q->opts->wt_clip_init
-                        : q->role == Q_ACT  ? q->opts->act_clip_init
-                                            : 0;
-    const double start = init > 0 ? init : k->o->boundary > 0 ? k->o->boundary : 1;
-    k->clip = add_param(q, ps, (float)start, "clip_val", true);
+    ((Keyword *)q->priv)->clip = kw_add_param(q, ps, clip_start(q), "clip_val", true);
+}
+
+void kw_add_idle_clip(QInst *q, ParamStore *ps)
+{
+    ((Keyword *)q->priv)->clip = add_param(q, ps, PK_BUFFER, clip_start(q), "clip_val", true);
 }
 
 void kw_add_gamma(QInst *q, ParamStore *ps)
 {
     Keyword *k = q->priv;
-    if (k->o->gamma && q->role != Q_ACT) k->gamma = add_param(q, ps, 1, "gamma", false);
+    if (k->o->gamma && q->role != Q_ACT) k->gamma = kw_add_param(q, ps, 1, "gamma", false);
+}
+
+void kw_use(QInst *q, const QFn *fn)
+{
+    Keyword *k = q->priv;
+    k->inner = fn;
+    q->fn = q->opts->kw.proxquant || k->loss.on ? &kw_blended : fn;
 }
 
 void kw_release(QInst *q)
@@ -108,65 +135,12 @@ void kw_release(QInst *q)
     free(k->measure);
 }
 
-/* ---- a policy's attributes ---- */
-
-static void fill(Param *p, float v)
-{
-    float *to = p->value.data;
-    for (size_t i = 0; i < tensor_len(&p->value); i++) to[i] = v;
-    param_touch(p);
-}
-
-/* Below 0: change by so much. With `progressive` the clip level keeps its steps, and loses its
- * momentum. */
-static int set_levels(QInst *q, double v, Err *e)
-{
-    Keyword *k = q->priv;
-    const double levels = v < 0 ? k->levels + v : v;
-    if (levels < 2 || levels > KW_MAX_LEVELS || levels != floor(levels))
-        return err_set(e, ERR_CONFIG, "%s: level_num: %g levels; expected 2 to %d", q->unit, levels,
-                       KW_MAX_LEVELS);
-    if (k->progressive && k->clip) {
-        float *c = k->clip->value.data;
-        const float by = (float)((levels - 1) / (k->levels - 1));
-        for (size_t i = 0; i < tensor_len(&k->clip->value); i++) c[i] *= by;
-        param_touch(k->clip);
-        if (k->clip->nslots) memset(k->clip->slot[0].data, 0, tensor_bytes(&k->clip->slot[0]));
-    }
-    k->levels = (int)levels;
-    k->n = (float)(levels - 1);
-    return 0;
-}
-
-int kw_set(QInst *q, const char *attr, double v, Err *e)
-{
-    Keyword *k = q->priv;
-    if (!k->iteration)
-        return err_set(e, ERR_CONFIG, "%s: not quantized, so it has no '%s'", q->unit, attr);
-    if (str_eq(attr, "stable"))
-        k->stable = (int)v;
-    else if (str_eq(attr, "progressive"))
-        k->progressive = v != 0;
-    else if (str_eq(attr, "adaptive_restore"))
-        k->restores = v != 0 && k->normalizes;
-    else if (str_eq(attr, "num_levels") || str_eq(attr, "level_num"))
-        return set_levels(q, v, e);
-    else if (str_eq(attr, "clip_val") && k->clip)
-        fill(k->clip, (float)v);
-    else if (str_eq(attr, "gamma") && k->gamma)
-        fill(k->gamma, (float)v);
-    else
-        return err_set(e, ERR_CONFIG, "%s: %s has no attribute '%s'", q->unit, q->method->name,
-                       attr);
-    return 0;
-}
-
 /* ---- the beginning of a forward ---- */
 
 void kw_begin(QInst *q, const QCtx *c)
 {
     Keyword *k = q->priv;
-    const float step = ((const float *)k->iteration->value.data)[0] + 1;
+    const float step = ((const float *)k->iteration->value.data)[0] + (float)k->counts;
     q->fault = NULL;
     k->passes = step <= (float)k->stable;
     if (c->phase != PH_TRAIN) return;
@@ -212,15 +186,32 @@ void kw_warm_clip(QInst *q, float largest)
     param_touch(k->clip);
 }
 
-bool kw_clip_usable(QInst *q)
+bool kw_divisor(QInst *q, const Param *p)
 {
-    const Keyword *k = q->priv;
-    const float *c = k->clip->value.data;
-    for (int i = 0; i < k->groups && i < (int)tensor_len(&k->clip->value); i++) {
-        if (c[i] != 0 && isfinite(c[i])) continue;
-        kw_fault(q, "clip_val[%d] is %g; %s divides by it", i, (double)c[i], q->method->name);
+    const float *v = p->value.data;
+    for (size_t i = 0; i < tensor_len(&p->value); i++) {
+        if (v[i] != 0 && isfinite(v[i])) continue;
+        kw_fault(q, "%s[%zu] is %g; %s divides by it", strrchr(p->name, '.') + 1, i, (double)v[i],
+                 q->method->name);
         return false;
     }
+    return true;
+}
+
+float kw_steps_before(const Keyword *k)
+{
+    return ((const float *)k->iteration->value.data)[0] - (float)k->counts;
+}
+
+bool kw_pad_counts(const QInst *q)
+{
+    const Keyword *k = q->priv;
+    return k->loss.on && k->loss.kind != KW_QDL;
+}
+
+bool kw_pad_always(const QInst *q)
+{
+    (void)q;
     return true;
 }
 
@@ -235,7 +226,7 @@ void kw_act_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t
 {
     (void)ph;
     *save = 0;
-    *scratch = par_chunks(tensor_len(x)) * ((size_t)q->fn->nacc + 1) * sizeof(double);
+    *scratch = par_chunks(tensor_len(x)) * ((size_t)((const Keyword *)q->priv)->inner->nacc + 1) * sizeof(double);
 }
 
 void kw_act_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
@@ -245,13 +236,13 @@ void kw_act_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
     const size_t n = tensor_len(x);
     const float gamma = k->gamma ? ((const float *)k->gamma->value.data)[0] : 1;
     float *ys = y->data;
-    q->fn->begin(q, c);
+    k->inner->begin(q, c);
     if (k->passes && k->clip && c->phase == PH_TRAIN) kw_warm_clip(q, stat_absmax(xs, n));
     PARALLEL_FOR(b, par_chunks(n))
     {
         const size_t at = (size_t)b * PAR_CHUNK, len = par_chunk_len(n, (size_t)b);
         float *out = ys + at;
-        q->fn->row(q, xs + at, out, len);
+        k->inner->row(q, xs + at, out, len);
         if (k->gamma && !k->passes) SIMD_FOR(i, len) out[i] *= gamma;
     }
 }
@@ -259,7 +250,7 @@ void kw_act_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
 void kw_act_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c)
 {
     const Keyword *k = q->priv;
-    const QFn *fn = q->fn;
+    const QFn *fn = k->inner;
     const size_t n = tensor_len(x), nacc = (size_t)fn->nacc, per = nacc + 1;
     const float *xs = x->data, *g = dy->data;
     const bool scaled = k->gamma && !k->passes;

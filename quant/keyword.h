@@ -8,6 +8,8 @@
  *               both constants in backward);  y = method(w') [* gamma] [* std + mean]
  * Warm-up       for `stable` training steps y is w' (x for activations), and the clip level becomes the
  *               mean of the steps' largest magnitudes
+ * Behind it     proxquant: prox x + (1 - prox) y, x being w' for weights; else, where a policy asks for
+ *               it, quant_loss_alpha times a distance between x and y on top of the loss
  *
  * Source: aim-uofa/model-quantization, models/quant.py, class quantization. Differs: `iteration` counts
  * training steps only, so that evaluating changes nothing; without deviation w' is a fault, not NaN;
@@ -23,27 +25,43 @@
 typedef enum KwMeasure { KW_NOTHING, KW_ABS_SUM, KW_ABS_MAX } KwMeasure;
 
 /* A method's view of weights: rows over pieces of one group. w: normalised, and behind `view`. */
+#define KW_MAX_ACC 2
 typedef struct KwWeight {
+    int nacc;                                                  /* sums of row_bwd, at most KW_MAX_ACC; 0: one */
     void (*view)(float *w, size_t n);                          /* in place; kept from forward to backward. NULL: none */
     void (*measured)(QInst *q);                                /* Keyword.measure is there; may set q->fault */
     void (*row)(const QInst *q, int group, const float *w, float *y, size_t n); /* y may be w */
     void (*sum)(const QInst *q, int group, const float *w, const float *g, size_t n, double acc[2]);
     void (*summed)(QInst *q, const double total[2]);           /* before the first row_bwd */
-    /* dw may be g; acc is a sum of its own for each group */
+    /* dw may be g; acc: nacc sums of each group */
     void (*row_bwd)(const QInst *q, int group, const float *w, const float *g, float *dw, size_t n, double *acc);
-    void (*end)(QInst *q, const double *acc);                  /* groups of them */
+    void (*end)(QInst *q, const double *acc);                  /* nacc of each group, group by group */
 } KwWeight;
 
+/* L1: mean |x - y|; L2: mean (x - y)^2; QDL: |<x, y> / <y, y> - 1|. */
+typedef enum KwLossKind { KW_L1, KW_L2, KW_QDL } KwLossKind;
+
 typedef struct Keyword {
-    const KwTag *o;
+    KwTag tag;                     /* of its own: a policy may change it */
+    const KwTag *o;                /* that one */
+    const QFn *inner;              /* the role without blend and loss: see kw_use */
+    int (*configure)(QInst *q, Err *e); /* the tag has changed: derived fields, kw_use. NULL: nothing to do */
     const KwWeight *weight;
     KwMeasure needs;               /* what `measured` wants to know of each group */
     int levels, groups, norm_groups, stable;
-    bool normalizes, restores;
+    int counts;                    /* what a training step adds to iteration */
+    bool fixed_levels;             /* made for so many levels */
+    bool normalizes, restores;     /* restores: where it normalizes */
     bool progressive;              /* a change of level_num rescales the clip level */
     bool passes;                   /* this forward, and its backward: the tensor unchanged */
     float n;                       /* levels - 1 */
-    Param *clip, *gamma;           /* NULL: none */
+    float prox;                    /* proxquant: share of the tensor as it was */
+    struct {
+        bool on;
+        KwLossKind kind;
+        double alpha, xy, yy; /* <x, y>, <y, y> of this forward */
+    } loss;
+    Param *clip, *gamma, *basis;   /* NULL: none */
     Param *iteration, *level_num;
     float *mean, *std;             /* norm_groups */
     double *measure;               /* groups: sum or maximum of the magnitudes of w */
@@ -53,12 +71,27 @@ typedef struct Keyword {
 /* Level count, groups, and the state every quantizer of the language has. With 32 bits the instance is
  * switched off, and the caller declares nothing either (q->enabled is false). */
 int kw_init(QInst *q, ParamStore *ps, Err *e);
-/* The clip level: [groups, 1, 1, 1] (weights), [1, groups, 1, 1], or [1]. */
+/* A trained parameter: [groups, 1, 1, 1] (weights), [1, groups, 1, 1], or [1] where plain_one. */
+Param *kw_add_param(QInst *q, ParamStore *ps, float start, const char *name, bool plain_one);
+Param *kw_add_state(QInst *q, ParamStore *ps, float start, const char *name); /* [1], not trained */
 void kw_add_clip(QInst *q, ParamStore *ps);
+/* A clip level that checkpoints hold and the warm-up moves, and nothing reads. */
+void kw_add_idle_clip(QInst *q, ParamStore *ps);
 void kw_add_gamma(QInst *q, ParamStore *ps); /* where the tag asks for one */
 void kw_release(QInst *q);
-/* Attributes of a policy: stable, num_levels and level_num, progressive, adaptive_restore, clip_val, gamma. */
+/* Last thing of init and configure: the instance works by fn, behind it the blend and the loss where
+ * they are on. */
+void kw_use(QInst *q, const QFn *fn);
+
+/* ---- a policy's attributes (keyword_attr.c) ----
+ * Both set q->relower where programs do not fit any more. Numbers: stable, num_levels and level_num
+ * (the same here), progressive, half_range, adaptive_restore, norm_group, scale, correlate,
+ * quant_loss_enable, quant_loss_alpha, prox, and the tensors clip_val, gamma, alphaN, basis. Texts:
+ * adaptive, grad_type, quant_loss_function; and any number or truth value as the original reads it. */
 int kw_set(QInst *q, const char *attr, double v, Err *e);
+int kw_set_text(QInst *q, const char *attr, const char *text, Err *e);
+/* Read when a net is built and never again: set without effect. */
+bool kw_attr_idle(const char *attr);
 /* Layers: stem and classifier stay float unless first_bit and last_bit say otherwise; the image itself always. */
 int kw_unit_bits(const QOpts *o, QRole role, unsigned marks, int bits);
 
@@ -68,10 +101,14 @@ void kw_fault(QInst *q, const char *fmt, ...) PRINTF_LIKE(2, 3); /* "LAYER: text
 bool kw_idle(const QInst *q, const float *x, float *y, size_t n);
 bool kw_idle_bwd(const QInst *q, const float *dy, float *dx, size_t n);
 void kw_warm_clip(QInst *q, float largest);
-bool kw_clip_usable(QInst *q); /* every clip level is finite and not 0; else q->fault */
+bool kw_divisor(QInst *q, const Param *p); /* all values are finite and not 0; else q->fault */
+float kw_steps_before(const Keyword *k);   /* in training, behind kw_begin: iteration before this step */
+/* Zeros around a map count: for methods that map 0 to 0, where the loss is a mean. */
+bool kw_pad_counts(const QInst *q);
+bool kw_pad_always(const QInst *q);
 
-/* Activations by their rows where not all rows are alike: warm-up, gamma (one group). */
-bool kw_act_is_whole(const Keyword *k);
+/* Activations by their rows where not all rows are alike (one group). */
+bool kw_act_is_whole(const Keyword *k); /* warm-up, gamma */
 void kw_act_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch);
 void kw_act_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c);
 void kw_act_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c);
@@ -80,6 +117,16 @@ void kw_act_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, co
 void kw_weight_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch);
 void kw_weight_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c);
 void kw_weight_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c);
+/* w' as this forward's statistics make it, and a gradient to it as one to w: values [at, at + n). */
+void kw_weight_seen(const QInst *q, const Tensor *w, size_t at, size_t n, float *to);
+void kw_weight_seen_bwd(const QInst *q, const Tensor *w, size_t at, size_t n, float *g);
+
+/* Blend and loss around what kw_use was given (keyword_blend.c). */
+extern const QFn kw_blended;
+/* prox of an epoch (from 0), for proxquant_step: from 10 on, 1 at epoch 0 down to 0 at that epoch; below
+ * 10 one part of so many less at the start and at each of the n epochs `at`, and 0 where n is below 0
+ * (a schedule without such epochs). */
+double kw_proxquant_share(int step, int epoch, const int *at, int n);
 
 extern const QFn kw_dorefa_weight; /* pact has the same */
 

@@ -36,14 +36,19 @@ static Piece piece(const Keyword *k, const Pieces *p, size_t i)
                    .run = k->norm_groups == 1 ? 0 : (int)group};
 }
 
-enum { SUMS = 4 }; /* doubles a piece: two of `sum`, one of row_bwd, one of gamma */
+enum { ACC = 2, GAMMA = ACC + KW_MAX_ACC, SUMS }; /* doubles a piece: two of `sum`, those of row_bwd, one of gamma */
+
+static size_t accs(const Keyword *k)
+{
+    return k->weight->nacc ? (size_t)k->weight->nacc : 1;
+}
 
 void kw_weight_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch)
 {
     const Keyword *k = q->priv;
     (void)ph;
     *save = k->weight->view ? tensor_bytes(x) : 0;
-    *scratch = (pieces_of(k, x).count * SUMS + (size_t)k->groups) * sizeof(double);
+    *scratch = (pieces_of(k, x).count * SUMS + (size_t)k->groups * accs(k)) * sizeof(double);
 }
 
 /* Mean and deviation of each run; false with q->fault set when one cannot be divided by. */
@@ -140,6 +145,11 @@ static void pass(QInst *q, const Tensor *x, Tensor *y, const Pieces *ps, Phase p
     if (k->clip && phase == PH_TRAIN) kw_warm_clip(q, stat_absmax(out, tensor_len(y)));
 }
 
+static bool restores(const Keyword *k)
+{
+    return k->restores && k->normalizes;
+}
+
 static float factor(const Keyword *k, int group)
 {
     return k->gamma ? ((const float *)k->gamma->value.data)[group] : 1;
@@ -157,7 +167,7 @@ void kw_weight_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
         pass(q, x, y, &ps, c->phase);
         return;
     }
-    if (!q->fault && k->clip) kw_clip_usable(q);
+    if (!q->fault && k->clip) kw_divisor(q, k->clip);
     if (!q->fault) {
         prepare(q, w, kept, &ps, c->scratch);
         if (m->measured) m->measured(q);
@@ -173,7 +183,7 @@ void kw_weight_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
         float *to = out + p.at;
         m->row(q, p.group, viewed(k, &p, w, kept, to), to, p.n);
         if (k->gamma) SIMD_FOR(i, p.n) to[i] *= gamma;
-        if (k->restores) {
+        if (restores(k)) {
             const float mean = k->mean[p.run], std = k->std[p.run];
             SIMD_FOR(i, p.n) to[i] = to[i] * std + mean;
         }
@@ -185,8 +195,8 @@ void kw_weight_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
 /* The gradient to the method's own result: dy times what stands behind it. */
 static const float *inner(const Keyword *k, const Piece *p, const float *dy, float *to)
 {
-    const float by = factor(k, p->group) * (k->restores ? k->std[p->run] : 1);
-    if (!k->gamma && !k->restores) return dy;
+    const float by = factor(k, p->group) * (restores(k) ? k->std[p->run] : 1);
+    if (!k->gamma && !restores(k)) return dy;
     SIMD_FOR(i, p->n) to[i] = dy[i] * by;
     return to;
 }
@@ -198,7 +208,7 @@ static double gamma_sum(const QInst *q, const Piece *p, const float *v, const fl
     k->weight->row(q, p->group, v, buf, p->n);
     PAR_PRAGMA_(omp simd reduction(+ : dot))
     for (size_t i = 0; i < p->n; i++) dot += (double)dy[i] * (double)buf[i];
-    return k->restores ? dot * (double)k->std[p->run] : dot;
+    return restores(k) ? dot * (double)k->std[p->run] : dot;
 }
 
 static void divide_by_std(const Keyword *k, const Piece *p, const float *g, float *dw)
@@ -236,12 +246,12 @@ static void add_up(QInst *q, const Pieces *ps, const double *sums, double *of_gr
 {
     const Keyword *k = q->priv;
     for (int g = 0; g < k->groups; g++) {
-        double gamma = 0;
-        of_group[g] = 0;
+        double gamma = 0, *acc = of_group + (size_t)g * accs(k);
+        memset(acc, 0, accs(k) * sizeof *acc);
         for (size_t i = 0; i < ps->per_group; i++) {
             const double *s = sums + ((size_t)g * ps->per_group + i) * SUMS;
-            of_group[g] += s[2];
-            gamma += s[3];
+            for (size_t j = 0; j < accs(k); j++) acc[j] += s[ACC + j];
+            gamma += s[GAMMA];
         }
         if (k->gamma) ((float *)k->gamma->grad.data)[g] += (float)gamma;
     }
@@ -266,16 +276,36 @@ void kw_weight_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx,
         const Piece p = piece(k, &ps, (size_t)b);
         float wbuf[PAR_CHUNK], gbuf[PAR_CHUNK], dbuf[PAR_CHUNK], *to = d ? d + p.at : dbuf;
         const float *dyb = g + p.at, *v;
-        double acc = 0, gamma = 0;
+        double acc[KW_MAX_ACC] = {0}, gamma = 0;
         if (k->passes) {
             divide_by_std(k, &p, dyb, to);
             continue;
         }
         v = viewed(k, &p, w, kept, wbuf);
         if (k->gamma) gamma = gamma_sum(q, &p, v, dyb, gbuf);
-        m->row_bwd(q, p.group, v, inner(k, &p, dyb, gbuf), to, p.n, &acc);
+        m->row_bwd(q, p.group, v, inner(k, &p, dyb, gbuf), to, p.n, acc);
         divide_by_std(k, &p, to, to);
-        sums[(size_t)b * SUMS + 2] = acc, sums[(size_t)b * SUMS + 3] = gamma;
+        memcpy(sums + (size_t)b * SUMS + ACC, acc, sizeof acc);
+        sums[(size_t)b * SUMS + GAMMA] = gamma;
     }
     if (!k->passes) add_up(q, &ps, sums, sums + ps.count * SUMS);
+}
+
+/* ---- for who stands behind the quantizer ---- */
+
+void kw_weight_seen(const QInst *q, const Tensor *w, size_t at, size_t n, float *to)
+{
+    const Keyword *k = q->priv;
+    const size_t run = tensor_len(w) / (size_t)k->norm_groups;
+    const float *from = (const float *)w->data + at;
+    if (!k->normalizes) memcpy(to, from, n * sizeof *to);
+    for (size_t i = 0; k->normalizes && i < n; i++)
+        to[i] = (from[i] - k->mean[(at + i) / run]) / k->std[(at + i) / run];
+}
+
+void kw_weight_seen_bwd(const QInst *q, const Tensor *w, size_t at, size_t n, float *g)
+{
+    const Keyword *k = q->priv;
+    const size_t run = tensor_len(w) / (size_t)k->norm_groups;
+    for (size_t i = 0; k->normalizes && i < n; i++) g[i] /= k->std[(at + i) / run];
 }

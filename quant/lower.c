@@ -28,12 +28,28 @@ static int param_value(Lower *lw, Param *p)
     return p ? graph_param(lw->g, p) : -1;
 }
 
+/* The convolution's zeros go around its input before the quantizer. */
+static bool pads_first(const Lower *lw, int unit, const QInst *q)
+{
+    const Unit *u = &lw->spec->u[unit];
+    return u->kind == U_CONV && u->u.conv.pad > 0 && q->fn->pad_matters && !q->opts->kw.padding_after_quant &&
+           q->fn->pad_matters(q);
+}
+
 int lower_act(Lower *lw, int unit)
 {
     QInst *q = qplan_get(lw->qp, unit, Q_ACT, lw->variant);
+    const Unit *u = &lw->spec->u[unit];
+    int x;
     if (lw->quantized[unit] >= 0) return lw->quantized[unit];
-    if (!q) return lower_input(lw, unit, 0);
-    return lw->quantized[unit] = graph_quant(lw->g, lw->spec->u[unit].name, lower_input(lw, unit, 0), q);
+    x = lower_input(lw, unit, 0);
+    if (!q) return x;
+    if (pads_first(lw, unit, q)) {
+        const int pad = u->u.conv.pad, around[4] = {pad, pad, pad, pad};
+        x = graph_pad(lw->g, u->name, x, around);
+        lw->padded[unit] = true;
+    }
+    return lw->quantized[unit] = graph_quant(lw->g, u->name, x, q);
 }
 
 int lower_weight(Lower *lw, int unit)
@@ -49,7 +65,7 @@ int lower_conv(Lower *lw, int unit, int x, int w, int bias)
     const ConvAttr *a = &u->u.conv;
     ConvShape s = {.k = a->k,
                    .stride = a->stride ? a->stride : 1,
-                   .pad = a->pad,
+                   .pad = lw->padded[unit] ? 0 : a->pad,
                    .dilation = a->dilation ? a->dilation : 1,
                    .groups = a->groups ? a->groups : 1};
     if (u->kind == U_LINEAR) return graph_linear(lw->g, u->name, x, w, bias);
@@ -93,6 +109,7 @@ static QInst *chainable(const Lower *lw, int r)
     if (lw->qp->u[r].method && !(lw->qp->u[r].method->traits & QT_CHAINED))
         return NULL; /* lowers itself: it wants the plain input */
     q = qplan_get(lw->qp, r, Q_ACT, lw->variant);
+    if (q && pads_first(lw, r, q)) return NULL;
     return q && q->fn->row && !q->fn->forward && !q->fn->backward ? q : NULL;
 }
 
@@ -260,6 +277,7 @@ void lower_begin(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int b
                   .labels = -1, .loss = -1};
     lw->value = xcalloc((size_t)s->n, sizeof *lw->value);
     lw->quantized = xcalloc((size_t)s->n, sizeof *lw->quantized);
+    lw->padded = xcalloc((size_t)s->n, sizeof *lw->padded);
     for (int i = 0; i < s->n; i++) lw->value[i] = lw->quantized[i] = -1;
     ASSERT(s->u[0].kind == U_INPUT, "the first unit of a Spec is its input");
 }
@@ -310,4 +328,5 @@ void lower_free(Lower *lw)
 {
     free(lw->value);
     free(lw->quantized);
+    free(lw->padded);
 }

@@ -1,6 +1,6 @@
 /* quant/lower.h -- Spec -> Graph for one (phase, variant, batch). The only place that knows how quantizers are placed.
  *
- * Default, for a convolution: [act quantizer] -> conv( , [weight quantizer]) -> [out quantizer]; a norm, the sum and the activation behind
+ * Default, for a convolution: [padding] -> [act quantizer] -> conv( , [weight quantizer]) -> [out quantizer]; a norm, the sum and the activation behind
  * it and the act quantizers of the readers become one chain node when opts.fuse. A method with `.lower` does its own units through
  * the functions below. */
 #ifndef QUANT_LOWER_H
@@ -17,7 +17,8 @@ typedef struct Lower {
     int variant, batch;
     float smoothing;
     int *value;     /* per unit: its value, -1: not yet, or swallowed by a fusion */
-    int *quantized; /* per conv or linear: its quantized input where a chain has made it, else -1 */
+    int *quantized; /* per conv or linear: its quantized input where it is made already, else -1 */
+    bool *padded;   /* per conv: that input has the zeros of its padding around it */
     int input, labels, logits, loss; /* labels, loss: -1 outside training */
 } Lower;
 
@@ -36,7 +37,8 @@ void lower_free(Lower *lw);
 int lower_default(Lower *lw, int unit, Err *e);
 /* Value of input i as it is. */
 int lower_input(const Lower *lw, int unit, int i);
-/* Value of the unit's input, quantized by its act role (made by a chain, or a node of its own); the input itself when float. */
+/* Value of the unit's input, quantized by its act role (made by a chain, or a node of its own); the input itself when float. Zeros
+ * are put around it where they change what the quantizer does (QFn.pad_matters, unless padding_after_quant); lower_conv knows. */
 int lower_act(Lower *lw, int unit);
 /* Value of its weight, quantized; the parameter when float. */
 int lower_weight(Lower *lw, int unit);

@@ -46,7 +46,7 @@ static float digit(const Lq *p, int code, int j)
 
 /* ---- what a checkpoint holds ---- */
 
-static Param *add_state(QInst *q, ParamStore *ps, DType type, int rows, int cols, const char *name)
+static Param *add_table(QInst *q, ParamStore *ps, DType type, int rows, int cols, const char *name)
 {
     static const char *const child[] = {[Q_WEIGHT] = "quant_weight", [Q_ACT] = "quant_activation"};
     const int dim[2] = {rows, cols};
@@ -67,9 +67,9 @@ static void fill_tables(QInst *q, ParamStore *ps)
 {
     const Lq *p = q->priv;
     const int L = p->k.levels;
-    float *vector = add_state(q, ps, DT_F32, L, p->bits, "codec_vector")->value.data;
-    int32_t *index = add_state(q, ps, DT_S32, L, 0, "codec_index")->value.data;
-    float *mult = add_state(q, ps, DT_F32, L - 1, L, "thrs_multiplier")->value.data;
+    float *vector = add_table(q, ps, DT_F32, L, p->bits, "codec_vector")->value.data;
+    int32_t *index = add_table(q, ps, DT_S32, L, 0, "codec_index")->value.data;
+    float *mult = add_table(q, ps, DT_F32, L - 1, L, "thrs_multiplier")->value.data;
     for (int l = 0; l < L; l++) {
         index[l] = l;
         for (int j = 0; j < p->bits; j++) vector[l * p->bits + j] = digit(p, l, j);
@@ -80,22 +80,33 @@ static void fill_tables(QInst *q, ParamStore *ps)
     }
 }
 
+static int configure(QInst *q, Err *e)
+{
+    Lq *p = q->priv;
+    const char *norm = p->k.o->adaptive;
+    if (p->half != p->k.o->half_range)
+        return err_set(e, ERR_CONFIG, "%s: half_range: lq keeps the digits it was made with", q->unit);
+    p->centers = q->role == Q_WEIGHT && (str_eq(norm, "mean") || str_eq(norm, "mean-var"));
+    p->scales_mean = q->role == Q_ACT && str_eq(norm, "mean");
+    p->scales_std = str_eq(norm, "var") || (q->role == Q_WEIGHT && str_eq(norm, "mean-var"));
+    p->k.normalizes = false; /* by itself */
+    kw_use(q, p->k.inner);
+    return 0;
+}
+
 static int init(QInst *q, ParamStore *ps, Err *e)
 {
     Lq *p = q->priv;
-    const char *norm;
     double fan = 1, base;
     float *b;
     if (kw_init(q, ps, e)) return -1;
     if (!q->enabled) return 0;
-    norm = p->k.o->adaptive;
     p->bits = q->bits;
     p->half = p->k.o->half_range;
-    p->centers = q->role == Q_WEIGHT && (str_eq(norm, "mean") || str_eq(norm, "mean-var"));
-    p->scales_mean = q->role == Q_ACT && str_eq(norm, "mean");
-    p->scales_std = str_eq(norm, "var") || (q->role == Q_WEIGHT && str_eq(norm, "mean-var"));
-    p->basis = add_state(q, ps, DT_F32, p->bits, p->k.groups, "basis");
-    p->auxil = add_state(q, ps, DT_F32, p->bits, p->k.groups, "auxil");
+    p->k.fixed_levels = true;
+    p->k.configure = configure;
+    p->basis = p->k.basis = add_table(q, ps, DT_F32, p->bits, p->k.groups, "basis");
+    p->auxil = add_table(q, ps, DT_F32, p->bits, p->k.groups, "auxil");
     fill_tables(q, ps);
     for (int i = q->ndim == 4; i < q->ndim; i++) fan *= q->shape[i];
     base = 0.6745 * (q->role == Q_WEIGHT ? sqrt(2 / fan) : 2) / (double)(1 << (p->bits - 1));
@@ -103,7 +114,7 @@ static int init(QInst *q, ParamStore *ps, Err *e)
     for (int j = 0; j < p->bits; j++)
         for (int g = 0; g < p->k.groups; g++)
             b[j * p->k.groups + g] = (float)(base * (double)(1 << j));
-    return 0;
+    return configure(q, e);
 }
 
 /* ---- layout: values stand in runs of `len`, run r belongs to group r mod groups ---- */
@@ -334,7 +345,9 @@ static const QFn act = {
     .need = need,
     .forward = forward,
     .backward = act_backward,
+    .pad_matters = kw_pad_always, /* zeros count for the basis and the normalisation */
     .set = kw_set,
+    .set_text = kw_set_text,
     .release = kw_release,
 };
 
@@ -344,6 +357,7 @@ static const QFn weight = {
     .need = need,
     .forward = forward,
     .set = kw_set,
+    .set_text = kw_set_text,
     .release = kw_release,
 };
 

@@ -108,37 +108,26 @@ static float magnitude(const Lsq *p, int group)
     return fabsf(((const float *)p->k.clip->value.data)[group]);
 }
 
+static int configure(QInst *q, Err *e);
+
 static int init(QInst *q, ParamStore *ps, Err *e)
 {
     Lsq *p = q->priv;
     if (kw_init(q, ps, e)) return -1;
     if (!q->enabled) return 0;
-    p->half = q->role != Q_WEIGHT && p->k.o->half_range;
-    p->ste_scale = str_eq(p->k.o->grad_type, "STE-scale");
-    p->f = 1;
+    p->k.configure = configure;
     kw_add_clip(q, ps);
     kw_add_gamma(q, ps);
-    return 0;
+    return configure(q, e);
 }
 
 /* ---- activations with one clip level: rows ---- */
-
-static const QFn act_whole;
-
-static int act_init(QInst *q, ParamStore *ps, Err *e)
-{
-    Lsq *p = q->priv;
-    if (init(q, ps, e)) return -1;
-    if (q->enabled && (kw_act_is_whole(&p->k) || p->k.groups > 1 || p->ste_scale))
-        q->fn = &act_whole;
-    return 0;
-}
 
 static void act_begin(QInst *q, const QCtx *c)
 {
     Lsq *p = q->priv;
     kw_begin(q, c);
-    if (!p->k.passes && kw_clip_usable(q)) p->clip = magnitude(p, 0);
+    if (!p->k.passes && kw_divisor(q, p->k.clip)) p->clip = magnitude(p, 0);
 }
 
 static void act_row(const QInst *q, const float *x, float *y, size_t n)
@@ -205,7 +194,7 @@ static void whole_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
     float *ys = y->data, *C = c->save, *gamma = C + r.c;
     kw_begin(q, c);
     if (p->k.passes && c->phase == PH_TRAIN) kw_warm_clip(q, stat_absmax(xs, r.n * r.c));
-    if (!p->k.passes) kw_clip_usable(q);
+    if (!p->k.passes) kw_divisor(q, p->k.clip);
     if (kw_idle(q, xs, ys, r.n * r.c)) return;
     for (size_t k = 0; k < r.c; k++) {
         C[k] = magnitude(p, group_of(&p->k, &r, k));
@@ -219,20 +208,13 @@ static void whole_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
     }
 }
 
-static StatSpan part_rows(const Rows *r, size_t part)
-{
-    const size_t step = (r->n + STAT_PARTS - 1) / STAT_PARTS;
-    const size_t from = part * step, to = from + step;
-    return (StatSpan){from < r->n ? from : r->n, to < r->n ? to : r->n};
-}
-
 static double count_inside(const Lsq *p, const float *x, const float *C, const Rows *r)
 {
     const float low = p->half ? 0 : -1;
     double part[STAT_PARTS], all = 0;
     PARALLEL_FOR(s, STAT_PARTS)
     {
-        const StatSpan span = part_rows(r, (size_t)s);
+        const StatSpan span = stat_split(r->n, (size_t)s);
         size_t inside = 0;
         for (size_t i = span.from; i < span.to; i++)
             for (size_t k = 0; k < r->c; k++) {
@@ -281,7 +263,7 @@ static void whole_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *
     if (kw_idle_bwd(q, g, d, r.n * r.c)) return;
     if (p->ste_scale) p->f = inside_factor((double)(r.n * r.c), count_inside(p, xs, C, &r));
     PARALLEL_FOR(s, STAT_PARTS)
-    whole_rows_bwd(p, &r, part_rows(&r, (size_t)s), xs, g, d, C, sums + (size_t)s * SUMS * r.c);
+    whole_rows_bwd(p, &r, stat_split(r.n, (size_t)s), xs, g, d, C, sums + (size_t)s * SUMS * r.c);
     for (int group = 0; group < p->k.groups; group++) {
         double dC = 0, dgamma = 0;
         for (size_t s = 0; s < STAT_PARTS; s++)
@@ -337,47 +319,52 @@ static const KwWeight plain = {.row = row, .row_bwd = row_bwd, .end = end};
 static const KwWeight scaled = {
     .row = row, .sum = sum, .summed = summed, .row_bwd = row_bwd, .end = end};
 
-static int weight_init(QInst *q, ParamStore *ps, Err *e)
-{
-    Lsq *p = q->priv;
-    if (init(q, ps, e)) return -1;
-    p->k.weight = p->ste_scale ? &scaled : &plain;
-    return 0;
-}
-
 /* ---- the method ---- */
 
-static const QFn act = {
-    .priv_size = sizeof(Lsq),
-    .nacc = 2,
-    .init = act_init,
-    .begin = act_begin,
-    .row = act_row,
-    .row_bwd = act_row_bwd,
-    .end = act_end,
-    .set = kw_set,
-    .release = kw_release,
-};
+/* In the full range 0 lies between two levels where their number is even; STE-scale counts zeros. */
+static bool pad_matters(const QInst *q)
+{
+    const Lsq *p = q->priv;
+    return p->ste_scale || (!p->half && p->k.levels % 2 == 0) || kw_pad_counts(q);
+}
 
-static const QFn act_whole = {
-    .priv_size = sizeof(Lsq),
-    .init = act_init,
-    .need = whole_need,
-    .forward = whole_forward,
-    .backward = whole_backward,
-    .set = kw_set,
-    .release = kw_release,
-};
+#define COMMON                                                                                     \
+    .priv_size = sizeof(Lsq), .init = init, .set = kw_set, .set_text = kw_set_text,                \
+    .release = kw_release
 
-static const QFn weight = {
-    .priv_size = sizeof(Lsq),
-    .init = weight_init,
-    .need = kw_weight_need,
-    .forward = kw_weight_forward,
-    .backward = kw_weight_backward,
-    .set = kw_set,
-    .release = kw_release,
-};
+static const QFn act = {COMMON,
+                        .nacc = 2,
+                        .begin = act_begin,
+                        .row = act_row,
+                        .row_bwd = act_row_bwd,
+                        .end = act_end,
+                        .pad_matters = pad_matters};
+
+static const QFn act_whole = {COMMON,
+                              .need = whole_need,
+                              .forward = whole_forward,
+                              .backward = whole_backward,
+                              .pad_matters = pad_matters};
+
+static const QFn weight = {COMMON,
+                           .need = kw_weight_need,
+                           .forward = kw_weight_forward,
+                           .backward = kw_weight_backward};
+
+static int configure(QInst *q, Err *e)
+{
+    Lsq *p = q->priv;
+    (void)e;
+    p->half = q->role != Q_WEIGHT && p->k.o->half_range;
+    p->ste_scale = str_eq(p->k.o->grad_type, "STE-scale");
+    p->f = 1;
+    p->k.weight = p->ste_scale ? &scaled : &plain;
+    if (q->role == Q_WEIGHT)
+        kw_use(q, &weight);
+    else
+        kw_use(q, kw_act_is_whole(&p->k) || p->k.groups > 1 || p->ste_scale ? &act_whole : &act);
+    return 0;
+}
 
 const QMethod quant_lsq = {
     .name = "lsq",

@@ -19,7 +19,7 @@ typedef struct Pact {
     bool warned;
 } Pact;
 
-static const QFn act_whole;
+static int act_configure(QInst *q, Err *e);
 
 static int act_init(QInst *q, ParamStore *ps, Err *e)
 {
@@ -27,16 +27,16 @@ static int act_init(QInst *q, ParamStore *ps, Err *e)
     if (kw_init(q, ps, e)) return -1;
     if (!q->enabled) return 0;
     p->k.groups = 1; /* one level whatever fm_quant_group says */
+    p->k.configure = act_configure;
     kw_add_clip(q, ps);
-    if (kw_act_is_whole(&p->k)) q->fn = &act_whole;
-    return 0;
+    return act_configure(q, e);
 }
 
 static void act_begin(QInst *q, const QCtx *c)
 {
     Pact *p = q->priv;
     kw_begin(q, c);
-    if (p->k.passes || !kw_clip_usable(q)) return;
+    if (p->k.passes || !kw_divisor(q, p->k.clip)) return;
     p->clip = param_scalar(p->k.clip);
     p->steps = p->k.n / p->clip;
     if (p->clip > 0 || p->warned) return;
@@ -94,11 +94,19 @@ static void act_end(QInst *q, const double *acc)
 
 #define ACT                                                                                        \
     .priv_size = sizeof(Pact), .nacc = 1, .init = act_init, .begin = act_begin, .row = act_row,    \
-    .row_bwd = act_row_bwd, .end = act_end, .set = kw_set, .release = kw_release
+    .row_bwd = act_row_bwd, .end = act_end, .set = kw_set, .set_text = kw_set_text,                \
+    .pad_matters = kw_pad_counts, .release = kw_release
 
 static const QFn act = {ACT};
 static const QFn act_whole = {ACT, .need = kw_act_need, .forward = kw_act_forward,
                               .backward = kw_act_backward};
+
+static int act_configure(QInst *q, Err *e)
+{
+    (void)e;
+    kw_use(q, kw_act_is_whole(q->priv) ? &act_whole : &act);
+    return 0;
+}
 
 const QMethod quant_pact = {
     .name = "pact",

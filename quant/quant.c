@@ -12,7 +12,9 @@ static const char *const role_name[Q_NROLES] = {"weight", "activation", "output"
 const QMethod *quant_find(const char *name)
 {
     for (int i = 0; quant_methods[i]; i++)
-        if (str_eq(quant_methods[i]->name, name)) return quant_methods[i];
+        if (str_eq(quant_methods[i]->name, name) ||
+            (quant_methods[i]->alias && str_eq(quant_methods[i]->alias, name)))
+            return quant_methods[i];
     return NULL;
 }
 
@@ -59,7 +61,8 @@ void qopts_default(QOpts *o)
                         .momentum_for_metric = 0.1,
                         .rescale_forward = true},
                  .kw = {.tag = {[Q_WEIGHT] = KW_TAG(false), [Q_ACT] = KW_TAG(true), [Q_OUT] = KW_TAG(false)},
-                        .fm_custom = "none"},
+                        .fm_custom = "none",
+                        .proxquant_step = 5},
                  .method_opts = ""};
 }
 
@@ -131,26 +134,26 @@ static bool maps_rows_bwd(const QFn *fn)
     return !fn->backward && fn->row_bwd;
 }
 
-void qinst_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch)
+void qfn_need(const QFn *fn, const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch)
 {
     *save = *scratch = 0;
-    if (q->fn->need) q->fn->need(q, x, ph, save, scratch);
-    if (maps_rows_bwd(q->fn) && q->fn->nacc) {
-        size_t sums = par_chunks(tensor_len(x)) * (size_t)q->fn->nacc * sizeof(double);
+    if (fn->need) fn->need(q, x, ph, save, scratch);
+    if (maps_rows_bwd(fn) && fn->nacc) {
+        size_t sums = par_chunks(tensor_len(x)) * (size_t)fn->nacc * sizeof(double);
         if (sums > *scratch) *scratch = sums;
     }
 }
 
-void qinst_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
+void qinst_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch)
 {
-    const QFn *fn = q->fn;
+    qfn_need(q->fn, q, x, ph, save, scratch);
+}
+
+void qfn_forward(const QFn *fn, QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
+{
     const size_t n = tensor_len(x);
     const float *xs = x->data;
     float *ys = y->data;
-    if (!q->enabled) {
-        if (ys != xs) memcpy(ys, xs, tensor_bytes(x));
-        return;
-    }
     if (fn->forward) {
         fn->forward(q, x, y, c);
         return;
@@ -163,19 +166,32 @@ void qinst_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
     }
 }
 
-void qinst_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c)
+void qinst_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
 {
-    const QFn *fn = q->fn;
+    if (q->enabled)
+        qfn_forward(q->fn, q, x, y, c);
+    else if (y->data != x->data)
+        memcpy(y->data, x->data, tensor_bytes(x));
+}
+
+static void straight_through(const Tensor *x, const Tensor *dy, Tensor *dx)
+{
+    if (dx && dx->data && dx->data != dy->data) memcpy(dx->data, dy->data, tensor_bytes(x));
+}
+
+void qfn_backward(const QFn *fn, QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx,
+                  const QCtx *c)
+{
     const size_t n = tensor_len(x), nchunks = par_chunks(n), nacc = (size_t)fn->nacc;
     const float *xs = x->data, *dys = dy->data;
     float *dxs = dx ? dx->data : NULL;
     double *sums = c->scratch, acc[Q_MAX_ACC] = {0};
-    if (q->enabled && fn->backward) {
+    if (fn->backward) {
         fn->backward(q, x, dy, dx, c);
         return;
     }
-    if (!q->enabled || !fn->row_bwd) { /* straight through */
-        if (dxs && dxs != dys) memcpy(dxs, dys, tensor_bytes(x));
+    if (!fn->row_bwd) {
+        straight_through(x, dy, dx);
         return;
     }
     ASSERT(sums || !nacc || !n, "%s: no scratch memory for the sums", q->name);
@@ -189,4 +205,12 @@ void qinst_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, con
     for (size_t k = 0; k < nchunks; k++)
         for (size_t i = 0; i < nacc; i++) acc[i] += sums[k * nacc + i];
     if (fn->end) fn->end(q, acc);
+}
+
+void qinst_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c)
+{
+    if (q->enabled)
+        qfn_backward(q->fn, q, x, dy, dx, c);
+    else
+        straight_through(x, dy, dx);
 }

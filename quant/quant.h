@@ -2,7 +2,7 @@
  *
  * A method offers up to three roles (weight, input activation, output). A role is either
  *   elementwise: `begin`, `row`, `row_bwd`, `end`  -- fused with norm and activation by quant/chain.c, or mapped over
- *                a whole tensor by qfn_forward/qfn_backward; or
+ *                a whole tensor by qinst_forward/qinst_backward; or
  *   whole-tensor: `forward`, `backward`            -- where a method needs all values at once.
  * See docs/adding.md for a walk-through. */
 #ifndef QUANT_QUANT_H
@@ -53,7 +53,11 @@ typedef struct KwOpts {
     KwTag tag[Q_NROLES];     /* by QRole */
     bool wt_bin;             /* dorefa, pact: weights of 2 levels are their sign times their mean magnitude */
     bool independent_norm;   /* var-mean over the whole weight, not by group */
-    bool custom_update;      /* lq: the basis is the mean of all steps' */
+    bool custom_update;      /* lq, closed_form: the basis is the mean of all steps' */
+    bool closed_form;        /* fatnn: activations are scaled by least squares */
+    bool proxquant;          /* tensors blend from float to quantized over the epochs */
+    int proxquant_step;      /* how fast: see proxquant_share */
+    bool padding_after_quant; /* zeros around a map are put there behind the quantizer, and stay 0 */
     double fm_map_values;    /* lsq: values of a channel that grad_scale counts; 0: those of the batch */
     const char *fm_custom;   /* xnor: factor of an activation: none, channel, resolution */
     int stable;              /* so many training steps pass tensors on unchanged and set clip levels */
@@ -123,6 +127,7 @@ typedef struct QInst {
     unsigned marks;        /* of the unit: UM_FIRST, UM_LAST */
     int shape[TENSOR_MAX_DIM], ndim; /* of the tensor it quantizes; activations: C,H,W (any batch) */
     bool enabled;          /* a policy may switch it off: the tensor then passes unchanged */
+    bool relower;          /* set by `set`: programs made before do not fit any more; who called it drops them and clears this */
     Param *owner;          /* weight role: the latent weight */
     Param *p[6];           /* its parameters and buffers, in order of declaration */
     int np;
@@ -168,6 +173,8 @@ typedef struct QFn {
 
     void (*after_step)(QInst *q);                                /* after the optimizer: hysteresis, prox */
     int (*set)(QInst *q, const char *attr, double v, Err *e);    /* a policy's `attr = v`; -1: unknown attribute */
+    int (*set_text)(QInst *q, const char *attr, const char *v, Err *e); /* the same, any value as it is written. NULL: numbers only */
+    bool (*pad_matters)(const QInst *q);                         /* activations: zeros around the map change the result. NULL: never */
     int (*show)(const QInst *wt, const QInst *act, char *line, size_t n); /* weight role: the original's line of thresholds */
     /* For metrics.jsonl, once per epoch: at most `max` figures beside the clip level; how many. Counts begin anew. */
     int (*figures)(QInst *q, QFigure *f, int max);
@@ -182,6 +189,7 @@ struct Unit;
 struct UnitForm;
 typedef struct QMethod {
     const char *name, *doc;
+    const char *alias;                                           /* another name in configurations; NULL: none */
     const QFn *role[Q_NROLES];                                   /* NULL = not offered */
     unsigned traits;
     int default_edge_bits;                                       /* first and last layer when first_bit/last_bit is 0; 0 = like the rest */
@@ -222,6 +230,11 @@ const void *quant_variant(const QInst *q, const void *rows, size_t n, size_t siz
 void qinst_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c);
 void qinst_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c);
 void qinst_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch);
+
+/* The same by a role that is not (or not yet) q->fn. */
+void qfn_forward(const QFn *fn, QInst *q, const Tensor *x, Tensor *y, const QCtx *c);
+void qfn_backward(const QFn *fn, QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c);
+void qfn_need(const QFn *fn, const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch);
 
 /* Makes one instance (calls init). `name` is copied, `o` is borrowed. Used by qplan.c and by tests. -1 with `e`. */
 int qinst_init(QInst *q, const QMethod *m, QRole role, int bits, int variant, const QOpts *o, ParamStore *ps, Param *owner,

@@ -15,6 +15,12 @@ StatSpan stat_span(size_t n, size_t part)
     return s;
 }
 
+StatSpan stat_split(size_t n, size_t part)
+{
+    const size_t step = (n + STAT_PARTS - 1) / STAT_PARTS, from = part * step, to = from + step;
+    return (StatSpan){from < n ? from : n, to < n ? to : n};
+}
+
 static double add_parts(const double *part)
 {
     double sum = 0;

@@ -16,6 +16,7 @@ typedef struct StatSpan {
     size_t from, to;
 } StatSpan;
 
-StatSpan stat_span(size_t n, size_t part);
+StatSpan stat_span(size_t n, size_t part);  /* of single values */
+StatSpan stat_split(size_t n, size_t part); /* of n larger things */
 
 #endif

@@ -24,17 +24,23 @@ typedef struct Xnor {
     bool by_channel; /* E of each channel; else of each pixel */
 } Xnor;
 
+static const KwWeight signs;
+static int configure(QInst *q, Err *e);
+
 static int init(QInst *q, ParamStore *ps, Err *e)
 {
-    static const char *const slopes[] = {"none", "STE", "Triangle"};
     Xnor *p = q->priv;
     if (q->bits != 32 && q->bits != 1)
         return err_set(e, ERR_CONFIG, "%s: xnor has 1 bit or 32, not %d", q->unit, q->bits);
     if (kw_init(q, ps, e)) return -1;
-    p->k.stable = 0;
-    for (size_t i = 0; i < ARRAY_LEN(slopes); i++)
-        if (str_eq(p->k.o->grad_type, slopes[i])) p->slope = (Slope)i;
-    return 0;
+    if (!q->enabled) return 0;
+    p->k.fixed_levels = true;
+    p->k.configure = configure;
+    p->k.weight = &signs;
+    p->k.needs = KW_ABS_SUM;
+    p->by_channel = str_eq(q->opts->kw.fm_custom, "resolution");
+    kw_add_gamma(q, ps);
+    return configure(q, e);
 }
 
 static inline float sign_of(float x)
@@ -53,18 +59,6 @@ static void slope_row(Slope s, const float *x, const float *dy, float *dx, size_
 }
 
 /* ---- activations ---- */
-
-static const QFn act_scaled;
-
-static int act_init(QInst *q, ParamStore *ps, Err *e)
-{
-    Xnor *p = q->priv;
-    const char *custom = q->opts->kw.fm_custom;
-    if (init(q, ps, e)) return -1;
-    p->by_channel = str_eq(custom, "resolution");
-    if (q->enabled && (p->by_channel || str_eq(custom, "channel"))) q->fn = &act_scaled;
-    return 0;
-}
 
 static void act_row(const QInst *q, const float *x, float *y, size_t n)
 {
@@ -155,34 +149,45 @@ static void row_bwd(const QInst *q, int group, const float *w, const float *g, f
 
 static const KwWeight signs = {.measured = measured, .row = row, .row_bwd = row_bwd};
 
-static int weight_init(QInst *q, ParamStore *ps, Err *e)
-{
-    Xnor *p = q->priv;
-    if (init(q, ps, e)) return -1;
-    p->k.weight = &signs;
-    p->k.needs = KW_ABS_SUM;
-    if (q->enabled) kw_add_gamma(q, ps);
-    return 0;
-}
-
 /* ---- the method ---- */
 
-#define ACT                                                                                        \
-    .priv_size = sizeof(Xnor), .init = act_init, .row = act_row, .row_bwd = act_row_bwd,           \
-    .set = kw_set, .release = kw_release
+/* 0 becomes +1, or +E. Around a map padded first, E of a pixel is 0. */
+static bool pad_matters(const QInst *q)
+{
+    return !str_eq(q->opts->kw.fm_custom, "channel") || kw_pad_counts(q);
+}
 
-static const QFn act = {ACT, .begin = kw_begin};
-static const QFn act_scaled = {ACT, .need = act_need, .forward = act_forward};
+#define COMMON                                                                                     \
+    .priv_size = sizeof(Xnor), .init = init, .set = kw_set, .set_text = kw_set_text,               \
+    .release = kw_release
 
-static const QFn weight = {
-    .priv_size = sizeof(Xnor),
-    .init = weight_init,
-    .need = kw_weight_need,
-    .forward = kw_weight_forward,
-    .backward = kw_weight_backward,
-    .set = kw_set,
-    .release = kw_release,
-};
+static const QFn act = {
+    COMMON, .begin = kw_begin, .row = act_row, .row_bwd = act_row_bwd, .pad_matters = pad_matters};
+static const QFn act_scaled = {COMMON,
+                               .need = act_need,
+                               .forward = act_forward,
+                               .row = act_row,
+                               .row_bwd = act_row_bwd,
+                               .pad_matters = pad_matters};
+static const QFn weight = {COMMON,
+                           .need = kw_weight_need,
+                           .forward = kw_weight_forward,
+                           .backward = kw_weight_backward};
+
+static int configure(QInst *q, Err *e)
+{
+    static const char *const slopes[] = {"none", "STE", "Triangle"};
+    Xnor *p = q->priv;
+    (void)e;
+    p->k.stable = 0;
+    p->slope = SLOPE_ONE;
+    for (size_t i = 0; i < ARRAY_LEN(slopes); i++)
+        if (str_eq(p->k.o->grad_type, slopes[i])) p->slope = (Slope)i;
+    kw_use(q, q->role == Q_WEIGHT                                                 ? &weight
+              : p->by_channel || str_eq(q->opts->kw.fm_custom, "channel") ? &act_scaled
+                                                                          : &act);
+    return 0;
+}
 
 const QMethod quant_xnor = {
     .name = "xnor",

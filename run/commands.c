@@ -114,7 +114,11 @@ static void list_nets(Str *out)
 
 static void list_quant(Str *out)
 {
-    for (int i = 0; quant_methods[i]; i++) item(out, quant_methods[i]->name, quant_methods[i]->doc);
+    for (int i = 0; quant_methods[i]; i++) {
+        item(out, quant_methods[i]->name, quant_methods[i]->doc);
+        if (quant_methods[i]->alias)
+            str_printf(out, "%-22salso: %s\n", "", quant_methods[i]->alias);
+    }
 }
 
 static void list_datasets(Str *out)

@@ -113,4 +113,7 @@ void config_docs(Str *out);                      /* docs/keys.md */
 /* Logs rules applied, and at -v keys without effect and repeated keys. */
 void config_note_ignored(const Config *c);
 
+/* proxquant: the share of float tensors in an epoch (quant/keyword.h). */
+double config_proxquant_share(const Config *c, int epoch);
+
 #endif

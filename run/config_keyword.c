@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "quant/keyword.h"
 #include "run/keys.h"
 
 typedef struct Tag {
@@ -23,11 +24,17 @@ static Tag tag_of(const Config *c, QRole role)
     return tag[role];
 }
 
-/* Bits from a number of levels, where they are not given. */
+/* Methods under their own names; bits from a number of levels, where they are not given. */
 void config_derive_keyword(Config *c)
 {
     int *const bits[Q_NROLES] = {
         [Q_WEIGHT] = &c->quant.wt_bit, [Q_ACT] = &c->quant.fm_bit, [Q_OUT] = &c->quant.ot_bit};
+    const char **const method[Q_NROLES] = {
+        [Q_WEIGHT] = &c->quant.wt_quant, [Q_ACT] = &c->quant.fm_quant, [Q_OUT] = &c->quant.ot_quant};
+    for (int r = 0; r < Q_NROLES; r++) {
+        const QMethod *m = quant_find(*method[r]);
+        if (m) *method[r] = m->name; /* in place of an alias */
+    }
     for (int r = 0; r < Q_NROLES; r++) {
         const Tag t = tag_of(c, (QRole)r);
         if (c->words.level[r] && !key_typed(c, t.level)) {
@@ -47,35 +54,36 @@ static const struct {
     const char *value; /* NULL: any */
     const char *methods;
 } uses[] = {
-    {"wt_level", Q_WEIGHT, NULL, "dorefa, pact, lsq, lq"},
+    {"wt_level", Q_WEIGHT, NULL, "dorefa, pact, lsq, lq, fatnn"},
     {"wt_boundary", Q_WEIGHT, NULL, "dorefa, pact, lsq"},
-    {"wt_quant_group", Q_WEIGHT, NULL, "dorefa, pact, lsq, lq, xnor"},
-    {"wt_adaptive", Q_WEIGHT, "var-mean", "dorefa, pact, lsq, xnor"},
+    {"wt_quant_group", Q_WEIGHT, NULL, "dorefa, pact, lsq, lq, fatnn, xnor"},
+    {"wt_adaptive", Q_WEIGHT, "var-mean", "dorefa, pact, lsq, fatnn, xnor"},
     {"wt_adaptive", Q_WEIGHT, "mean", "lq"},
     {"wt_adaptive", Q_WEIGHT, "var", "lq"},
     {"wt_adaptive", Q_WEIGHT, "mean-var", "lq"},
     {"wt_half_range", Q_WEIGHT, NULL, "lq"},
-    {"wt_grad_type", Q_WEIGHT, "STE-scale", "lsq"},
+    {"wt_grad_type", Q_WEIGHT, "STE-scale", "lsq, fatnn"},
     {"wt_grad_type", Q_WEIGHT, "STE", "xnor"},
     {"wt_grad_scale", Q_WEIGHT, NULL, "lsq"},
-    {"wt_scale", Q_WEIGHT, NULL, "lsq, lq"},
+    {"wt_scale", Q_WEIGHT, NULL, "lsq, lq, fatnn"},
     {"wt_correlate", Q_WEIGHT, NULL, "lsq"},
-    {"wt_gamma", Q_WEIGHT, NULL, "dorefa, pact, lsq, xnor"},
+    {"wt_gamma", Q_WEIGHT, NULL, "dorefa, pact, lsq, fatnn, xnor"},
     {"wt_bin", Q_WEIGHT, NULL, "dorefa, pact"},
-    {"independent_norm", Q_WEIGHT, NULL, "dorefa, pact, lsq, xnor"},
-    {"fm_level", Q_ACT, NULL, "dorefa, pact, lsq, lq"},
-    {"fm_boundary", Q_ACT, NULL, "dorefa, pact, lsq"},
-    {"fm_half_range", Q_ACT, NULL, "lsq, lq"},
-    {"fm_quant_group", Q_ACT, NULL, "lsq, lq"},
+    {"independent_norm", Q_WEIGHT, NULL, "dorefa, pact, lsq, fatnn, xnor"},
+    {"fm_level", Q_ACT, NULL, "dorefa, pact, lsq, lq, fatnn"},
+    {"fm_boundary", Q_ACT, NULL, "dorefa, pact, lsq, fatnn"},
+    {"fm_half_range", Q_ACT, NULL, "lsq, lq, fatnn"},
+    {"fm_quant_group", Q_ACT, NULL, "lsq, lq, fatnn"},
     {"fm_adaptive", Q_ACT, "mean", "lq"},
     {"fm_adaptive", Q_ACT, "var", "lq"},
-    {"fm_grad_type", Q_ACT, "STE-scale", "lsq"},
+    {"fm_grad_type", Q_ACT, "STE-scale", "lsq, fatnn"},
     {"fm_grad_type", Q_ACT, "STE", "xnor"},
     {"fm_grad_type", Q_ACT, "Triangle", "xnor"},
     {"fm_custom", Q_ACT, NULL, "xnor"},
     {"fm_grad_scale", Q_ACT, NULL, "lsq"},
-    {"fm_scale", Q_ACT, NULL, "lsq, lq"},
+    {"fm_scale", Q_ACT, NULL, "lsq, lq, fatnn"},
     {"fm_correlate", Q_ACT, NULL, "pact, lsq"},
+    {"closed_form", Q_ACT, NULL, "fatnn"},
     {"fm_map_values", Q_ACT, NULL, "lsq"},
     {"ot_level", Q_OUT, NULL, "dorefa, lsq"},
     {"ot_boundary", Q_OUT, NULL, "dorefa, lsq"},
@@ -200,6 +208,8 @@ static void check_tag(const Config *c, const Config *plain, QRole role, const ch
     str_free(&value);
 }
 
+#define ALL "dorefa, pact, lsq, lq, fatnn, xnor"
+
 /* Keys for all tags: some tag's method has to know them. */
 static void check_common(const Config *c, Faults *f)
 {
@@ -207,8 +217,10 @@ static void check_common(const Config *c, Faults *f)
     const struct {
         const char *key, *methods;
         bool on;
-    } use[] = {{"stable", "dorefa, pact, lsq, lq", o->stable > 0},
-               {"custom_update", "lq", o->custom_update}};
+    } use[] = {{"stable", "dorefa, pact, lsq, lq, fatnn", o->stable > 0},
+               {"custom_update", o->closed_form ? "lq, fatnn" : "lq", o->custom_update},
+               {"proxquant", ALL, o->proxquant},
+               {"padding_after_quant", ALL, o->padding_after_quant}};
     for (size_t i = 0; i < ARRAY_LEN(use); i++) {
         bool good = !use[i].on || !keys_good(c, use[i].key, "wt_quant") ||
                     !keys_good(c, "fm_quant", "ot_quant");
@@ -221,6 +233,35 @@ static void check_common(const Config *c, Faults *f)
     }
 }
 
+/* Epochs of lr_custom_step, where the schedule has such; -1: it has none. */
+static int custom_steps(const OptimOpts *o)
+{
+    static const char *const with[] = {"sgdr", "sgdr_step", "multistep", "custom_step"};
+    for (size_t i = 0; i < ARRAY_LEN(with); i++)
+        if (str_eq(o->lr_scheduler, with[i])) return o->nmilestones;
+    return -1;
+}
+
+double config_proxquant_share(const Config *c, int epoch)
+{
+    return kw_proxquant_share(c->quant.kw.proxquant_step, epoch, c->optim.milestones,
+                              custom_steps(&c->optim));
+}
+
+static void check_proxquant(const Config *c, Faults *f)
+{
+    const KwOpts *o = &c->quant.kw;
+    if (o->proxquant && o->proxquant_step < 10 && custom_steps(&c->optim) < 0 &&
+        keys_good(c, "proxquant_step", "lr_scheduler"))
+        fault_key(f, c, "proxquant",
+                  "proxquant_step: %d counts the steps of lr_scheduler: multistep, sgdr or "
+                  "sgdr_step, not of %s; expected one of them, or 10 and more for epochs",
+                  o->proxquant_step, c->optim.lr_scheduler);
+    if (!o->proxquant && key_typed(c, "proxquant_step") && keys_good(c, "proxquant", "proxquant_step"))
+        fault_key(f, c, "proxquant_step",
+                  "proxquant_step: %d has no effect with proxquant: false", o->proxquant_step);
+}
+
 void config_check_keyword(const Config *c, Faults *f)
 {
     static const char *const name[Q_NROLES] = {[Q_WEIGHT] = "wt", [Q_ACT] = "fm", [Q_OUT] = "ot"};
@@ -230,5 +271,6 @@ void config_check_keyword(const Config *c, Faults *f)
     check_weights(c, f);
     for (int r = 0; r < Q_NROLES; r++) check_tag(c, &plain, (QRole)r, name[r], f);
     check_common(c, f);
+    check_proxquant(c, f);
     config_free(&plain);
 }

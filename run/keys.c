@@ -68,7 +68,10 @@ static const char *at_quant(size_t i)
     size_t n = 0;
     if (i == 0) return "none";
     while (quant_methods[n]) n++;
-    return i - 1 < n ? quant_methods[i - 1]->name : NULL;
+    if (i - 1 < n) return quant_methods[i - 1]->name;
+    for (size_t k = 0, alias = n; k < n; k++)
+        if (quant_methods[k]->alias && alias++ == i - 1) return quant_methods[k]->alias;
+    return NULL;
 }
 
 static const char *at_optim(size_t i)

@@ -313,6 +313,8 @@ static void set_one(QInst *q, void *arg)
         a->done = -1;
         return;
     }
+    a->graph_changed = a->graph_changed || q->relower;
+    q->relower = false;
     a->done++;
 }
 

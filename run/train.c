@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "io/fs.h"
+#include "quant/keyword.h"
 #include "quant/qplan.h"
 #include "run/checkpoint.h"
 #include "run/clips.h"
@@ -344,10 +345,24 @@ static void set_steepness(Trainer *t)
     if (q->use_alpha_decay) qplan_each(model_qplan(t->s.model), set_alpha, &alpha);
 }
 
+static void set_prox(QInst *q, void *arg)
+{
+    Err none = {0};
+    if (q->fn == &kw_blended) kw_set(q, "prox", *(const double *)arg, &none);
+}
+
+/* proxquant: the share of float tensors in this epoch. */
+static void set_blend(Trainer *t)
+{
+    double share = config_proxquant_share(t->run->cfg, t->st.epoch);
+    if (t->run->cfg->quant.kw.proxquant) qplan_each(model_qplan(t->s.model), set_prox, &share);
+}
+
 static int loop(Trainer *t, Err *e)
 {
     while (t->st.epoch < run_epochs(t->o) && !t->stopping) {
         set_steepness(t);
+        set_blend(t);
         if (t->o->show_params_every > 0 && t->st.batch == 0 &&
             t->st.epoch % t->o->show_params_every == 0)
             clips_print(t->s.model);

@@ -48,6 +48,9 @@ static const struct { const char *word; size_t at; } words[] = {
     { "wt_gamma",         offsetof(KwOpts, tag[Q_WEIGHT].gamma) },
     { "gamma",            offsetof(KwOpts, tag[Q_WEIGHT].gamma) },
     { "ot_gamma",         offsetof(KwOpts, tag[Q_OUT].gamma) },
+    { "closed_form",      offsetof(KwOpts, closed_form) },
+    { "fm_closed_form",   offsetof(KwOpts, closed_form) },
+    { "non-uniform", 0 }, { "fm_non-uniform", 0 }, { "wt_non-uniform", 0 },
     { "dorefa", 0 }, { "pact", 0 }, { "lsq", 0 }, { "fm_lsq", 0 }, { "lq", 0 }, { "xnor", 0 },
 };
 // clang-format on

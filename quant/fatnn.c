@@ -1,0 +1,519 @@
+/* quant/fatnn.c -- FATNN: two to four levels between thresholds that are all trained; the result is
+ * the level's number, not a value on the scale of the tensor.
+ *
+ * A_i = |alpha_i|, i < levels - 1; step i is v_i = clip((x - off_i) A_i, low_i, low_i + 1), and
+ * y  = sum_i round(v_i), ties to even          (closed_form, activations: times `basis`)
+ * half range   off_0 = 0, off_(i+1) = off_i + 1 / A_i, low_i = 0: 0, 1, 2, 3
+ * full range   off_i = 0, low_0 = -1, low_1 = 0: -1, 0, 1; weights always
+ * Backward passes through the roundings; with m_i = 1 where v_i is not clipped (ends included):
+ * dx = dy sum_i f_i m_i A_i
+ * dA_i = sum dy f_i m_i (x - off_i)  + half range: sum_(k>i) sum dy f_k m_k A_k / A_i^2
+ *   f_i  grad_type STE-scale: sqrt(values / values inside step i), where at least 2; else 1
+ * closed_form, in training: e = <x, y> / <y, y>, the mean of x where no level but 0 is taken; basis
+ * becomes e, or with custom_update (basis t + e) / (t + 1), and counts as a constant in backward.
+ *
+ * Source: Chen et al. 2021, "FATNN: Fast and Accurate Ternary Neural Networks";
+ * aim-uofa/model-quantization, models/quant.py, keyword non-uniform. Differs: an alpha of 0 is a
+ * fault instead of NaN. See docs/methods/fatnn.md. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/par.h"
+#include "quant/keyword.h"
+#include "quant/stat.h"
+
+#define MAX_STEPS 3
+
+/* Of one group. */
+typedef struct Steps {
+    float off[MAX_STEPS], a[MAX_STEPS], low[MAX_STEPS], f[MAX_STEPS];
+    float inv[MAX_STEPS]; /* half range: 1 / a^2, what a step's width does to those behind it */
+} Steps;
+
+typedef struct Fatnn {
+    Keyword k;
+    int n;             /* steps */
+    bool half, ste_scale, closed;
+    Param *alpha[MAX_STEPS];
+    Param *auxil;      /* closed form: the last e */
+    float f[MAX_STEPS]; /* STE-scale */
+    float basis;       /* what the codes are multiplied with */
+    Steps one;         /* activations with one group: read by `begin` */
+} Fatnn;
+
+#define KERNEL static inline __attribute__((always_inline))
+#define BLOCK  256 /* summed in float, then in double */
+
+KERNEL float code(float u, float low)
+{
+    u = u < low ? low : u; /* NaN stays NaN */
+    return rintf(u > low + 1 ? low + 1 : u);
+}
+
+KERNEL float through(float u, float low, float g)
+{
+    return u >= low && u <= low + 1 ? g : 0;
+}
+
+KERNEL void map_n(int n, const Steps *s, const float *x, float *y, size_t len)
+{
+    const Steps t = *s;
+    SIMD_FOR(i, len)
+    {
+        float sum = code((x[i] - t.off[0]) * t.a[0], t.low[0]);
+        if (n > 1) sum += code((x[i] - t.off[1]) * t.a[1], t.low[1]);
+        if (n > 2) sum += code((x[i] - t.off[2]) * t.a[2], t.low[2]);
+        y[i] = sum;
+    }
+}
+
+/* acc[i] += dA_i */
+KERNEL void map_n_bwd(int n, const Steps *s, const float *x, const float *dy, float *dx, size_t len,
+                      double *acc)
+{
+    const Steps t = *s;
+    for (size_t at = 0; at < len; at += BLOCK) {
+        const size_t end = len - at < BLOCK ? len : at + BLOCK;
+        float s0 = 0, s1 = 0, s2 = 0;
+        PAR_PRAGMA_(omp simd reduction(+ : s0, s1, s2))
+        for (size_t i = at; i < end; i++) {
+            const float v0 = x[i] - t.off[0], v1 = x[i] - t.off[1], v2 = x[i] - t.off[2];
+            const float t0 = through(v0 * t.a[0], t.low[0], dy[i] * t.f[0]);
+            const float t1 = n > 1 ? through(v1 * t.a[1], t.low[1], dy[i] * t.f[1]) : 0;
+            const float t2 = n > 2 ? through(v2 * t.a[2], t.low[2], dy[i] * t.f[2]) : 0;
+            s0 += t0 * v0 + (t1 * t.a[1] + t2 * t.a[2]) * t.inv[0];
+            s1 += t1 * v1 + t2 * t.a[2] * t.inv[1];
+            s2 += t2 * v2;
+        }
+        acc[0] += (double)s0;
+        if (n > 1) acc[1] += (double)s1;
+        if (n > 2) acc[2] += (double)s2;
+        if (!dx) continue;
+        PAR_PRAGMA_(omp simd)
+        for (size_t i = at; i < end; i++) {
+            const float g = dy[i];
+            float d = through((x[i] - t.off[0]) * t.a[0], t.low[0], g * t.f[0]) * t.a[0];
+            if (n > 1) d += through((x[i] - t.off[1]) * t.a[1], t.low[1], g * t.f[1]) * t.a[1];
+            if (n > 2) d += through((x[i] - t.off[2]) * t.a[2], t.low[2], g * t.f[2]) * t.a[2];
+            dx[i] = d;
+        }
+    }
+}
+
+static void map(int n, const Steps *s, const float *x, float *y, size_t len)
+{
+    if (n == 1)
+        map_n(1, s, x, y, len);
+    else if (n == 2)
+        map_n(2, s, x, y, len);
+    else
+        map_n(3, s, x, y, len);
+}
+
+static void map_bwd(int n, const Steps *s, const float *x, const float *dy, float *dx, size_t len,
+                    double *acc)
+{
+    if (n == 1)
+        map_n_bwd(1, s, x, dy, dx, len, acc);
+    else if (n == 2)
+        map_n_bwd(2, s, x, dy, dx, len, acc);
+    else
+        map_n_bwd(3, s, x, dy, dx, len, acc);
+}
+
+/* ---- parameters ---- */
+
+static Steps steps_of(const Fatnn *p, int group)
+{
+    Steps s = {.f = {1, 1, 1}};
+    float off = 0;
+    for (int i = 0; i < p->n; i++) {
+        s.a[i] = fabsf(((const float *)p->alpha[i]->value.data)[group]);
+        s.off[i] = p->half ? off : 0;
+        s.low[i] = p->half || i ? 0 : -1;
+        s.inv[i] = p->half ? 1 / (s.a[i] * s.a[i]) : 0;
+        s.f[i] = p->f[i];
+        off += 1 / s.a[i];
+    }
+    return s;
+}
+
+static bool usable(QInst *q)
+{
+    const Fatnn *p = q->priv;
+    for (int i = 0; i < p->n; i++)
+        if (!kw_divisor(q, p->alpha[i])) return false;
+    return true;
+}
+
+/* dA_i of a group into the gradient of alpha_i. */
+static void add_grads(const Fatnn *p, int group, const double *dA)
+{
+    for (int i = 0; i < p->n; i++) {
+        const Param *alpha = p->alpha[i];
+        const double sign = ((const float *)alpha->value.data)[group] < 0 ? -1 : 1;
+        ((float *)alpha->grad.data)[group] += (float)(dA[i] * sign);
+    }
+}
+
+static float inside_factor(double n, double inside)
+{
+    const double f = inside > 0 ? sqrt(n / inside) : 1;
+    return f >= 2 ? (float)f : 1;
+}
+
+/* Values whose step k is not clipped. */
+static double inside_run(const Steps *t, int k, const float *x, size_t n)
+{
+    const float off = t->off[k], a = t->a[k], low = t->low[k];
+    int count = 0;
+    PAR_PRAGMA_(omp simd reduction(+ : count))
+    for (size_t i = 0; i < n; i++) {
+        const float u = (x[i] - off) * a;
+        count += u >= low && u <= low + 1;
+    }
+    return count;
+}
+
+static int check(const QInst *q, Err *e)
+{
+    const Fatnn *p = q->priv;
+    const char *tag = q->role == Q_WEIGHT ? "wt" : "fm";
+    if (q->role == Q_WEIGHT && p->k.levels != 3)
+        return err_set(e, ERR_CONFIG, "%s: fatnn has 3 levels of weights, not %d; expected wt_level: 3",
+                       q->unit, p->k.levels);
+    if (p->k.levels > MAX_STEPS + 1)
+        return err_set(e, ERR_CONFIG, "%s: fatnn has 2 to 4 levels, not %d; expected %s_level or %s_bit: 1 or 2",
+                       q->unit, p->k.levels, tag, tag);
+    if (!p->half && p->k.levels != 3)
+        return err_set(e, ERR_CONFIG,
+                       "%s: fatnn on both sides of 0 has 3 levels, not %d; expected fm_level: 3 or "
+                       "fm_half_range: true",
+                       q->unit, p->k.levels);
+    if (q->role == Q_ACT && q->opts->kw.closed_form && p->k.groups > 1)
+        return err_set(e, ERR_CONFIG, "%s: closed_form has one group of channels, not %d; expected "
+                       "fm_quant_group: 0 or 1", q->unit, p->k.groups);
+    return 0;
+}
+
+static int configure(QInst *q, Err *e);
+
+static int init(QInst *q, ParamStore *ps, Err *e)
+{
+    Fatnn *p = q->priv;
+    char name[16];
+    double start;
+    if (kw_init(q, ps, e)) return -1;
+    if (!q->enabled) return 0;
+    p->half = q->role == Q_ACT && p->k.tag.half_range;
+    p->n = p->k.levels - 1;
+    if (check(q, e)) return -1;
+    p->k.fixed_levels = true;
+    p->k.configure = configure;
+    p->basis = 1;
+    for (int i = 0; i < MAX_STEPS; i++) p->f[i] = 1;
+    if (q->role == Q_ACT) kw_add_idle_clip(q, ps); /* in checkpoints; the warm-up moves it */
+    start = p->k.tag.scale;
+    if (q->role == Q_ACT && p->k.tag.boundary > 0) start /= p->k.tag.boundary;
+    for (int i = 0; i < p->n; i++) {
+        snprintf(name, sizeof name, "alpha%d", i);
+        p->alpha[i] = kw_add_param(q, ps, (float)start, name, true);
+    }
+    p->closed = q->role == Q_ACT && q->opts->kw.closed_form;
+    if (p->closed) {
+        p->k.counts = 2;
+        p->k.basis = kw_add_state(q, ps, 1, "basis");
+        p->auxil = kw_add_state(q, ps, 0, "auxil");
+    }
+    kw_add_gamma(q, ps);
+    return configure(q, e);
+}
+
+/* ---- activations: rows ---- */
+
+static void act_begin(QInst *q, const QCtx *c)
+{
+    Fatnn *p = q->priv;
+    kw_begin(q, c);
+    if (!p->k.passes && usable(q)) p->one = steps_of(p, 0);
+}
+
+static void act_row(const QInst *q, const float *x, float *y, size_t n)
+{
+    const Fatnn *p = q->priv;
+    if (!kw_idle(q, x, y, n)) map(p->n, &p->one, x, y, n);
+}
+
+static void act_row_bwd(const QInst *q, const float *x, const float *dy, float *dx, size_t n,
+                        double *acc)
+{
+    const Fatnn *p = q->priv;
+    if (!kw_idle_bwd(q, dy, dx, n)) map_bwd(p->n, &p->one, x, dy, dx, n, acc);
+}
+
+static void act_end(QInst *q, const double *acc)
+{
+    if (!q->fault) add_grads(q->priv, 0, acc);
+}
+
+/* ---- activations with groups of channels, STE-scale, warm-up, closed form ----
+ * A run is what stands together of one group: the channels of a pixel; with one group any piece. */
+
+typedef struct Runs {
+    size_t n, len, count, groups; /* run i is of group i mod groups */
+} Runs;
+
+static Runs runs_of(const Fatnn *p, const Tensor *x)
+{
+    const size_t c = (size_t)(x->ndim == 4 ? x->dim[1] : x->dim[x->ndim - 1]);
+    Runs r = {tensor_len(x), PAR_CHUNK, 0, (size_t)p->k.groups};
+    if (r.groups > 1) r.len = c / r.groups;
+    r.count = (r.n + r.len - 1) / r.len;
+    return r;
+}
+
+static size_t run_len(const Runs *r, size_t i)
+{
+    const size_t rest = r->n - i * r->len;
+    return rest < r->len ? rest : r->len;
+}
+
+enum { X_Y, Y_Y, X, DOTS }; /* sums of the closed form */
+
+static void whole_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch)
+{
+    const Fatnn *p = q->priv;
+    (void)x, (void)ph;
+    *save = (size_t)p->k.groups * sizeof(Steps);
+    *scratch = STAT_PARTS * (size_t)p->k.groups * MAX_STEPS * sizeof(double);
+}
+
+static void add_dots(const float *x, const float *y, size_t n, double *sum)
+{
+    double xy = 0, yy = 0, all = 0;
+    PAR_PRAGMA_(omp simd reduction(+ : xy, yy, all))
+    for (size_t i = 0; i < n; i++) {
+        xy += (double)x[i] * (double)y[i];
+        yy += (double)y[i] * (double)y[i];
+        all += (double)x[i];
+    }
+    sum[X_Y] += xy, sum[Y_Y] += yy, sum[X] += all;
+}
+
+/* A step of the closed form. */
+static void fit(QInst *q, const Tensor *x, const Steps *steps, double *sums)
+{
+    Fatnn *p = q->priv;
+    const Runs r = runs_of(p, x);
+    const float *xs = x->data, t = kw_steps_before(&p->k);
+    double all[DOTS] = {0};
+    float e, b = *(const float *)p->k.basis->value.data;
+    PARALLEL_FOR(s, STAT_PARTS)
+    {
+        const StatSpan span = stat_split(r.count, (size_t)s);
+        double *sum = sums + (size_t)s * DOTS;
+        memset(sum, 0, DOTS * sizeof *sum);
+        for (size_t i = span.from; i < span.to; i++) {
+            float y[PAR_CHUNK];
+            map(p->n, steps, xs + i * r.len, y, run_len(&r, i));
+            add_dots(xs + i * r.len, y, run_len(&r, i), sum);
+        }
+    }
+    for (size_t s = 0; s < STAT_PARTS; s++)
+        for (size_t i = 0; i < DOTS; i++) all[i] += sums[s * DOTS + i];
+    e = (float)(all[Y_Y] != 0 ? all[X_Y] / all[Y_Y] : all[X] / (double)r.n);
+    if (!isfinite(e)) {
+        kw_fault(q, "values that are not finite; closed_form fits basis to them");
+        return;
+    }
+    b = q->opts->kw.custom_update ? (b * t + e) / (t + 1) : e;
+    *(float *)p->auxil->value.data = e;
+    *(float *)p->k.basis->value.data = b;
+    param_touch(p->k.basis);
+}
+
+static void whole_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
+{
+    Fatnn *p = q->priv;
+    const Runs r = runs_of(p, x);
+    const bool fits = p->closed && c->phase == PH_TRAIN;
+    const float *xs = x->data;
+    float *ys = y->data, by;
+    Steps *steps = c->save;
+    kw_begin(q, c);
+    if (p->k.passes && c->phase == PH_TRAIN) kw_warm_clip(q, stat_absmax(xs, r.n));
+    if ((!p->k.passes || fits) && usable(q)) {
+        for (size_t g = 0; g < r.groups; g++) steps[g] = steps_of(p, (int)g);
+        if (fits) fit(q, x, steps, c->scratch);
+    }
+    if (kw_idle(q, xs, ys, r.n)) return;
+    by = p->basis = p->closed ? *(const float *)p->k.basis->value.data : 1;
+    PARALLEL_FOR(s, STAT_PARTS)
+    {
+        const StatSpan span = stat_split(r.count, (size_t)s);
+        for (size_t i = span.from; i < span.to; i++) {
+            float *to = ys + i * r.len;
+            map(p->n, &steps[i % r.groups], xs + i * r.len, to, run_len(&r, i));
+            if (p->closed) SIMD_FOR(k, run_len(&r, i)) to[k] *= by;
+        }
+    }
+}
+
+static void count_inside(const Fatnn *p, const Runs *r, const float *x, const Steps *steps,
+                         double *inside)
+{
+    double part[STAT_PARTS][MAX_STEPS] = {{0}};
+    PARALLEL_FOR(s, STAT_PARTS)
+    {
+        const StatSpan span = stat_split(r->count, (size_t)s);
+        for (size_t i = span.from; i < span.to; i++)
+            for (int k = 0; k < p->n; k++)
+                part[s][k] += inside_run(&steps[i % r->groups], k, x + i * r->len, run_len(r, i));
+    }
+    for (int k = 0; k < p->n; k++) {
+        inside[k] = 0;
+        for (int s = 0; s < STAT_PARTS; s++) inside[k] += part[s][k];
+    }
+}
+
+static void whole_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c)
+{
+    Fatnn *p = q->priv;
+    const Runs r = runs_of(p, x);
+    const size_t per = r.groups * MAX_STEPS;
+    const float *xs = x->data, *g = dy->data;
+    float *d = dx ? dx->data : NULL;
+    Steps *steps = c->save;
+    double *sums = c->scratch, inside[MAX_STEPS];
+    if (kw_idle_bwd(q, g, d, r.n)) return;
+    if (p->ste_scale) count_inside(p, &r, xs, steps, inside);
+    for (size_t k = 0; k < r.groups; k++)
+        for (int i = 0; i < p->n; i++)
+            steps[k].f[i] = (p->ste_scale ? inside_factor((double)r.n, inside[i]) : 1) * p->basis;
+    PARALLEL_FOR(s, STAT_PARTS)
+    {
+        const StatSpan span = stat_split(r.count, (size_t)s);
+        double *sum = sums + (size_t)s * per;
+        memset(sum, 0, per * sizeof *sum);
+        for (size_t i = span.from; i < span.to; i++)
+            map_bwd(p->n, &steps[i % r.groups], xs + i * r.len, g + i * r.len,
+                    d ? d + i * r.len : NULL, run_len(&r, i), sum + i % r.groups * MAX_STEPS);
+    }
+    for (size_t k = 0; k < r.groups; k++) {
+        double dA[MAX_STEPS] = {0};
+        for (size_t s = 0; s < STAT_PARTS; s++)
+            for (size_t i = 0; i < MAX_STEPS; i++) dA[i] += sums[s * per + k * MAX_STEPS + i];
+        add_grads(p, (int)k, dA);
+    }
+}
+
+/* ---- weights ---- */
+
+static void row(const QInst *q, int group, const float *w, float *y, size_t n)
+{
+    const Steps s = steps_of(q->priv, group);
+    map(2, &s, w, y, n);
+}
+
+static void measured(QInst *q)
+{
+    usable(q);
+}
+
+static void sum(const QInst *q, int group, const float *w, const float *g, size_t n, double acc[2])
+{
+    const Steps s = steps_of(q->priv, group);
+    (void)g;
+    for (int k = 0; k < 2; k++) acc[k] = inside_run(&s, k, w, n);
+}
+
+static void summed(QInst *q, const double total[2])
+{
+    Fatnn *p = q->priv;
+    double n = 1;
+    for (int i = 0; i < q->ndim; i++) n *= q->shape[i];
+    for (int k = 0; k < 2; k++) p->f[k] = inside_factor(n, total[k]);
+}
+
+static void row_bwd(const QInst *q, int group, const float *w, const float *g, float *dw, size_t n,
+                    double *acc)
+{
+    const Steps s = steps_of(q->priv, group);
+    map_bwd(2, &s, w, g, dw, n, acc);
+}
+
+static void end(QInst *q, const double *acc)
+{
+    const Fatnn *p = q->priv;
+    for (int g = 0; g < p->k.groups; g++) add_grads(p, g, acc + 2 * g);
+}
+
+static const KwWeight plain = {
+    .nacc = 2, .measured = measured, .row = row, .row_bwd = row_bwd, .end = end};
+static const KwWeight scaled = {.nacc = 2,
+                                .measured = measured,
+                                .row = row,
+                                .sum = sum,
+                                .summed = summed,
+                                .row_bwd = row_bwd,
+                                .end = end};
+
+/* ---- the method ---- */
+
+/* A sum over the map that zeros are counted in. */
+static bool pad_matters(const QInst *q)
+{
+    const Fatnn *p = q->priv;
+    return p->ste_scale || p->closed || kw_pad_counts(q);
+}
+
+#define ACT .priv_size = sizeof(Fatnn), .init = init, .set = kw_set, .set_text = kw_set_text, \
+            .pad_matters = pad_matters, .release = kw_release
+
+static const QFn act = {ACT,
+                        .nacc = MAX_STEPS,
+                        .begin = act_begin,
+                        .row = act_row,
+                        .row_bwd = act_row_bwd,
+                        .end = act_end};
+
+static const QFn act_whole = {
+    ACT, .need = whole_need, .forward = whole_forward, .backward = whole_backward};
+
+static const QFn weight = {
+    .priv_size = sizeof(Fatnn),
+    .init = init,
+    .need = kw_weight_need,
+    .forward = kw_weight_forward,
+    .backward = kw_weight_backward,
+    .set = kw_set,
+    .set_text = kw_set_text,
+    .release = kw_release,
+};
+
+static int configure(QInst *q, Err *e)
+{
+    Fatnn *p = q->priv;
+    const KwTag *o = &p->k.tag;
+    p->half = q->role == Q_ACT && o->half_range;
+    p->ste_scale = str_eq(o->grad_type, "STE-scale");
+    if (check(q, e)) return -1;
+    for (int i = 0; i < MAX_STEPS; i++) p->f[i] = 1;
+    p->k.weight = p->ste_scale ? &scaled : &plain;
+    if (q->role == Q_WEIGHT)
+        kw_use(q, &weight);
+    else
+        kw_use(q, kw_act_is_whole(&p->k) || p->k.groups > 1 || p->ste_scale || p->closed
+                      ? &act_whole : &act);
+    return 0;
+}
+
+const QMethod quant_fatnn = {
+    .name = "fatnn",
+    .alias = "non-uniform",
+    .doc = "two to four levels between trained thresholds, as whole numbers (FATNN)",
+    .role = {[Q_WEIGHT] = &weight, [Q_ACT] = &act},
+    .traits = QT_ZERO_FIXED,
+    .unit_bits = kw_unit_bits,
+};
