@@ -248,7 +248,7 @@ double config_proxquant_share(const Config *c, int epoch)
                               custom_steps(&c->optim));
 }
 
-static void check_proxquant(const Config *c, Faults *f)
+static void check_proxquant(const Config *c, const Config *plain, Faults *f)
 {
     const KwOpts *o = &c->quant.kw;
     if (o->proxquant && o->proxquant_step < 10 && custom_steps(&c->optim) < 0 &&
@@ -257,7 +257,8 @@ static void check_proxquant(const Config *c, Faults *f)
                   "proxquant_step: %d counts the steps of lr_scheduler: multistep, sgdr or "
                   "sgdr_step, not of %s; expected one of them, or 10 and more for epochs",
                   o->proxquant_step, c->optim.lr_scheduler);
-    if (!o->proxquant && key_typed(c, "proxquant_step") && keys_good(c, "proxquant", "proxquant_step"))
+    if (!o->proxquant && o->proxquant_step != plain->quant.kw.proxquant_step &&
+        keys_good(c, "proxquant", "proxquant_step"))
         fault_key(f, c, "proxquant_step",
                   "proxquant_step: %d has no effect with proxquant: false", o->proxquant_step);
 }
@@ -271,6 +272,6 @@ void config_check_keyword(const Config *c, Faults *f)
     check_weights(c, f);
     for (int r = 0; r < Q_NROLES; r++) check_tag(c, &plain, (QRole)r, name[r], f);
     check_common(c, f);
-    check_proxquant(c, f);
+    check_proxquant(c, &plain, f);
     config_free(&plain);
 }
