@@ -90,6 +90,10 @@ static const Setup setups[] = {
     {"lq groups",        "lq",     "lq",   "",         true,  true,  2,  3, NULL},
     {"xnor",             "xnor",   "xnor", "",         true,  true,  1,  1, NULL},
     {"xnor++",           "xnor",   "xnor", "",         true,  true,  1,  1, NULL},
+    {"fatnn",            "fatnn",  "fatnn", "",        true,  true,  1,  1, NULL},
+    {"fatnn closed",     "fatnn",  "fatnn", "",        true,  true,  1,  1, NULL},
+    {"fatnn groups",     "fatnn",  "fatnn", "",        true,  true,  1,  1, NULL},
+    {"lsq padded",       "lsq",    "lsq",  "",         true,  true,  2,  2, NULL},
 };
 
 /* Set-ups of the keyword language with other options than the default ones, for some widths. */
@@ -108,6 +112,16 @@ static const struct { const char *label; KwOpts kw; } language[] = {
                                   TAG("var", "none", "none", .quant_group = 2, .half_range = true), USUAL}}},
     {"xnor++",           {.fm_custom = "resolution",
                           .tag = {TAG("var-mean", "STE", "none", .gamma = true), TAG("none", "Triangle", "none", 0), USUAL}}},
+    {"fatnn",            {.fm_custom = "none",
+                          .tag = {TAG("none", "none", "none", .level = 3), TAG("none", "none", "none", .level = 4, .half_range = true), USUAL}}},
+    {"fatnn closed",     {.fm_custom = "none", .closed_form = true, .custom_update = true, .stable = 1,
+                          .tag = {TAG("var-mean", "STE-scale", "none", .level = 3, .gamma = true),
+                                  TAG("none", "none", "none", .half_range = true), USUAL}}},
+    {"fatnn groups",     {.fm_custom = "none", .proxquant = true, .proxquant_step = 5,
+                          .tag = {TAG("var-mean", "none", "none", .level = 3, .quant_group = 2),
+                                  TAG("none", "STE-scale", "none", .level = 3, .quant_group = -1), USUAL}}},
+    {"lsq padded",       {.fm_custom = "none", .proxquant = true, .proxquant_step = 5,
+                          .tag = {TAG("var-mean", "none", "none", 0), TAG("none", "none", "none", 0), USUAL}}},
     {"lsq ternary",      {.fm_custom = "none",
                           .tag = {TAG("var-mean", "none", "none", .level = 3, .quant_group = 1),
                                   TAG("none", "none", "none", .level = 3, .half_range = true), USUAL}}},
@@ -135,6 +149,8 @@ static const struct {
     {"none",   "f8net",  "none", "",         32, 8,  32, 0, "quantizes weights and inputs together"},
     {"dorefa", "none",   "none", "",         9,  32, 32, 0, "dorefa has 1 to 8 bits or 32, not 9"},
     {"none",   "lsq",    "none", "",         32, 16, 32, 0, "lsq has 1 to 8 bits or 32, not 16"},
+    {"fatnn",  "none",   "none", "",         2,  32, 32, 0, "fatnn has 3 levels of weights, not 4; expected wt_level: 3"},
+    {"none",   "non-uniform", "none", "",    32, 3,  32, 0, "fatnn has 2 to 4 levels, not 8; expected"},
     {"none",   "none",   "pact", "",         32, 32, 4,  0, "method 'pact' has no output quantizer"},
 };
 // clang-format on
