@@ -356,9 +356,13 @@ static int act_init(QInst *q, ParamStore *ps, Err *e)
         return -1;
     snprintf(name, sizeof name, "%salpha", q->name);
     q->p[0] = store_find(ps, name); /* of another variant of the same layer */
-    if (!q->p[0])
-        q->p[0] = store_add(ps, PK_CLIP, DT_F32, (Init){INIT_CONST, start, 0},
-                            o->switch_alpha && n > 0, &n, "%s", name);
+    if (!q->p[0]) {
+        const bool own = o->switch_alpha && n > 0, given = own && o->nact_clip_inits == n;
+        q->p[0] = store_add(ps, PK_CLIP, DT_F32, (Init){given ? INIT_NONE : INIT_CONST, start, 0}, own,
+                            &n, "%s", name);
+        for (int i = 0; given && i < n; i++)
+            ((float *)q->p[0]->value.data)[i] = (float)o->act_clip_inits[i];
+    }
     q->np = 1;
     return 0;
 }

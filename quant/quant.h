@@ -90,6 +90,8 @@ typedef struct QOpts {
     const char *rescale_type;                   /* AdaBits: constant (from the shape) or stddev (of the latent weight) */
     bool weight_only;                           /* AdaBits: activations stay float */
     bool switch_alpha;                          /* AdaBits: a clip level for each entry of bits_list */
+    double act_clip_inits[8];                   /* AdaBits with switch_alpha: start of each entry's clip level */
+    int nact_clip_inits;                        /* as many as bits_list; 0: act_clip_init for all */
     bool pact_fp;                               /* AdaBits: clip activations that are not quantized too */
     bool double_side;                           /* AdaBits: inputs marked UM_SIGNED are quantized on both sides of 0 */
     F8Opts f8;

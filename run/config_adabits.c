@@ -92,10 +92,30 @@ static void check_missing(const Config *c, Faults *f)
               empty ? "an empty list" : "is missing", c->net.model);
 }
 
+/* A start value for each width. */
+static void check_clip_inits(const Config *c, Faults *f)
+{
+    const QOpts *q = &c->quant;
+    if (!q->nact_clip_inits || !keys_good(c, "act_clip_inits", "act_clip_init")) return;
+    if (q->nact_clip_inits != q->nbits_list)
+        fault_key(f, c, "act_clip_inits", "act_clip_inits: %d values for %d entries of bits_list; expected as many",
+                  q->nact_clip_inits, q->nbits_list);
+    else if (!q->switch_alpha)
+        fault_key(f, c, "act_clip_inits", "act_clip_inits has no effect with switch_alpha: false; expected "
+                                          "act_clip_init");
+    else if (q->act_clip_init > 0)
+        fault_key(f, c, "act_clip_inits", "act_clip_inits contradicts act_clip_init: %g; expected one of them",
+                  q->act_clip_init);
+    for (int i = 0; i < q->nact_clip_inits; i++)
+        if (!(q->act_clip_inits[i] > 0))
+            fault_key(f, c, "act_clip_inits", "act_clip_inits: %g; expected values above 0", q->act_clip_inits[i]);
+}
+
 void config_check_adabits(const Config *c, bool family, Faults *f)
 {
     const QOpts *q = &c->quant;
     if (!keys_good(c, "bits_list", NULL)) return;
+    check_clip_inits(c, f);
     for (int i = 1; i < q->nbits_list; i++)
         for (int k = 0; k < i; k++)
             if (q->bits_list[k] == q->bits_list[i] && act_bits(q, k) == act_bits(q, i))
