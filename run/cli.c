@@ -15,9 +15,9 @@
 #include "run/signals.h"
 
 const Command commands[] = {
-    {"run", "FILE [KEY=VALUE]...", "do what FILE says; the same as `qrun FILE`", command_run, 0},
-    {"train", "FILE [KEY=VALUE]...", "train (an error if FILE says test_only)", command_train, 0},
-    {"test", "FILE [KEY=VALUE]...", "evaluate: the same as test_only=true", command_test, 0},
+    {"run", "FILE [KEY=VALUE]...", "do what FILE says; the same as `qrun FILE`", command_run, CMD_AFTER},
+    {"train", "FILE [KEY=VALUE]...", "train (an error if FILE says test_only)", command_train, CMD_AFTER},
+    {"test", "FILE [KEY=VALUE]...", "evaluate: the same as test_only=true", command_test, CMD_AFTER},
     {"check", "FILE [KEY=VALUE]...",
      "configuration, data, checkpoint, memory, disk, time; trains nothing", command_check, 0},
     {"show", "FILE [KEY=VALUE]...", "every option: its value, and where it came from", command_show,
@@ -33,11 +33,17 @@ const Command commands[] = {
      "write RUN/report.html and RUN/pictures/ (done after each training too)", command_report, 0},
     {"compare", "RUN RUN... [html=FILE] [by=KEY [rows=KEY] [picture=FILE]] [--json]",
      "results of runs, and the keys that differ; by=KEY: a table by two keys", command_compare, CMD_JSON},
-    {"inspect", "FILE [--json]",
-     "tensors of a checkpoint or ONNX file: shape, type, range, number of levels", command_inspect,
+    {"inspect", "FILE [--json | values=NAME,...]",
+     "tensors of a checkpoint or ONNX file: shape, type, statistics, number of levels; or all values", command_inspect,
      CMD_JSON},
     {"diff", "A B [tol=X] [rtol=X] [--json]",
      "whether two checkpoints hold the same values; exit status 5 if not", command_diff, CMD_JSON},
+    {"convert", "OLD [NEW] [from=FILE to=FILE] [prefix=TEXT] [keep=true] [config=FILE]",
+     "a checkpoint under other names, or filled into a net; without NEW only print the names",
+     command_convert, 0},
+    {"verify", "CONFIG [KEY=VALUE]... | IMAGE|FOLDER|LIST.txt...",
+     "decode every image of a data set or folder; name those at fault, exit status 3", command_verify,
+     0},
     {"list", "nets|quant|keywords|datasets|transforms|optimizers|schedules|modes", "what an option may name",
      command_list, 0},
     {"path", "best|last RUN", "print the checkpoint of a run folder, for $(...)", command_path, 0},
@@ -47,7 +53,7 @@ const Command commands[] = {
     {NULL, NULL, NULL, NULL, 0},
 };
 
-enum { OPT_VERSION = 256, OPT_COLOR, OPT_PROGRESS, OPT_LEVEL, OPT_FORMAT, OPT_JSON, OPT_MAX_TIME };
+enum { OPT_VERSION = 256, OPT_COLOR, OPT_PROGRESS, OPT_LEVEL, OPT_FORMAT, OPT_JSON, OPT_MAX_TIME, OPT_AFTER };
 
 static const struct {
     const char *name;
@@ -62,6 +68,7 @@ static const struct {
     {"progress", OPT_PROGRESS, "auto|always|never",
      "the progress line (redrawn on a terminal only)"},
     {"max-time", OPT_MAX_TIME, "TIME", "save and stop after 90, 55m or 2h, with exit status 75"},
+    {"after", OPT_AFTER, "PID", "begin when that process has ended; the configuration is checked at once"},
     {"json", OPT_JSON, NULL, "print JSON (commands that name it in their help)"},
     {"help", 'h', NULL, "print this text, or that of the command"},
     {"version", OPT_VERSION, NULL, "print the version; with -v those of the libraries"},
@@ -195,6 +202,9 @@ static int take(Cli *c, Asked *a, int code, Err *e)
     case OPT_MAX_TIME:
         c->max_time = optarg;
         return 0;
+    case OPT_AFTER:
+        c->after = optarg;
+        return 0;
     case OPT_COLOR:
         if ((i = one_of("color", optarg, when, 3, e)) < 0) return -1;
         c->log.color = (When)i;
@@ -295,6 +305,8 @@ static int dispatch(Cli *c, const Asked *a, Err *e)
     }
     if (!c->nargs) return usage_fault(e, "no configuration file and no command given");
     if (c->json && !(cmd && cmd->flags & CMD_JSON)) return no_json(e);
+    if (c->after && cmd && !(cmd->flags & CMD_AFTER))
+        return usage_fault(e, "--after is for a FILE, run, train and test");
     if (cmd) {
         c->args++;
         c->nargs--;

@@ -11,6 +11,7 @@
 #include "io/fs.h"
 #include "io/gz.h"
 #include "io/yaml.h"
+#include "run/after.h"
 #include "run/checkpoint.h"
 #include "run/keys.h"
 
@@ -48,11 +49,23 @@ int cli_config(const Cli *c, Config *cfg, const char *more, Err *e)
     return r;
 }
 
+static int wait_for(const char *pid, Err *e)
+{
+    bool waited;
+    if (after_process(pid, &waited, e)) return -1;
+    log_msg(LOG_INFO, waited ? "process %s has ended" : "there is no process %s; beginning at once", pid);
+    return 0;
+}
+
 static int run_config(Cli *c, const char *more, bool must_train, Err *e)
 {
     Config cfg;
     int r;
     if (cli_config(c, &cfg, more, e)) return -1;
+    if (c->after && wait_for(c->after, e)) {
+        config_free(&cfg);
+        return -1;
+    }
     c->run.cfg = &cfg;
     c->run.argc = c->argc;
     c->run.argv = c->argv;

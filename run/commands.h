@@ -14,10 +14,11 @@ typedef struct Cli {
     LogOpts log;
     bool json;            /* --json */
     const char *max_time; /* --max-time, or NULL */
+    const char *after;    /* --after, or NULL */
     Run run;              /* filled in by commands that train or test */
 } Cli;
 
-enum { CMD_HIDDEN = 1 /* for the build, not for people */, CMD_JSON = 2 /* takes --json */ };
+enum { CMD_HIDDEN = 1 /* for the build, not for people */, CMD_JSON = 2 /* takes --json */, CMD_AFTER = 4 /* takes --after */ };
 
 typedef struct Command {
     const char *name, *args, *doc;
@@ -57,5 +58,7 @@ int command_compare(Cli *c, Err *e);
 int command_inspect(Cli *c, Err *e);
 int command_report(Cli *c, Err *e);
 int command_diff(Cli *c, Err *e);
+int command_convert(Cli *c, Err *e);
+int command_verify(Cli *c, Err *e);
 
 #endif

@@ -1,5 +1,6 @@
 /* run/inspect.c -- qrun inspect: what a file of tensors holds, with the range of each and how many
- * different values it takes (a quantized tensor takes few). */
+ * different values it takes (a quantized tensor takes few). values=clip_val,gamma: all values of
+ * the tensors whose names end so. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -13,7 +14,7 @@
 enum { MAX_LEVELS = 65536 /* counted exactly up to here */ };
 
 typedef struct Figures {
-    double min, max, mean; /* of the finite values; NaN: there is none */
+    double min, max, mean, deviation; /* of the finite values; NaN: there is none */
     size_t not_finite, levels;
     bool more; /* than MAX_LEVELS */
 } Figures;
@@ -44,7 +45,7 @@ static void set_add(Set *s, double v)
 static Figures look(const ListEntry *t, Set *set)
 {
     Figures f = {.min = INFINITY, .max = -INFINITY};
-    double sum = 0;
+    double sum = 0, squares = 0;
     memset(set->used, 0, SET_SIZE * sizeof *set->used);
     set->n = 0;
     for (size_t i = 0; i < t->len; i++) {
@@ -62,6 +63,11 @@ static Figures look(const ListEntry *t, Set *set)
     f.levels = set->n;
     if (f.not_finite == t->len) f.min = f.max = (double)NAN;
     f.mean = sum / (double)(t->len - f.not_finite);
+    for (size_t i = 0; i < t->len; i++) {
+        const double v = listing_value(t, i) - f.mean;
+        if (isfinite(v)) squares += v * v;
+    }
+    f.deviation = sqrt(squares / (double)(t->len - f.not_finite));
     return f;
 }
 
@@ -108,8 +114,8 @@ static void row_text(const ListEntry *t, const Figures *f, int width, Str *out)
         str_puts(out, " (values of this type are not read)\n");
         return;
     }
-    str_printf(out, "%12.6g %12.6g %12.6g %s%zu", f->min, f->max, f->mean, f->more ? ">" : "",
-               f->more ? (size_t)MAX_LEVELS : f->levels);
+    str_printf(out, "%12.6g %12.6g %12.6g %12.6g %s%zu", f->min, f->max, f->mean, f->deviation,
+               f->more ? ">" : "", f->more ? (size_t)MAX_LEVELS : f->levels);
     if (f->not_finite) str_printf(out, "  %zu not finite", f->not_finite);
     str_puts(out, "\n");
 }
@@ -132,6 +138,7 @@ static json_t *row_json(const ListEntry *t, const Figures *f)
     json_object_set_new(o, "min", real_or_null(f->min));
     json_object_set_new(o, "max", real_or_null(f->max));
     json_object_set_new(o, "mean", real_or_null(f->mean));
+    json_object_set_new(o, "deviation", real_or_null(f->deviation));
     json_object_set_new(o, "not_finite", json_integer((json_int_t)f->not_finite));
     json_object_set_new(o, "levels", f->more ? json_null() : json_integer((json_int_t)f->levels));
     return o;
@@ -163,6 +170,36 @@ static void print_json(const Listing *l, json_t *rows)
     json_decref(o);
 }
 
+/* Whether the last part of a name stands in "a,b,c". */
+static bool is_asked(const char *name, const char *asked)
+{
+    const char *dot = strrchr(name, '.'), *last = dot ? dot + 1 : name;
+    for (const char *p = asked; *p;) {
+        const size_t n = strcspn(p, ",");
+        if (n == strlen(last) && !memcmp(p, last, n)) return true;
+        p += n + (p[n] == ',');
+    }
+    return false;
+}
+
+/* Every value of the tensors whose last name part is asked for. */
+static int print_values(const Listing *l, const char *asked, Err *e)
+{
+    Str out = {0};
+    int n = 0;
+    for (int i = 0; i < l->n; i++) {
+        const ListEntry *t = &l->v[i];
+        if (!is_asked(t->name, asked) || (!t->data && t->len)) continue;
+        str_printf(&out, "%s", t->name);
+        for (size_t k = 0; k < t->len; k++)
+            str_printf(&out, "%s%.9g", k ? ", " : ": ", listing_value(t, k));
+        str_puts(&out, "\n");
+        n++;
+    }
+    print_out(&out);
+    return n ? 0 : err_set(e, ERR_CONFIG, "%s: no tensor's name ends in %s", l->path, asked);
+}
+
 int command_inspect(Cli *c, Err *e)
 {
     Listing l = {0};
@@ -170,10 +207,18 @@ int command_inspect(Cli *c, Err *e)
     Str out = {0};
     json_t *rows;
     int width;
-    if (c->nargs != 1) return usage_fault(e, "inspect: expected one FILE or run folder");
+    const char *asked =
+        c->nargs == 2 && str_starts(c->args[1], "values=") ? c->args[1] + strlen("values=") : NULL;
+    if (c->nargs != 1 && (!asked || c->json))
+        return usage_fault(e, "inspect: expected one FILE or run folder, or FILE values=NAME,NAME");
     if (listing_open(&l, c->args[0], e)) {
         listing_close(&l);
         return -1;
+    }
+    if (asked) {
+        const int r = print_values(&l, asked, e);
+        listing_close(&l);
+        return r;
     }
     rows = json_array();
     set.slot = xcalloc(SET_SIZE, sizeof *set.slot);
@@ -181,8 +226,8 @@ int command_inspect(Cli *c, Err *e)
     width = widest_name(&l);
     head_text(&l, &out);
     if (l.is_onnx) onnx_text(&l.onnx, &out);
-    str_printf(&out, "\n%-*s  %-8s %-20s %12s %12s %12s %s\n", width, "name", "type", "shape",
-               "min", "max", "mean", "levels");
+    str_printf(&out, "\n%-*s  %-8s %-20s %12s %12s %12s %12s %s\n", width, "name", "type", "shape",
+               "min", "max", "mean", "deviation", "levels");
     for (int i = 0; i < l.n; i++) {
         const bool read = l.v[i].data || !l.v[i].len;
         const Figures f = read ? look(&l.v[i], &set) : (Figures){0};

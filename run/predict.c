@@ -5,7 +5,6 @@
  * that has no resizing, as CIFAR's, an image of another size is first brought to the net's by its
  * shorter side and cut in the middle. An image that cannot be read does not keep the others from
  * being classified; the exit status is then 3. */
-#include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
 #include <math.h>
@@ -17,6 +16,7 @@
 #include "data/transform.h"
 #include "io/fs.h"
 #include "run/commands.h"
+#include "run/imagefiles.h"
 #include "run/log.h"
 #include "run/session.h"
 
@@ -29,62 +29,12 @@ typedef struct Predict {
     TransformScratch scratch;
     Decoder decoder;
     Image image;
-    char **file; /* "-": standard input */
-    int nfiles;
-    size_t cap;
+    ImageFiles files; /* "-": standard input */
     const char *const *names; /* of the classes, or NULL */
     Dataset data;             /* only for the names */
     bool data_open;
     json_t *rows; /* with --json */
 } Predict;
-
-/* ---- which images ---- */
-
-static void add_file(Predict *p, const char *path)
-{
-    mem_grow(&p->file, &p->cap, (size_t)p->nfiles + 1, sizeof *p->file);
-    p->file[p->nfiles++] = xstrdup(path);
-}
-
-static int visible(const struct dirent *d)
-{
-    return d->d_name[0] != '.';
-}
-
-/* The images below a folder, sorted by name. */
-static int add_folder(Predict *p, const char *dir, int depth, Err *e)
-{
-    enum { DEPTH = 16 };
-    struct dirent **entry;
-    const int n = depth < DEPTH ? scandir(dir, &entry, visible, alphasort) : 0;
-    int r = 0;
-    if (n < 0) return err_set(e, ERR_DATA, "%s: cannot be read: %s", dir, strerror(errno));
-    for (int i = 0; i < n; i++) {
-        char *path = fs_join(dir, entry[i]->d_name);
-        if (!r && fs_exists(path) == 2)
-            r = add_folder(p, path, depth + 1, e);
-        else if (!r && decode_known_name(path))
-            add_file(p, path);
-        free(path);
-        free(entry[i]);
-    }
-    if (n) free(entry);
-    return r;
-}
-
-static int add_image(Predict *p, const char *word, Err *e)
-{
-    const int before = p->nfiles;
-    if (fs_exists(word) != 2) {
-        add_file(p, word);
-        return 0;
-    }
-    if (add_folder(p, word, 0, e)) return -1;
-    return p->nfiles > before
-               ? 0
-               : err_set(e, ERR_DATA, "%s: no image in this folder; expected .jpg, .jpeg or .png",
-                         word);
-}
 
 /* KEY=VALUE: an option; anything else, or what is there as a file, an image. */
 static bool is_override(const char *word)
@@ -301,21 +251,21 @@ static int classify(Predict *p, Err *e)
 {
     const InputShape *in = &p->s.input;
     const size_t size = (size_t)in->c * (size_t)in->h * (size_t)in->w;
-    const int batch = p->nfiles < MAX_BATCH ? p->nfiles : MAX_BATCH;
+    const int batch = p->files.n < MAX_BATCH ? p->files.n : MAX_BATCH;
     float *x = xaligned((size_t)batch * size * sizeof *x);
     int32_t *label = xcalloc((size_t)batch, sizeof *label);
     const char **name = xcalloc((size_t)batch, sizeof *name);
     int r = 0;
     memset(label, -1, (size_t)batch * sizeof *label);
-    for (int i = 0, n = 0; i < p->nfiles && r >= 0; i++) {
+    for (int i = 0, n = 0; i < p->files.n && r >= 0; i++) {
         const float *z;
         double ignored;
         Err why = {0};
-        if (read_image(p, p->file[i], x + (size_t)n * size, &why))
-            show_fault(p, p->file[i], &why, e);
+        if (read_image(p, p->files.path[i], x + (size_t)n * size, &why))
+            show_fault(p, p->files.path[i], &why, e);
         else
-            name[n++] = p->file[i];
-        if (!n || (n < batch && i + 1 < p->nfiles)) continue;
+            name[n++] = p->files.path[i];
+        if (!n || (n < batch && i + 1 < p->files.n)) continue;
         r = model_eval(p->s.model, p->s.width[0], x, label, n, batch, &ignored, &z, e);
         for (int k = 0; k < n && !r; k++) show(p, name[k], z + (size_t)k * (size_t)p->s.classes);
         n = 0;
@@ -337,8 +287,7 @@ static void print_rows(const Predict *p)
 
 static void close_all(Predict *p)
 {
-    for (int i = 0; i < p->nfiles; i++) free(p->file[i]);
-    free(p->file);
+    image_files_free(&p->files);
     free(p->image.px);
     json_decref(p->rows);
     transform_scratch_free(&p->scratch);
@@ -353,8 +302,8 @@ int command_predict(Cli *c, Err *e)
     int r = 0;
     if (c->nargs < 1) return usage_fault(e, "predict: expected CONFIG [KEY=VALUE]... IMAGE...");
     for (int i = 1; i < c->nargs && !r; i++)
-        if (!is_override(c->args[i])) r = add_image(&p, c->args[i], e);
-    if (!r && !p.nfiles) r = usage_fault(e, "predict: no image given");
+        if (!is_override(c->args[i])) r = image_files_add(&p.files, c->args[i], e);
+    if (!r && !p.files.n) r = usage_fault(e, "predict: no image given");
     if (!r) r = read_config(&p, c, e);
     if (!r) r = open_net(&p, e);
     if (!r) {
