@@ -13,6 +13,7 @@
 
 #define MAX_BITS 8
 
+static const char *const tag[Q_NROLES] = {"wt", "fm", "ot"};
 static const char *const child[Q_NROLES] = {"quant_weight", "quant_activation", "quant_output"};
 
 /* ---- making one ---- */
@@ -52,8 +53,8 @@ int kw_init(QInst *q, ParamStore *ps, Err *e)
         return 0;
     }
     if (q->bits < 1 || q->bits > MAX_BITS)
-        return err_set(e, ERR_CONFIG, "%s: %s has 1 to %d bits or 32, not %d", q->unit,
-                       q->method->name, MAX_BITS, q->bits);
+        return err_set(e, ERR_CONFIG, "%s: %s has 1 to %d bits or 32, not %d (%s_bit)", q->unit,
+                       q->method->name, MAX_BITS, q->bits, tag[q->role]);
     k->levels = k->o->level && q->bits == role_bits(q->opts, q->role) ? k->o->level : 1 << q->bits;
     k->n = (float)(k->levels - 1);
     k->groups = group_count(q, k->o->quant_group);

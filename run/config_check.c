@@ -34,14 +34,17 @@ void fault_key(Faults *f, const Config *c, const char *canonical, const char *fm
         fault_at(f, file, 0, 0, "%s", text);
 }
 
-/* A key of the configuration whose name stands in `text`. */
+/* A key of the configuration whose name stands in `text`; levels may have been given as bits. */
 static const Key *key_in(const Config *c, const char *text)
 {
     for (const char *p = text; *p;) {
-        const size_t n = strspn(p, "abcdefghijklmnopqrstuvwxyz0123456789_");
+        const size_t n = strspn(p, "abcdefghijklmnopqrstuvwxyz0123456789_"), tag = strlen("wt_");
+        char word[64], bits[64];
+        snprintf(word, sizeof word, "%.*s", (int)n, p);
+        snprintf(bits, sizeof bits, "%.*s%s", (int)tag, word, "bit");
         for (size_t i = 0; i < nkeys && n; i++)
-            if (keys[i].kind != KK_SECTION && c->state[i].line > 0 && strlen(keys[i].name) == n &&
-                !memcmp(keys[i].name, p, n))
+            if (keys[i].kind != KK_SECTION && c->state[i].line > 0 &&
+                (str_eq(keys[i].name, word) || (str_ends(word, "_level") && str_eq(keys[i].name, bits))))
                 return &keys[i];
         p += n ? n : 1;
     }

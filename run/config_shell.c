@@ -159,11 +159,11 @@ static const char *key_of_option(Arena *a, size_t i)
     return options[i].key ? options[i].key : first_name(a, i);
 }
 
-const char *shell_config_option(size_t i, const char **key)
+bool shell_config_option(Arena *a, size_t i, const char **key)
 {
-    if (i >= ARRAY_LEN(options)) return NULL;
-    *key = options[i].kind == IDLE || options[i].kind == HERE ? "" : options[i].key;
-    return options[i].names;
+    if (i >= ARRAY_LEN(options)) return false;
+    *key = options[i].kind == IDLE || options[i].kind == HERE ? "" : key_of_option(a, i);
+    return true;
 }
 
 /* ---- reading ---- */
@@ -338,7 +338,7 @@ static void put_pretrained(Made *m)
     if (!t || is_none(t->text)) return;
     v = scalar(m,
                *t->text == '/' ? t->text
-                               : arena_printf(m->a, "%s%s%s/%s", dir ? dir->text : "./weights/",
+                               : arena_printf(m->a, "%s%s%s/%s", dir ? dir->text : "weights/",
                                               dir && !str_ends(dir->text, "/") ? "/" : "",
                                               model ? model->s : "unknow", t->text),
                t->line, t->col);

@@ -14,7 +14,7 @@ bool shell_config_named(const char *path);
 Yaml *shell_config_read(Arena *a, const char *path, Faults *f);
 /* The original's defaults: name and YAML value i; false behind the last. */
 bool shell_config_default(size_t i, const char **key, const char **value);
-/* Option i and its key, for tests; NULL behind the last, "" where an option has no effect. */
-const char *shell_config_option(size_t i, const char **key);
+/* The key that option i stands for, "" where it has none; false behind the last. */
+bool shell_config_option(Arena *a, size_t i, const char **key);
 
 #endif

@@ -111,11 +111,12 @@ static bool set_levels(const Setter *s, const Key *k, const Yaml *v, int *bits)
 {
     const int role = k->name[0] == 'w' ? Q_WEIGHT : k->name[0] == 'f' ? Q_ACT : Q_OUT;
     int *level = &s->c->words.level[role];
+    long long whole;
     double d;
     *level = 0;
-    if (!yaml_double(v, &d) || d == floor(d) || d < 1 || d >= 8) return false;
+    if (yaml_int(v, &whole) || !yaml_double(v, &d) || d < 1 || d > 32 || (d >= 8 && d != floor(d))) return false;
     *bits = (int)d;
-    *level = (int)floor(exp2(d));
+    if (d != floor(d)) *level = (int)floor(exp2(d));
     return true;
 }
 

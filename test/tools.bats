@@ -63,8 +63,8 @@ lines() { # TEXT
     is "$status" 0
     is "$err" ""
     has "$out" "a/checkpoints/best.safetensors: safetensors"
-    printf '%s\n' "$out" | grep -Eq '^layer1\.0\.conv1\.weight +F32 +\[16, 16, 3, 3\] +-[0-9.]+ +[0-9.]+ +-?[0-9.e-]+ [0-9]+$'
-    printf '%s\n' "$out" | grep -Eq '^bn1\.num_batches_tracked +I64 +\[\] +[36] +[36] +[36] 1$'
+    printf '%s\n' "$out" | grep -Eq '^layer1\.0\.conv1\.weight +F32 +\[16, 16, 3, 3\] +-[0-9.]+ +[0-9.]+ +-?[0-9.e-]+ +[0-9.]+ [0-9]+$'
+    printf '%s\n' "$out" | grep -Eq '^bn1\.num_batches_tracked +I64 +\[\] +[36] +[36] +[36] +0 1$'
     both "$qrun" inspect a/checkpoints/last.safetensors --json
     is "$status" 0
     printf '%s' "$out" | grep -q '"qrun.step": "6"'
