@@ -44,7 +44,7 @@ typedef struct Param {
     float lr_fixed, wd_fixed; /* override the run's when has_lr / has_wd */
     bool has_lr, has_wd;
     Tensor slot[PARAM_MAX_SLOTS]; /* the optimizer's state; saved */
-    int nslots;
+    int nslots, momentum;         /* momentum: the slot that holds it */
     uint32_t version; /* bumped on every write: hoisted nodes and packed weights notice */
     bool loaded;      /* its value came from a file */
 } Param;

@@ -6,12 +6,12 @@
 #include "optim/rule.h"
 
 const OptimRule optim_rules[] = {
-    {"sgd", "stochastic gradient descent with momentum", 1, sgd_step},
-    {"SGD", "same as sgd", 1, sgd_step},
-    {"adam", "Adam, decay inside the gradient", 2, adam_step},
-    {"ADAM", "same as adam", 2, adam_step},
-    {"rmsprop", "RMSprop with momentum", 2, rmsprop_step},
-    {NULL, NULL, 0, NULL},
+    {"sgd", "stochastic gradient descent with momentum", 1, 0, sgd_step},
+    {"SGD", "same as sgd", 1, 0, sgd_step},
+    {"adam", "Adam, decay inside the gradient", 2, 0, adam_step},
+    {"ADAM", "same as adam", 2, 0, adam_step},
+    {"rmsprop", "RMSprop with momentum", 2, 1, rmsprop_step},
+    {NULL, NULL, 0, 0, NULL},
 };
 
 const OptimRule *optim_find(const char *name)
@@ -148,6 +148,7 @@ int optim_init(Optim *op, const OptimOpts *o, ParamStore *ps, Err *e)
         op->custom[i] = custom_bits(o, p);
         if (op->group[i] >= 0) used[op->group[i]] = true;
         p->nslots = op->rule->nslots;
+        p->momentum = op->rule->momentum;
         for (int k = 0; k < p->nslots; k++) {
             p->slot[k] = tensor_make(DT_F32, p->value.ndim, p->value.dim, NULL);
             p->slot[k].data = arena_alloc(&ps->arena, tensor_bytes(&p->slot[k]));

@@ -54,6 +54,7 @@ typedef struct OptimOpts {
 typedef struct OptimRule {
     const char *name, *doc;
     int nslots; /* float tensors of the parameter's shape, zeroed at the start */
+    int momentum; /* which of them is the momentum */
     void (*step)(Param *p, const OptimOpts *o, double lr, double wd, int64_t t);
 } OptimRule;
 

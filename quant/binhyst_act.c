@@ -180,7 +180,7 @@ static void end(QInst *q, const double *acc)
 /* A policy's alpha. */
 static int set(QInst *q, const char *attr, double v, Err *e)
 {
-    if (!str_eq(attr, "alpha")) return err_set(e, ERR_CONFIG, "%s: no attribute '%s'", q->name, attr);
+    if (!str_eq(attr, "alpha")) return err_set(e, ERR_CONFIG, "%s: no attribute '%s'", q->name, attr), QSET_UNKNOWN;
     ((Act *)q->priv)->alpha = (float)v;
     return 0;
 }

@@ -57,6 +57,7 @@ int kw_init(QInst *q, ParamStore *ps, Err *e)
                        q->method->name, MAX_BITS, q->bits, tag[q->role]);
     k->levels = k->o->level && q->bits == role_bits(q->opts, q->role) ? k->o->level : 1 << q->bits;
     k->n = (float)(k->levels - 1);
+    k->num_levels = k->levels;
     k->groups = group_count(q, k->o->quant_group);
     k->stable = o->stable;
     k->counts = 1;

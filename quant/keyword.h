@@ -51,6 +51,8 @@ typedef struct Keyword {
     int levels, groups, norm_groups, stable;
     int counts;                    /* what a training step adds to iteration */
     bool fixed_levels;             /* made for so many levels */
+    int num_levels;                /* the attribute of this name; lsq keeps it without reading it */
+    bool by_level_num;             /* lsq */
     bool normalizes, restores;     /* restores: where it normalizes */
     bool progressive;              /* a change of level_num rescales the clip level */
     bool passes;                   /* this forward, and its backward: the tensor unchanged */
@@ -84,14 +86,14 @@ void kw_release(QInst *q);
 void kw_use(QInst *q, const QFn *fn);
 
 /* ---- a policy's attributes (keyword_attr.c) ----
- * Both set q->relower where programs do not fit any more. Numbers: stable, num_levels and level_num
- * (the same here), progressive, half_range, adaptive_restore, norm_group, scale, correlate,
+ * Both set q->relower where programs do not fit any more. Numbers: stable, level_num, num_levels
+ * (the same, but for lsq), progressive, half_range, adaptive_restore, norm_group, scale, correlate,
  * quant_loss_enable, quant_loss_alpha, prox, and the tensors clip_val, gamma, alphaN, basis. Texts:
  * adaptive, grad_type, quant_loss_function; and any number or truth value as the original reads it. */
 int kw_set(QInst *q, const char *attr, double v, Err *e);
 int kw_set_text(QInst *q, const char *attr, const char *text, Err *e);
 /* Read when a net is built and never again: set without effect. */
-bool kw_attr_idle(const char *attr);
+bool kw_attr_idle(const QInst *q, const char *attr);
 /* Layers: stem and classifier stay float unless first_bit and last_bit say otherwise; the image itself always. */
 int kw_unit_bits(const QOpts *o, QRole role, unsigned marks, int bits);
 

@@ -14,6 +14,11 @@ static void fill(Param *p, float v)
     param_touch(p);
 }
 
+static void clear(Tensor *t)
+{
+    memset(t->data, 0, tensor_bytes(t));
+}
+
 /* Below 0: change by so much. With `progressive` the clip level keeps its steps, and loses its
  * momentum. */
 static int set_levels(QInst *q, double v, Err *e)
@@ -31,9 +36,10 @@ static int set_levels(QInst *q, double v, Err *e)
         const float by = (float)((levels - 1) / (k->levels - 1));
         for (size_t i = 0; i < tensor_len(&k->clip->value); i++) c[i] *= by;
         param_touch(k->clip);
-        if (k->clip->nslots) memset(k->clip->slot[0].data, 0, tensor_bytes(&k->clip->slot[0]));
+        if (k->clip->nslots) clear(&k->clip->slot[k->clip->momentum]);
     }
     k->levels = (int)levels;
+    if (!k->by_level_num) k->num_levels = k->levels;
     k->n = (float)(levels - 1);
     fill(k->level_num, (float)levels);
     return 0;
@@ -73,13 +79,23 @@ static int configure(QInst *q, Err *e)
     return 0;
 }
 
-bool kw_attr_idle(const char *attr)
+/* As in the original, lsq is told its levels by level_num alone. */
+static int keep_num_levels(QInst *q, double v, Err *e)
+{
+    Keyword *k = q->priv;
+    if (v < 2 || v > KW_MAX_LEVELS || v != floor(v))
+        return err_set(e, ERR_CONFIG, "%s: num_levels: %g; expected 2 to %d", q->unit, v, KW_MAX_LEVELS);
+    k->num_levels = (int)v;
+    return 0;
+}
+
+bool kw_attr_idle(const QInst *q, const char *attr)
 {
     static const char *const idle[] = {"bit",         "boundary",  "grad_scale", "level",
                                        "quant_group", "separator", "ratio",      "index"};
     for (size_t i = 0; i < ARRAY_LEN(idle); i++)
         if (str_eq(idle[i], attr)) return true;
-    return false;
+    return ((const Keyword *)q->priv)->by_level_num && str_eq(attr, "num_levels");
 }
 
 // clang-format off
@@ -118,7 +134,8 @@ static int set_attr(QInst *q, const struct Attr *a, double v, Err *e)
 
 static int no_attr(const QInst *q, const char *attr, Err *e)
 {
-    return err_set(e, ERR_CONFIG, "%s: %s has no attribute '%s'", q->unit, q->method->name, attr);
+    err_set(e, ERR_CONFIG, "%s: %s has no attribute '%s'", q->unit, q->method->name, attr);
+    return QSET_UNKNOWN;
 }
 
 static bool is_levels(const char *attr)
@@ -133,6 +150,7 @@ int kw_set(QInst *q, const char *attr, double v, Err *e)
     Param *p;
     if (!k->iteration)
         return err_set(e, ERR_CONFIG, "%s: not quantized, so it has no '%s'", q->unit, attr);
+    if (k->by_level_num && str_eq(attr, "num_levels")) return keep_num_levels(q, v, e);
     if (is_levels(attr)) return set_levels(q, v, e);
     if (str_eq(attr, "norm_group")) return set_norm_groups(q, v, e);
     if (a) return set_attr(q, a, v, e);
@@ -141,7 +159,7 @@ int kw_set(QInst *q, const char *attr, double v, Err *e)
     } else if (str_eq(attr, "prox")) {
         k->prox = (float)v;
         param_touch(k->iteration); /* what was made of parameters alone is made again */
-    } else if (!kw_attr_idle(attr)) {
+    } else if (!kw_attr_idle(q, attr)) {
         return no_attr(q, attr, e);
     }
     return 0;
@@ -190,15 +208,15 @@ int kw_set_text(QInst *q, const char *attr, const char *text, Err *e)
     char *word = quoted ? xstrndup(text + 1, len - 2) : xstrdup(text), *end;
     const double v = strtod(word, &end);
     const bool number = end != word && !*end;
-    int r = -2;
-    for (size_t i = 0; r == -2 && i < ARRAY_LEN(texts); i++)
+    int r = 1; /* not set yet */
+    for (size_t i = 0; r == 1 && i < ARRAY_LEN(texts); i++)
         if (str_eq(texts[i].attr, attr) && ((Keyword *)q->priv)->iteration)
             r = set_word(q, i, word, e);
-    if (r == -2 && a && a->kind == FLAG && !number) /* anything but False is true */
+    if (r == 1 && a && a->kind == FLAG && !number) /* anything but False is true */
         r = kw_set(q, attr, !str_eq(word, "False") && !str_eq(word, "false"), e);
-    if (r == -2 && !number && takes_number(q, attr))
+    if (r == 1 && !number && takes_number(q, attr))
         r = err_set(e, ERR_CONFIG, "%s: %s: %s; expected a number", q->unit, attr, text);
-    if (r == -2) r = kw_set(q, attr, number ? v : 0, e);
+    if (r == 1) r = kw_set(q, attr, number ? v : 0, e);
     free(word);
     return r;
 }

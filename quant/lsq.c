@@ -358,6 +358,7 @@ static int configure(QInst *q, Err *e)
     p->half = q->role != Q_WEIGHT && p->k.o->half_range;
     p->ste_scale = str_eq(p->k.o->grad_type, "STE-scale");
     p->f = 1;
+    p->k.by_level_num = true;
     p->k.weight = p->ste_scale ? &scaled : &plain;
     if (q->role == Q_WEIGHT)
         kw_use(q, &weight);

@@ -148,6 +148,7 @@ typedef struct QCtx {
 } QCtx;
 
 #define Q_MAX_ACC 4
+#define QSET_UNKNOWN (-2)
 
 /* One role. Only `init` and either `row` or `forward` are required; no `backward`/`row_bwd`: gradient passes straight through. */
 typedef struct QFn {
@@ -174,7 +175,7 @@ typedef struct QFn {
     void (*backward)(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c);
 
     void (*after_step)(QInst *q);                                /* after the optimizer: hysteresis, prox */
-    int (*set)(QInst *q, const char *attr, double v, Err *e);    /* a policy's `attr = v`; -1: unknown attribute */
+    int (*set)(QInst *q, const char *attr, double v, Err *e);    /* a policy's `attr = v`; -1: a fault, QSET_UNKNOWN: not its attribute */
     int (*set_text)(QInst *q, const char *attr, const char *v, Err *e); /* the same, any value as it is written. NULL: numbers only */
     bool (*pad_matters)(const QInst *q);                         /* activations: zeros around the map change the result. NULL: never */
     int (*show)(const QInst *wt, const QInst *act, char *line, size_t n); /* weight role: the original's line of thresholds */

@@ -186,6 +186,15 @@ static int get_state(const TensorFile *f, const char *path, TrainState *state, i
     return 0;
 }
 
+int64_t checkpoint_epoch(const TensorFile *f)
+{
+    Err none;
+    TrainState st;
+    int64_t updates;
+    if (!tensors_meta(f, "qrun.format") || get_state(f, "", &st, &updates, &none)) return -1;
+    return st.batch > 0 ? st.epoch : st.epoch - 1;
+}
+
 static bool get_three(const TensorFile *f, const char *key, double v[3])
 {
     const char *s = tensors_meta(f, key);

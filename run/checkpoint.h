@@ -59,6 +59,10 @@ int checkpoint_repair_best(const char *run_dir, const TrainState *s, Err *e);
 /* The position alone, for deciding whether there is anything left to do: as checkpoint_resume. */
 int checkpoint_peek(const char *run_dir, TrainState *s, Err *e);
 
+/* The epoch (from 0) in which the last update of a run's checkpoint was made; -1: none was, or the file
+ * is of something else. */
+int64_t checkpoint_epoch(const TensorFile *f);
+
 /* Is it one of ours? Then mean and std are those the net was trained with. */
 bool checkpoint_input(const TensorFile *f, double mean[3], double std[3]);
 void input_constants(InputShape *s, const double mean[3], const double std[3]);

@@ -171,8 +171,7 @@ void config_default(Config *c)
     c->run.config_file = "";
     c->run.config_name = "qrun";
     for (size_t i = 0; i < nkeys; i++)
-        if (keys[i].kind == KK_VALUE || keys[i].kind == KK_LIST || keys[i].kind == KK_GROUPS)
-            value_default(c, &keys[i]);
+        if (key_has_value(&keys[i])) value_default(c, &keys[i]);
     config_copy_fields(c);
 }
 

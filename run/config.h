@@ -6,6 +6,7 @@
 #include "io/yaml.h"
 #include "nets/nets.h"
 #include "optim/optim.h"
+#include "quant/policy.h"
 #include "quant/quant.h"
 #include "run/keywords.h"
 
@@ -49,6 +50,7 @@ typedef struct RunOpts {
     double mixup_alpha;
     bool lr_test; /* print the course of the rate and stop */
     bool decay_small; /* -> optim.weight_decay_scheme */
+    Policy policy;
     int64_t max_steps; /* 0: no limit; stop after this many updates in total */
     double max_time;   /* seconds; 0: no limit; then exit 75 */
     int save_every_epochs;

@@ -8,15 +8,10 @@
 
 #include "run/keys.h"
 
-static bool has_value(const Key *k)
-{
-    return k->kind == KK_VALUE || k->kind == KK_LIST || k->kind == KK_GROUPS;
-}
-
 /* Rows that a configuration's own text names. */
 static bool is_listed(const Key *k)
 {
-    return has_value(k) && !(k->flags & KF_FOLDED);
+    return key_has_value(k) && !(k->flags & KF_FOLDED);
 }
 
 static void pad(Str *out, size_t from, size_t width)
@@ -81,7 +76,7 @@ void config_show(const Config *c, Str *out)
     for (size_t i = 0; i < nkeys; i++) {
         const Key *k = &keys[i];
         size_t from = out->len;
-        if (k->kind == KK_SECTION && i + 1 < nkeys && has_value(&keys[i + 1]))
+        if (k->kind == KK_SECTION && i + 1 < nkeys && key_has_value(&keys[i + 1]))
             str_printf(out, "%s%s\n", i ? "\n" : "", k->doc);
         if (!is_listed(k)) continue;
         str_printf(out, "  %s", k->name);
@@ -116,7 +111,7 @@ void config_resolved(const Config *c, Str *out)
         const Key *k = &keys[i];
         const char *dot = strchr(k->name, '.');
         size_t from = out->len;
-        if (k->kind == KK_SECTION && i + 1 < nkeys && has_value(&keys[i + 1]))
+        if (k->kind == KK_SECTION && i + 1 < nkeys && key_has_value(&keys[i + 1]))
             str_printf(out, "\n# %s\n", k->doc);
         if (!is_listed(k)) continue;
         /* A dotted key is a map; repeated maps of one name add up. */
@@ -271,7 +266,7 @@ static void docs_row(const Key *k, Str *out)
         a += n + (a[n] == ' ');
     }
     str_puts(out, " | ");
-    if (has_value(k)) {
+    if (key_has_value(k)) {
         put_kind(k, &kind);
         put_cell(kind.s, out);
         str_printf(out, " | `%s` | ", k->def);
@@ -302,7 +297,7 @@ void config_docs(Str *out)
             continue;
         }
         str_printf(out, "\n## %s\n\n", k->doc);
-        if (has_value(k + 1))
+        if (key_has_value(k + 1))
             str_puts(out, "| key | also | value | default | meaning | known from "
                           "|\n|---|---|---|---|---|---|\n");
         else if (k[1].kind == KK_LATER)

@@ -7,6 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "io/fs.h"
+#include "run/policy_text.h"
+
 static void fault_value(const Setter *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
 static void fault_value(const Setter *s, const char *fmt, ...)
 {
@@ -282,6 +285,47 @@ static bool set_groups(const Setter *s, const Key *k, char *base)
     return ok;
 }
 
+/* Lines that say their place themselves. */
+static void add_lines(Faults *f, const char *text)
+{
+    while (*text) {
+        const size_t n = strcspn(text, "\n");
+        mem_grow(&f->line, &f->cap, f->n + 1, sizeof *f->line);
+        f->line[f->n] = (Str){0};
+        str_putn(&f->line[f->n++], text, n);
+        text += n + (text[n] == '\n');
+    }
+}
+
+/* A file's name, as typed or beside the configuration; or the rules themselves. */
+static bool set_policy(const Setter *s, Policy *p)
+{
+    const Yaml *v = s->value;
+    Arena *a = &s->c->arena;
+    const char *slash = strrchr(v->file, '/');
+    Err e = {0};
+    int r = 0;
+    *p = (Policy){0};
+    if (v->kind == Y_LIST) {
+        fault_value(s, "a list; expected the name of a file, or a map such as {on init: [{by_index: "
+                       "all, stable: 10}]}");
+        return false;
+    }
+    if (v->kind == Y_MAP) {
+        r = policy_from_yaml(p, a, v, &e);
+    } else if (v->s[0]) {
+        const char *beside = slash ? arena_printf(a, "%.*s/%s", (int)(slash - v->file), v->file, v->s) : v->s;
+        const char *file = !fs_exists(v->s) && fs_exists(beside) ? beside : v->s;
+        if (fs_exists(file) != 1) {
+            fault_value(s, "%s: no such file; expected a policy file", file);
+            return false;
+        }
+        r = policy_read(p, a, file, &e);
+    }
+    if (r) add_lines(s->f, e.msg);
+    return !r;
+}
+
 /* The same value, however it is spelt. */
 static bool same_value(const Yaml *a, const Yaml *b)
 {
@@ -316,6 +360,20 @@ static bool check_later(const Setter *s, const Key *k)
     return false;
 }
 
+static bool set_kind(const Setter *s, const Key *k, char *base)
+{
+    switch (k->kind) {
+    case KK_LIST:
+        return set_list(s, k, base);
+    case KK_GROUPS:
+        return set_groups(s, k, base);
+    case KK_POLICY:
+        return set_policy(s, (void *)(base + k->offset));
+    default:
+        return set_scalar(s, k, s->value, base + k->offset);
+    }
+}
+
 /* A value that is ours; a fault there is too. */
 static void set_ours(Config *c, const Key *k, const char *value, const char *file)
 {
@@ -325,9 +383,7 @@ static void set_ours(Config *c, const Key *k, const char *value, const char *fil
     char *base = (char *)c;
     bool ok;
     ASSERT(s.value, "%s: %s", file, e.msg);
-    ok = k->kind == KK_VALUE  ? set_scalar(&s, k, s.value, base + k->offset)
-         : k->kind == KK_LIST ? set_list(&s, k, base)
-                              : set_groups(&s, k, base);
+    ok = set_kind(&s, k, base);
     ASSERT(ok, "%s", none.line[0].s);
 }
 
@@ -371,10 +427,8 @@ void value_set(const Key *k, void *ctx)
             value_default(s->c, k);
         else if (null)
             ok = (fault_type(s, k, v), false);
-        else if (k->kind == KK_VALUE)
-            ok = set_scalar(s, k, v, base + k->offset);
         else
-            ok = k->kind == KK_LIST ? set_list(s, k, base) : set_groups(s, k, base);
+            ok = set_kind(s, k, base);
     }
     st->bad = !ok;
 }

@@ -1,6 +1,7 @@
 /* run/keys.c -- the key table (keys.def with types and places filled in by the compiler), its
  * lookups and its texts. */
 #include "run/keys.h"
+#include "run/policy_text.h"
 #include "run/pictures.h"
 
 #include <stdint.h>
@@ -201,6 +202,8 @@ void choices_text(const Choices *ch, Str *out)
 #define GROUPS(n, f, nf, al, fr, t)                                                                \
     {KK_GROUPS, #n, al, KT_STR, offsetof(Config, f), offsetof(Config, nf), 0, ARRAY_LEN(FIELD(f)), \
      "[]", 0, 0, NULL, 0, fr, t},
+#define POLICY(n, f, al, fr, t)                                                                    \
+    {KK_POLICY, #n, al, KT_STR, offsetof(Config, f), 0, 0, 0, "''", 0, 0, NULL, 0, fr, t},
 #define IGNORED(n, al, fr, why)                                                                    \
     {.kind = KK_IGNORED, .name = #n, .aliases = al, .def = "", .from = fr, .doc = why},
 #define LATER(n, al, same, fr, what)                                                               \
@@ -328,6 +331,8 @@ const char *key_type_text(const Key *k)
         return k->pair_offset ? "a list of whole numbers or pairs of them" : many[k->type];
     case KK_GROUPS:
         return "a list of maps";
+    case KK_POLICY:
+        return "the name of a file, or a map of sections";
     case KK_VALUE:
         return k->flags & KF_SECONDS ? "a time" : one[k->type];
     default:
@@ -448,6 +453,10 @@ void key_value_text(const Config *c, const Key *k, Str *out)
                 : 0;
     if (k->kind == KK_VALUE) {
         put_scalar(k->type, p, out);
+        return;
+    }
+    if (k->kind == KK_POLICY) {
+        policy_print((const Policy *)(const void *)p, put_text, out);
         return;
     }
     str_puts(out, "[");

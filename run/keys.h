@@ -8,7 +8,7 @@
 
 #define NOMAX ((double)INFINITY)
 
-typedef enum KeyKind { KK_SECTION, KK_VALUE, KK_LIST, KK_GROUPS, KK_IGNORED, KK_LATER } KeyKind;
+typedef enum KeyKind { KK_SECTION, KK_VALUE, KK_LIST, KK_GROUPS, KK_POLICY, KK_IGNORED, KK_LATER } KeyKind;
 typedef enum KeyType { KT_STR, KT_BOOL, KT_INT, KT_I64, KT_U64, KT_DBL } KeyType;
 
 enum {
@@ -79,6 +79,12 @@ void choices_text(const Choices *ch, Str *out); /* "sgd, adam" or "a name from `
 size_t key_element_size(const Key *k);         /* of a list's field */
 void key_range_text(const Key *k, Str *out); /* "0..1", "at least 1"; nothing when unbounded */
 const char *key_type_text(const Key *k);     /* "number", "list of whole numbers" ... */
+
+/* Is it a value of a Config? */
+static inline bool key_has_value(const Key *k)
+{
+    return k->kind == KK_VALUE || k->kind == KK_LIST || k->kind == KK_GROUPS || k->kind == KK_POLICY;
+}
 
 /* The value as YAML that reads back to the same bits. */
 void key_value_text(const Config *c, const Key *k, Str *out);

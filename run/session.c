@@ -35,7 +35,18 @@ int session_open(Session *s, Config *cfg, Err *e)
     no.in_h = s->input.h;
     no.in_w = s->input.w;
     s->model = model_new(&no, &cfg->quant, cfg->run.label_smoothing, cfg->run.random_seed, e);
-    return s->model ? 0 : config_place(cfg, e);
+    if (!s->model) return config_place(cfg, e);
+    return policy_apply(&cfg->run.policy, PW_INIT, 0, model_qplan(s->model), e) < 0 ? -1 : 0;
+}
+
+int session_rules(Session *s, int64_t epoch, Err *e)
+{
+    for (; s->rules <= epoch; s->rules++) {
+        const int n = policy_apply(&s->cfg->run.policy, PW_EPOCH, s->rules, model_qplan(s->model), e);
+        if (n < 0) return -1;
+        if (n > 0) model_drop_programs(s->model);
+    }
+    return 0;
 }
 
 const char *session_width_text(const Session *s, int k, char text[16])
@@ -253,6 +264,10 @@ static int load_file(Session *s, const char *key, const char *path, bool strict,
         if (made) log_msg(LOG_INFO, "%s: %d tensors repeated for the widths", path, made);
     }
     advise_compat(s, &f, path);
+    if (!s->trains && session_rules(s, checkpoint_epoch(&f), e)) {
+        tensors_free(&f);
+        return -1;
+    }
     r = load(s, key, &f, path, strict, e);
     if (!r && checkpoint_input(&f, mean, std)) {
         const DataOpts *d = &s->cfg->data;
@@ -305,8 +320,7 @@ void session_config_text(const Config *cfg, Str *out)
 {
     for (size_t i = 0; i < nkeys; i++) {
         const Key *k = &keys[i];
-        if (k->kind != KK_VALUE && k->kind != KK_LIST && k->kind != KK_GROUPS) continue;
-        if (k->flags & (KF_NO_RESULT | KF_FOLDED)) continue;
+        if (!key_has_value(k) || k->flags & (KF_NO_RESULT | KF_FOLDED)) continue;
         str_printf(out, "%s: ", k->name);
         key_value_text(cfg, k, out);
         str_puts(out, "\n");

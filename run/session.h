@@ -19,6 +19,8 @@ typedef struct Session {
     struct Integers *ints; /* evaluation by whole numbers instead of `model`; NULL; borrowed */
     struct OriginalLog *original; /* log_file's lines of evaluations; NULL; borrowed */
     struct Dump *dump;     /* what evaluation reads and computes, kept; NULL; borrowed */
+    bool trains;           /* weights that are loaded are a start: rules of their epochs do not count */
+    int64_t rules;         /* the policy's rules of epochs before this one are in force */
     int width[METER_MAX_WIDTHS], nwidths; /* variants trained and evaluated: all, or the last without adaptive_training */
 } Session;
 
@@ -26,6 +28,11 @@ typedef struct Session {
  * session is freed by session_free as well. */
 int session_open(Session *s, Config *cfg, Err *e);
 void session_free(Session *s);
+
+/* Puts the policy's rules of all epochs up to this one (from 0) into force, those that are not yet, in
+ * their order. Called before parameters of that epoch are loaded; session_load does it for a checkpoint
+ * of a run unless the session trains. */
+int session_rules(Session *s, int64_t epoch, Err *e);
 
 /* The data set of one split and its loader (batch_size or val_batch_size). */
 int session_data(Session *s, Split split, Err *e);

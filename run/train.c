@@ -15,8 +15,6 @@
 #include <string.h>
 
 #include "io/fs.h"
-#include "quant/keyword.h"
-#include "quant/qplan.h"
 #include "run/checkpoint.h"
 #include "run/clips.h"
 #include "run/evaluate.h"
@@ -28,6 +26,7 @@
 #include "run/original_log.h"
 #include "run/profiling.h"
 #include "run/progress.h"
+#include "run/recipe.h"
 #include "run/record.h"
 #include "run/report.h"
 #include "run/runfolder.h"
@@ -329,40 +328,10 @@ static int end_epoch(Trainer *t, Err *e)
     return manifest_save(t->manifest, "running", -1, e);
 }
 
-static void set_alpha(QInst *q, void *arg)
-{
-    Err none = {0};
-    if (q->role == Q_ACT && str_eq(q->method->name, "hysteresis") && q->fn->set)
-        q->fn->set(q, "alpha", *(const double *)arg, &none);
-}
-
-/* use_alpha_decay: the steepness of this epoch. */
-static void set_steepness(Trainer *t)
-{
-    const QOpts *q = &t->run->cfg->quant;
-    double alpha = q->start_alpha + (double)t->st.epoch * (q->end_alpha - q->start_alpha) /
-                                        (double)t->o->num_epochs;
-    if (q->use_alpha_decay) qplan_each(model_qplan(t->s.model), set_alpha, &alpha);
-}
-
-static void set_prox(QInst *q, void *arg)
-{
-    Err none = {0};
-    if (q->fn == &kw_blended) kw_set(q, "prox", *(const double *)arg, &none);
-}
-
-/* proxquant: the share of float tensors in this epoch. */
-static void set_blend(Trainer *t)
-{
-    double share = config_proxquant_share(t->run->cfg, t->st.epoch);
-    if (t->run->cfg->quant.kw.proxquant) qplan_each(model_qplan(t->s.model), set_prox, &share);
-}
-
 static int loop(Trainer *t, Err *e)
 {
     while (t->st.epoch < run_epochs(t->o) && !t->stopping) {
-        set_steepness(t);
-        set_blend(t);
+        if (recipe_epoch(&t->s, t->st.epoch, e)) return -1;
         if (t->o->show_params_every > 0 && t->st.batch == 0 &&
             t->st.epoch % t->o->show_params_every == 0)
             clips_print(t->s.model);
@@ -471,7 +440,9 @@ static int already_finished(Trainer *t, Err *e)
 
 static int prepare_net(Trainer *t, bool resume, char **init, Err *e)
 {
+    if (recipe_try(t->run->cfg, e)) return -1;
     if (session_open(&t->s, t->run->cfg, e) || export_check(&t->s, e)) return -1;
+    t->s.trains = true;
     store_alloc_grads(model_store(t->s.model));
     if (optim_init(&t->optim, &t->run->cfg->optim, model_store(t->s.model), e)) return -1;
     session_config_text(t->run->cfg, &t->config_text);
@@ -487,6 +458,7 @@ static int prepare_net(Trainer *t, bool resume, char **init, Err *e)
         if (!*init || session_load(&t->s, *init, e)) return -1;
     }
     if (!resume) t->st.epoch = t->o->start_epoch;
+    if (resume && session_rules(&t->s, t->st.batch > 0 ? t->st.epoch : t->st.epoch - 1, e)) return -1;
     if (resume && checkpoint_resume(t->folder.dir, &t->ckpt, e) != 1) return -1;
     return 0;
 }
@@ -496,6 +468,7 @@ static void prepare_recipe(Trainer *t)
 {
     const RunOpts *o = t->o;
     const InputShape *in = &t->s.input;
+    recipe_begin(&t->s, t->batches);
     t->frozen = o->freeze_steps > 0 ? o->freeze_steps : o->freeze_epochs * t->batches;
     if (o->mixup_enable)
         mixup_init(&t->mixup, o->mixup_alpha, o->random_seed, t->s.classes,

@@ -90,6 +90,7 @@ void golden_layer(Case *c);
 void golden_spectral(Case *c); /* FAT's transform alone */
 void golden_optimizer(Case *c);
 void golden_binarised_updates(Case *c); /* optimizer: hysteresis */
+void golden_policy(Case *c);       /* format: its policy files */
 void golden_lr_policy(Case *c);    /* schedule: model-quantization */
 void golden_param_groups(Case *c); /* optimizer: model-quantization */
 void golden_param_selection(Case *c);

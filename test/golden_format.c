@@ -85,7 +85,9 @@ void golden_format(Case *c)
 {
     Str why = {0};
     int verdict;
-    if (yaml_path(c->y, "outputs.levels_sorted")) {
+    if (yaml_get(c->y, "text")) {
+        golden_policy(c);
+    } else if (yaml_path(c->y, "outputs.levels_sorted")) {
         level_table(c);
     } else if (yaml_get(c->y, "parameters")) {
         golden_param_selection(c);
