@@ -107,6 +107,9 @@ void golden_trace(Case *c, struct QPlan *qp, const int *variant, int nvariants, 
                   int batch);
 void golden_used_bias(Case *c, const QOpts *o, int bits); /* outputs.used_bias of a linear layer */
 void golden_schedule(Case *c);
+void golden_keyword_layer(Case *c);  /* layer: keyword language */
+/* grads.params_flat, in the order of param_grads_order, against the gradients of ps. */
+void case_flat_grads(Case *c, const ParamStore *ps);
 void golden_fixed_layer(Case *c);    /* layer: fixed point */
 void golden_f8net_block(Case *c);    /* block: fixed point */
 void golden_f8net_net(Case *c);      /* net: fixed point */

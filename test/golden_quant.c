@@ -667,6 +667,10 @@ void golden_layer(Case *c)
         golden_variants(c);
         return;
     }
+    if (yaml_path(c->y, "params.keyword")) {
+        golden_keyword_layer(c);
+        return;
+    }
     if (yaml_path(c->y, "params.input_format") || yaml_path(c->y, "params.int_infer") ||
         yaml_path(c->y, "params.input_fl") || yaml_path(c->y, "params.pad_value")) {
         golden_fixed_layer(c);

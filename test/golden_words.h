@@ -10,6 +10,8 @@
  * Release with config_free. */
 bool case_words(Case *c, Config *cfg);
 
+#define LAYER "layer." /* names of a layer alone; the cases have none */
+
 /* All floating tensors of `ps` but "x" by the rows of `state`, in whose order they must stand; with
  * `mixed` as the README of keyword-nets says. A row of a tensor that is not there, another shape or
  * order fail the case. */
