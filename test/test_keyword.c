@@ -14,88 +14,7 @@
 #include "engine/spec.h"
 #include "quant/keyword.h"
 #include "run/config.h"
-
-/* One quantizer with its tensors. */
-typedef struct One {
-    ParamStore ps;
-    QOpts o;
-    QInst q;
-    Tensor x, y, dy, dx;
-    QCtx c;
-    float *memory;
-} One;
-
-#define MAX 6000
-
-static void open_one(One *t, const char *method, QRole role, int bits, int ndim, const int *dim)
-{
-    const bool map = role != Q_WEIGHT && ndim == 4;
-    Param *owner = NULL;
-    size_t save, scratch;
-    Err e = {0};
-    t->o.wt_bit = t->o.fm_bit = t->o.ot_bit = bits;
-    if (role == Q_WEIGHT)
-        owner = store_add(&t->ps, PK_WEIGHT, DT_F32, (Init){INIT_NONE, 0, 0}, ndim, dim, "weight");
-    if (qinst_init(&t->q, quant_find(method), role, bits, 0, &t->o, &t->ps, owner, 0,
-                   map ? 3 : ndim, map ? dim + 1 : dim, "layer.", &e))
-        fail_msg("%s", e.msg);
-    store_init(&t->ps, 1);
-    store_alloc_grads(&t->ps);
-    t->memory = xcalloc(4 * MAX, sizeof *t->memory);
-    t->x = tensor_make(DT_F32, ndim, dim, t->memory);
-    if (map) t->x.layout = LY_NHWC;
-    assert_true(tensor_len(&t->x) <= MAX);
-    t->y = t->dy = t->dx = t->x;
-    t->y.data = t->memory + MAX, t->dy.data = t->memory + 2 * MAX, t->dx.data = t->memory + 3 * MAX;
-    qinst_need(&t->q, &t->x, PH_TRAIN, &save, &scratch);
-    t->c = (QCtx){.phase = PH_TRAIN,
-                  .save = xaligned(save + 64),
-                  .scratch = xaligned(scratch + 64),
-                  .want_dx = true};
-}
-
-static void close_one(One *t)
-{
-    qinst_free(&t->q);
-    store_free(&t->ps);
-    free(t->c.save);
-    free(t->c.scratch);
-    free(t->memory);
-}
-
-static One *new_one(One *t)
-{
-    *t = (One){0};
-    qopts_default(&t->o);
-    return t;
-}
-
-static void fill(One *t, double low, double high)
-{
-    Rng r = rng_stream(3, RNG_TEST, 0, 0);
-    float *x = t->x.data, *dy = t->dy.data;
-    for (size_t i = 0; i < tensor_len(&t->x); i++) {
-        x[i] = (float)rng_range(&r, low, high);
-        dy[i] = (float)rng_range(&r, -1, 1);
-    }
-}
-
-static void run_one(One *t)
-{
-    qinst_forward(&t->q, &t->x, &t->y, &t->c);
-    store_zero_grads(&t->ps);
-    qinst_backward(&t->q, &t->x, &t->dy, &t->dx, &t->c);
-}
-
-static const int map_dim[] = {3, 5, 6, 7}, weight_dim[] = {4, 3, 3, 3};
-
-static double grad_sum(const Param *p)
-{
-    double sum = 0;
-    for (size_t i = 0; i < tensor_len(&p->value); i++)
-        sum += (double)((const float *)p->grad.data)[i];
-    return sum;
-}
+#include "test/one.h"
 
 /* A clip level for each channel, all the same, is one clip level: another code, the same numbers.
  */
@@ -111,7 +30,7 @@ static void groups_alike_are_one(void **state)
         open_one(&b, "lsq", Q_ACT, 3, 4, map_dim);
         assert_int_equal(tensor_len(&a.q.p[0]->value), 1);
         assert_int_equal(tensor_len(&b.q.p[0]->value), 5);
-        fill(&a, -1.5, 1.5), fill(&b, -1.5, 1.5);
+        fill_one(&a, -1.5, 1.5), fill_one(&b, -1.5, 1.5);
         run_one(&a), run_one(&b);
         assert_memory_equal(a.y.data, b.y.data, tensor_bytes(&a.y));
         assert_memory_equal(a.dx.data, b.dx.data, tensor_bytes(&a.dx));
@@ -139,7 +58,7 @@ static void dorefa_finite_differences(void **state)
     float *w;
     (void)state;
     open_one(new_one(&t), "dorefa", Q_WEIGHT, 2, 4, weight_dim);
-    fill(&t, -1, 1);
+    fill_one(&t, -1, 1);
     run_one(&t);
     w = t.x.data;
     for (size_t i = 0; i < n; i++) {
@@ -174,7 +93,7 @@ static void gamma_gradient(void **state)
         new_one(&t)->o.kw.tag[at[k].role].gamma = true;
         t.o.kw.tag[Q_WEIGHT].adaptive = "var-mean";
         open_one(&t, at[k].method, at[k].role, 2, 4, at[k].role == Q_WEIGHT ? weight_dim : map_dim);
-        fill(&t, -1, 1.5);
+        fill_one(&t, -1, 1.5);
         p = t.q.p[t.q.np - 1];
         assert_true(str_ends(p->name, ".gamma"));
         for (size_t i = 0; i < tensor_len(&p->value); i++) ((float *)p->value.data)[i] = 2;
@@ -212,7 +131,7 @@ static void faults(void **state)
         One t;
         new_one(&t)->o.kw.tag[Q_WEIGHT].adaptive = at[k].adaptive;
         open_one(&t, at[k].method, at[k].role, 2, 4, at[k].role == Q_WEIGHT ? weight_dim : map_dim);
-        fill(&t, 0, 1);
+        fill_one(&t, 0, 1);
         for (size_t i = 0; i < tensor_len(&t.x); i++) ((float *)t.x.data)[i] = at[k].value;
         if (t.q.np) *(float *)t.q.p[0]->value.data = at[k].clip;
         run_one(&t);
@@ -235,7 +154,7 @@ static void nan_is_seen(void **state)
             One t;
             new_one(&t)->o.kw.tag[Q_ACT].half_range = half;
             open_one(&t, methods[k], Q_ACT, 4, 4, map_dim);
-            fill(&t, -1, 2);
+            fill_one(&t, -1, 2);
             ((float *)t.x.data)[17] = NAN;
             run_one(&t);
             if (!isnan(((float *)t.y.data)[17]))
@@ -254,7 +173,7 @@ static void counting(void **state)
     (void)state;
     new_one(&t)->o.kw.stable = 2;
     open_one(&t, "pact", Q_ACT, 2, 4, map_dim);
-    fill(&t, -3, 4);
+    fill_one(&t, -3, 4);
     ((float *)t.x.data)[0] = 4;
     clip = t.q.p[0]->value.data;
     iteration = store_find(&t.ps, "layer.quant_activation.iteration")->value.data;
@@ -284,7 +203,7 @@ static void attributes(void **state)
     assert_int_equal(t.q.fn->set(&t.q, "progressive", 1, &e), 0);
     assert_int_equal(t.q.fn->set(&t.q, "level_num", -3, &e), 0);
     assert_true(fabsf(*clip - 4.0f / 7) < 1e-6f);
-    fill(&t, -1, 1);
+    fill_one(&t, -1, 1);
     run_one(&t);
     assert_true(*(float *)store_find(&t.ps, "layer.quant_weight.level_num")->value.data == 5);
     assert_int_equal(t.q.fn->set(&t.q, "level_num", 1, &e), -1);
