@@ -37,6 +37,7 @@ void open_one(One *t, const char *method, QRole role, int bits, int ndim, const 
 void room_one(One *t)
 {
     size_t save, scratch;
+    if (!t->q.enabled) return;
     qinst_need(&t->q, &t->x, PH_TRAIN, &save, &scratch);
     free(t->c.save);
     free(t->c.scratch);
