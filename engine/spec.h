@@ -69,7 +69,9 @@ typedef struct ActAttr {
 typedef struct PoolAttr {
     PoolKind kind;
     int k, stride, pad;
-    bool ceil_mode, count_pad;
+    bool ceil_mode; /* rounds up: a last window counts that begins in the map or the padding before it */
+    bool count_pad; /* averages: divide by k k everywhere, also where ceil_mode goes beyond the padding
+                       (PyTorch leaves that part out); else by what lies in the map */
 } PoolAttr;
 
 enum {                   /* Unit.marks */
