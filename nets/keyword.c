@@ -85,10 +85,10 @@ static Init uniform_fan_in(int fan_in)
 static Init conv_init(const Kn *k, int ic, const KnConv *c)
 {
     const int fan_in = ic / (c->groups ? c->groups : 1) * c->k * c->k;
-    if (c->has_init) return c->init;
+    const int fan = k->init == KI_FAN_IN ? fan_in : c->oc * c->k * c->k;
+    if (c->zero) return (Init){INIT_CONST, 0, 0};
     if (k->init == KI_TORCH) return uniform_fan_in(fan_in);
-    return (Init){INIT_NORMAL, 0,
-                  (float)sqrt(2.0 / (k->init == KI_FAN_IN ? fan_in : c->oc * c->k * c->k))};
+    return (Init){INIT_NORMAL, 0, (float)(sqrt(2.0 / fan) * (c->gain > 0 ? c->gain : 1))};
 }
 
 /* Every 3x3 with stride s becomes one 1x1 over blocks of 2s x 2s, each making a block of 2 x 2. */
@@ -102,8 +102,8 @@ static int prone(const Kn *k, int x, const KnConv *c)
                   .k = 1,
                   .groups = c->groups,
                   .marks = c->marks,
-                  .has_init = c->has_init,
-                  .init = c->init,
+                  .zero = c->zero,
+                  .gain = c->gain,
                   .name = name};
     snprintf(name, sizeof name, "%s.conv", c->name);
     if (ph || pw) x = spec_pad(k->s, x, ph, ph, pw, pw);
@@ -211,14 +211,19 @@ int kn_repeat(const Kn *k, int x, int times)
     return all;
 }
 
-int kn_classifier(const Kn *k, int x, const char *name)
+int kn_linear(const Kn *k, int x, const char *name)
 {
     LinearAttr a = {.out = k->o->num_classes, .bias = true};
-    x = spec_flatten(k->s, spec_pool(k->s, x, (PoolAttr){.kind = POOL_GLOBAL_AVG}));
     a.init = a.bias_init = uniform_fan_in(k->s->u[x].c);
     x = spec_linear(k->s, x, a, "%s", name);
     spec_mark(k->s, x, UM_LAST);
     return x;
+}
+
+int kn_classifier(const Kn *k, int x, const char *name)
+{
+    x = spec_pool(k->s, x, (PoolAttr){.kind = POOL_GLOBAL_AVG});
+    return kn_linear(k, spec_flatten(k->s, x), name);
 }
 
 /* ---- units ---- */

@@ -50,8 +50,9 @@ int kn_width(const NetOpts *o, int channels);
 typedef struct KnConv {
     const char *name;
     int oc, k, stride, pad, groups;
-    bool bias, has_init; /* has_init: `init` instead of the net's */
-    Init init;
+    bool bias;
+    bool zero;   /* starts at 0 */
+    double gain; /* on the deviation of the start values; 0: 1 */
     unsigned marks;
     bool prone; /* space-to-depth, 1x1, depth-to-space: layers NAME.conv and, with
                    bn_before_restore, NAME.bn; pad is not looked at */
@@ -67,6 +68,7 @@ void kn_unused_act(const Kn *k, int x, const char *fmt, ...) PRINTF_LIKE(3, 4);
 int kn_repeat(const Kn *k, int x, int times); /* the channels of x, `times` times */
 /* Global average, flatten, linear layer (marked UM_LAST), fan in's uniform distribution. */
 int kn_classifier(const Kn *k, int x, const char *name);
+int kn_linear(const Kn *k, int x, const char *name); /* the linear layer alone */
 
 /* ---- a unit: convolution, norm, activation and sum in the order of the word ---- */
 

@@ -49,6 +49,7 @@ typedef struct NetDef {
     int (*build)(Spec *s, const struct NetDef *net, NetNames names, const NetOpts *o, Err *e);
     int in_c, in_h, in_w;      /* usual input, for tests and `qrun list nets` */
     NetWordSet words;          /* NAMES_KEYWORD: words it is usually built with */
+    double width_alpha;        /* the same, of its width; 0: 1 */
 } NetDef;
 
 extern const NetDef *const nets[];  /* ended by NULL */

@@ -2,6 +2,7 @@
  *
  * An alias of several rows is a name without a depth: `resnet_cifar` with `depth: 20`. */
 #include "nets/blocks.h"
+#include "nets/flex.h"
 
 #include <math.h>
 
@@ -38,9 +39,25 @@
         {"models.q_mobilenet_v" #v, NAMES_ADABITS}, {"fix_mobilenet_v" #v, NAMES_F8NET},           \
         {"models.fix_mobilenet_v" #v, NAMES_F8NET})
 
-#define KEYWORD(NAME, DOC, BUILD, SIZE, WORDS)                                                     \
-    &(const NetDef){.name = NAME, .doc = DOC, .names = NAMES_KEYWORD, .build = BUILD, .in_c = 3,   \
-                    .in_h = SIZE, .in_w = SIZE, .words = WORDS}
+/* ResNets of the keyword language, usually in torchvision's layout. */
+#define KEYWORD(NAME, DOC, DEPTH, BUILD, SIZE, ...)                                                \
+    &(const NetDef){.name = NAME, .doc = DOC, .arg = DEPTH, .names = NAMES_KEYWORD,                \
+                    .build = BUILD, .in_c = 3, .in_h = SIZE, .in_w = SIZE, __VA_ARGS__}
+#define TORCH_LAYOUT                                                                               \
+    (NET_WORD(origin) | NET_WORD(cbsa) | NET_WORD(fix_pooling) | NET_WORD(singleconv) |            \
+     NET_WORD(fix))
+#define FLEX(NAME, d)                                                                              \
+    KEYWORD(NAME, "flexible ResNet-" #d ", shaped by keyword", d, net_flex, 224,                   \
+            .words = TORCH_LAYOUT)
+#define FLEX_DEEP(NAME, d)                                                                         \
+    KEYWORD(NAME, "flexible ResNet-" #d " of eight stages, for small width_alpha", d, net_flex,    \
+            224, .words = TORCH_LAYOUT, .width_alpha = 0.0625)
+#define FLEX_CIFAR(NAME, d)                                                                        \
+    KEYWORD(NAME, "flexible ResNet-" #d ", shaped by keyword", d, net_flex, 32,                    \
+            .words = TORCH_LAYOUT | NET_WORD(cifar10))
+#define PYTORCH(d)                                                                                 \
+    KEYWORD("pytorch-resnet" #d, "ResNet-" #d " with the keywords for norms and activations", d,   \
+            net_pytorch_resnet, 224, .alias = NULL)
 // clang-format on
 
 const NetDef *const nets[] = {
@@ -48,14 +65,18 @@ const NetDef *const nets[] = {
     IMAGENET(34), IMAGENET(50), IMAGENET(101), IMAGENET(152), MNIST(10),  MNIST(14),
     MNIST(18),    MNIST(34),    MNIST(50),     MNIST(101),    MNIST(152), MOBILENET(1),
     MOBILENET(2), VGG7,
-    KEYWORD("mobilenetv1", "MobileNet V1 of the keyword language", net_keyword_mobilenet_v1, 224,
-            NET_WORD(origin) | NET_WORD(cbas)),
-    KEYWORD("mobilenetv2", "MobileNet V2 of the keyword language", net_keyword_mobilenet_v2, 224,
-            NET_WORD(origin) | NET_WORD(cbas)),
-    KEYWORD("vgg_small", "VGG-small of the keyword language, for 32x32 images", net_vgg_small, 32,
-            NET_WORD(cifar10) | NET_WORD(cba)),
-    KEYWORD("nin", "network in network of the keyword language, for 32x32 images", net_nin, 32,
-            NET_WORD(cifar10)),
+    KEYWORD("mobilenetv1", "MobileNet V1 of the keyword language", 0, net_keyword_mobilenet_v1, 224,
+            .words = NET_WORD(origin) | NET_WORD(cbas)),
+    KEYWORD("mobilenetv2", "MobileNet V2 of the keyword language", 0, net_keyword_mobilenet_v2, 224,
+            .words = NET_WORD(origin) | NET_WORD(cbas)),
+    KEYWORD("vgg_small", "VGG-small of the keyword language, for 32x32 images", 0, net_vgg_small, 32,
+            .words = NET_WORD(cifar10) | NET_WORD(cba)),
+    KEYWORD("nin", "network in network of the keyword language, for 32x32 images", 0, net_nin, 32,
+            .words = NET_WORD(cifar10)),
+    FLEX("resnet18", 18),   FLEX_CIFAR("resnet20", 20), FLEX("resnet20_", 20),
+    FLEX_CIFAR("resnet32", 32), FLEX("resnet34", 34), FLEX_DEEP("resnet34_", 34),
+    FLEX_CIFAR("resnet44", 44), FLEX("resnet50", 50), FLEX("resnet101", 101),
+    PYTORCH(18), PYTORCH(34), PYTORCH(50), PYTORCH(101),
     NULL,
 };
 
@@ -187,7 +208,8 @@ NetOpts net_usual(const NetDef *net)
                      .in_c = net->in_c,
                      .in_h = net->in_h,
                      .in_w = net->in_w,
-                     .words = net->words};
+                     .words = net->words,
+                     .width_alpha = net->width_alpha};
 }
 
 /* As PyTorch's layers are made: uniform to 1 / sqrt(fan in), biases too. */
@@ -219,6 +241,9 @@ int net_build(Spec *s, const NetOpts *o, Err *e)
                        near ? "did you mean '" : "expected apot, fat, torchvision, ...",
                        near ? near : "", near ? "'?" : "");
     }
+    if (net->names == NAMES_KEYWORD && wanted != NAMES_DEFAULT && wanted != NAMES_KEYWORD)
+        return err_set(e, ERR_CONFIG, "names: net '%s' has no names of family '%s'; it has those of: keyword",
+                       net->name, net_names_text((NetNames)wanted));
     if (o->num_classes < 1)
         return err_set(e, ERR_CONFIG, "num_classes: %d; expected 1 or more", o->num_classes);
     if (net->build(s, net, wanted == NAMES_DEFAULT ? own : (NetNames)wanted, o, e)) return -1;
