@@ -156,12 +156,11 @@ static void time_net(const Net *net, int rounds)
             least(&both, f + b);
         }
     }
-    printf("%-10s batch %3d  %2d layers  step %8.2f ms  transform %6.2f ms (forward %.2f, backward "
-           "%.2f)  %5.2f %% of the step",
-           net->model, net->batch, layers, whole * 1e3, both * 1e3, forward * 1e3, backward * 1e3,
-           100 * both / whole);
-    if (net->limit > 0) printf(", at most %g asked for", net->limit);
+    printf("%-10s %5d %6d %10.2f %10.2f %9.2f %9.2f %7.2f %%", net->model, net->batch, layers,
+           whole * 1e3, both * 1e3, forward * 1e3, backward * 1e3, 100 * both / whole);
+    if (net->limit > 0) printf("  at most %g %%", net->limit);
     printf("\n");
+    fflush(stdout); /* the next net takes a while */
     close_layers(layer, layers);
     optim_free(&op);
     model_free(m);
@@ -171,7 +170,12 @@ static void time_net(const Net *net, int rounds)
 
 void bench_fat(int rounds)
 {
-    printf("FAT's spectral mask, %d threads\n", par_threads());
+    printf(
+        "FAT's spectral mask of all layers beside a step of training (forward, backward, update), "
+        "%d threads.\nLeast of several times, in ms; the share asks for an idle machine.\n\n",
+        par_threads());
+    printf("%-10s %5s %6s %10s %10s %9s %9s %9s  %s\n", "net", "batch", "layers", "step (ms)",
+           "mask (ms)", "forward", "backward", "share", "asked for");
     for (size_t i = 0; i < ARRAY_LEN(nets_timed); i++)
         time_net(&nets_timed[i], rounds > 0 ? rounds : nets_timed[i].rounds);
 }
