@@ -46,9 +46,6 @@ static const CifarKind cifar100 = {
      {{"train", NULL}, {"test", NULL}, true}}};
 // clang-format on
 
-static const char *const cifar10_names[] = {"airplane", "automobile", "bird",  "cat",  "deer",
-                                            "dog",      "frog",       "horse", "ship", "truck"};
-
 static const CifarKind *kind_of(const DatasetDef *def)
 {
     return def->classes == 10 ? &cifar10 : &cifar100;
@@ -289,6 +286,6 @@ int cifar_open(Dataset *d, const DataOpts *o, Err *e)
     d->count = s->n;
     d->classes = k->classes;
     d->channels = 3;
-    if (k == &cifar10) d->class_names = cifar10_names;
+    d->class_names = d->def->class_names;
     return rc;
 }

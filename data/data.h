@@ -63,6 +63,7 @@ typedef struct DatasetDef {
     int (*get_part)(const Dataset *d, uint32_t i, const ImagePart *part, Image *im, int *label, Err *e);
     void (*close)(Dataset *d);
     const char *how_to_get;          /* printed when it is missing: commands to type, layout expected */
+    const char *const *class_names;  /* `classes` of them, where they do not depend on its files; or NULL */
     const char *const *places;       /* its usual file and folder names below a data folder, best first, ended by NULL */
 } DatasetDef;
 

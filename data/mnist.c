@@ -104,7 +104,6 @@ static int fill(Samples *s, const char *ipath, const unsigned char *images, size
 
 int mnist_open(Dataset *d, const DataOpts *o, Err *e)
 {
-    static const char *const names[] = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
     Samples *s;
     char *ipath, *lpath, *images = NULL, *labels = NULL;
     size_t ni, nl;
@@ -124,6 +123,6 @@ int mnist_open(Dataset *d, const DataOpts *o, Err *e)
     d->count = s->n;
     d->channels = 1;
     d->classes = CLASSES;
-    d->class_names = names;
+    d->class_names = d->def->class_names;
     return rc;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "data/cifar.h"
+#include "data/class_names.h"
 #include "data/mnist.h"
 #include "data/samples.h"
 #include "data/synth.h"
@@ -70,7 +71,7 @@ static const DatasetDef set_cifar10 = {
     .name = "cifar10",
     .alias = NAMES("CIFAR10", "cifar-10", "CIFAR-10"),
     .doc = "CIFAR-10: binary or Python batches, or image files in train/ and test/; folder or .tar.gz",
-    .channels = 3, .classes = 10, .size = 32, .recipe = "apot_cifar",
+    .channels = 3, .classes = 10, .size = 32, .recipe = "apot_cifar", .class_names = names_cifar10,
     .open = cifar_open, .get = samples_get, .close = samples_close,
     .how_to_get = "to get it: curl -LO https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz (162 MB, MD5 "
                   "c32a1d4ab5d03f1284b67883e8d87530), then dataset_dir=cifar-10-binary.tar.gz, or put it into $QRUN_DATA_DIR; "
@@ -82,7 +83,7 @@ static const DatasetDef set_cifar100 = {
     .name = "cifar100",
     .alias = NAMES("CIFAR100", "cifar-100", "CIFAR-100"),
     .doc = "CIFAR-100 (fine labels): binary or Python batches, or image files in train/ and test/; folder or .tar.gz",
-    .channels = 3, .classes = 100, .size = 32, .recipe = "hysteresis_cifar100",
+    .channels = 3, .classes = 100, .size = 32, .recipe = "hysteresis_cifar100", .class_names = names_cifar100,
     .open = cifar_open, .get = samples_get, .close = samples_close,
     .how_to_get = "to get it: curl -LO https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz (161 MB, MD5 "
                   "03b5dce01913d631647c71ecec9e9cb8), then dataset_dir=cifar-100-binary.tar.gz, or put it into $QRUN_DATA_DIR; "
@@ -94,7 +95,7 @@ static const DatasetDef set_mnist = {
     .name = "mnist",
     .alias = NAMES("MNIST"),
     .doc = "MNIST: idx files, plain or .gz",
-    .channels = 1, .classes = 10, .size = 28, .recipe = "apot_mnist",
+    .channels = 1, .classes = 10, .size = 28, .recipe = "apot_mnist", .class_names = names_mnist,
     .open = mnist_open, .get = samples_get, .close = samples_close,
     .how_to_get = "to get it: for f in train-images-idx3 train-labels-idx1 t10k-images-idx3 t10k-labels-idx1; do curl -LO "
                   "https://ossci-datasets.s3.amazonaws.com/mnist/$f-ubyte.gz; done, in a folder that dataset_dir names, "
@@ -126,7 +127,7 @@ static const DatasetDef set_cinic = {
     .name = "cinic10",
     .alias = NAMES("CINIC10", "CINIC-10", "cinic-10"),
     .doc = "CINIC-10: train/<class>/*.png and valid/<class>/*.png; folder or .tar.gz",
-    .channels = 3, .classes = 10, .size = 32, .recipe = "cinic",
+    .channels = 3, .classes = 10, .size = 32, .recipe = "cinic", .class_names = names_cifar10,
     .open = cinic_open, .get = samples_get, .close = samples_close,
     .how_to_get = "to get it: https://datashare.ed.ac.uk/handle/10283/3192 (CINIC-10.tar.gz); expected: train/<class>/*.png and "
                   "valid/<class>/*.png, unpacked or as it is",
@@ -144,7 +145,7 @@ static const DatasetDef set_folder = {
 static const DatasetDef set_synthetic = {
     .name = "synthetic",
     .doc = "ten shapes drawn at random place, size, angle and colour; needs no files",
-    .channels = 3, .classes = 10, .size = 32, .recipe = "synthetic",
+    .channels = 3, .classes = 10, .size = 32, .recipe = "synthetic", .class_names = synth_names,
     .open = synth_open, .get = samples_get, .close = samples_close};
 
 static const DatasetDef set_fake = {
@@ -188,9 +189,11 @@ static int check_classes(Dataset *d, const DataOpts *o, Err *e)
     if (d->classes > want)
         return err_set(e, ERR_CONFIG, "num_classes: %d, but %s has %d classes", want, d->where,
                        d->classes);
-    if (d->classes < want)
+    if (d->classes < want) {
         log_msg(LOG_WARN, "%s has %d classes, num_classes is %d: its labels are 0..%d", d->where,
                 d->classes, want, d->classes - 1);
+        d->class_names = NULL; /* which of the net's classes they are is not known */
+    }
     d->classes = want;
     return 0;
 }

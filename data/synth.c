@@ -96,10 +96,10 @@ static const struct {
 };
 #define CLASSES ((int)ARRAY_LEN(shapes))
 
-static const char *const shape_names[] = {"disc", "square",  "triangle", "ring",     "cross",
+const char *const synth_names[] = {"disc", "square",  "triangle", "ring",     "cross",
                                           "bar",  "stripes", "checker",  "crescent", "dots"};
 // clang-format on
-_Static_assert(ARRAY_LEN(shape_names) == ARRAY_LEN(shapes), "one name for each shape");
+_Static_assert(ARRAY_LEN(synth_names) == ARRAY_LEN(shapes), "one name for each shape");
 
 /* Two colours whose brightness differs enough to be told apart; either may be the lighter. */
 static void draw_colours(Rng *g, double back[3], double front[3])
@@ -181,7 +181,7 @@ int synth_open(Dataset *d, const DataOpts *o, Err *e)
     d->count = s->n;
     d->channels = 3;
     d->classes = CLASSES;
-    d->class_names = shape_names;
+    d->class_names = d->def->class_names;
     return 0;
 }
 

@@ -4,6 +4,7 @@
 
 #include "data/data.h"
 
+extern const char *const synth_names[10];
 int synth_open(Dataset *d, const DataOpts *o, Err *e);
 int fake_open(Dataset *d, const DataOpts *o, Err *e);
 int fake_get(const Dataset *d, uint32_t i, Image *im, int *label, Err *e);

@@ -64,6 +64,7 @@ typedef struct RunOpts {
     const char *compat;     /* "corrected" | "original" */
     bool tensorboard, plots;
     const char *pictures;       /* form of picture files: "svg", "png", "both" */
+    const char *class_names;    /* file for predict; "": the data set's */
     const char *log_file;       /* appended to in the layout of Quantized_ResNet; "": none */
     const char *export_weights; /* file of weights as quantized; "": none */
     const char *export_onnx; /* file the net is written to at the end; "": none */

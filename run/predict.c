@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/class_names.h"
 #include "data/decode.h"
 #include "data/transform.h"
 #include "io/fs.h"
@@ -19,6 +20,7 @@
 #include "run/imagefiles.h"
 #include "run/log.h"
 #include "run/session.h"
+#include "run/which_net.h"
 
 enum { SHOWN = 5, MAX_BATCH = 64, MAX_BYTES = 1 << 28 };
 
@@ -33,6 +35,7 @@ typedef struct Predict {
     const char *const *names; /* of the classes, or NULL */
     Dataset data;             /* only for the names */
     bool data_open;
+    Arena arena;  /* of names from a file */
     json_t *rows; /* with --json */
 } Predict;
 
@@ -47,6 +50,24 @@ static bool is_override(const char *word)
 }
 
 /* ---- the net ---- */
+
+/* What is often typed in place of CONFIG. */
+static int check_first(const char *word, Err *e)
+{
+    static const char *const checkpoint[] = {".safetensors", ".pth", ".pt", ".pth.tar", ".onnx"};
+    if (fs_exists(word) != 1) return 0;
+    if (decode_known_name(word))
+        return usage_fault(
+            e, "predict: %s is an image; expected a configuration or a run folder first", word);
+    for (size_t i = 0; i < ARRAY_LEN(checkpoint); i++)
+        if (str_ends(word, checkpoint[i]))
+            return usage_fault(
+                e,
+                "predict: %s is no configuration; expected one or a run folder first, "
+                "then pretrained_file=%s",
+                word, word);
+    return 0;
+}
 
 /* CONFIG and its options; a run folder stands for its resolved.yml with the folder's own weights.
  */
@@ -97,27 +118,41 @@ static int load_weights(Predict *p, Err *e)
     return r;
 }
 
-/* Without the data set the classes are numbers. */
-static void find_names(Predict *p)
+/* The file's; or those that all copies of the data set have; or what its files say. Else the
+ * classes are numbers. */
+static int find_names(Predict *p, Err *e)
 {
+    const char *file = p->cfg.run.class_names;
+    const DatasetDef *def = dataset_find(p->cfg.data.dataset);
     Err why = {0};
+    if (*file) {
+        p->names = class_names_read(file, p->s.classes, &p->arena, e);
+        return p->names ? 0 : key_blame(&p->cfg, "class_names", e);
+    }
+    if (def && def->class_names && def->classes == p->s.classes) {
+        p->names = def->class_names;
+        return 0;
+    }
     if (dataset_open(&p->data, &p->cfg.data, SPLIT_VAL, &why)) {
         why.msg[strcspn(why.msg, "\n")] = 0;
-        log_msg(LOG_WARN, "classes are shown as numbers, since their names are in the data set: %s",
-                why.msg);
-        return;
+    } else {
+        p->data_open = true;
+        if (p->data.classes == p->s.classes) p->names = p->data.class_names;
+        snprintf(why.msg, sizeof why.msg, "%s has no names for %d classes", p->data.where,
+                 p->s.classes);
     }
-    p->data_open = true;
-    if (p->data.classes >= p->s.classes) p->names = p->data.class_names;
+    if (!p->names)
+        log_msg(LOG_WARN, "classes are shown as numbers; class_names=FILE names them (%s)",
+                why.msg);
+    return 0;
 }
 
 static int open_net(Predict *p, Err *e)
 {
     const TransformRecipe *recipe = data_recipe(&p->cfg.data, e);
     if (!recipe || decoder_find(p->cfg.data.decoder, &p->decoder, e) ||
-        session_open(&p->s, &p->cfg, e) || load_weights(p, e))
+        session_open(&p->s, &p->cfg, e) || load_weights(p, e) || find_names(p, e))
         return -1;
-    find_names(p);
     return transform_prepare(&p->transform, recipe, &p->cfg.data, SPLIT_VAL, &p->s.input, e);
 }
 
@@ -292,6 +327,7 @@ static void close_all(Predict *p)
     json_decref(p->rows);
     transform_scratch_free(&p->scratch);
     if (p->data_open) dataset_close(&p->data);
+    arena_free(&p->arena);
     session_free(&p->s);
     config_free(&p->cfg);
 }
@@ -301,6 +337,7 @@ int command_predict(Cli *c, Err *e)
     Predict p = {0};
     int r = 0;
     if (c->nargs < 1) return usage_fault(e, "predict: expected CONFIG [KEY=VALUE]... IMAGE...");
+    r = check_first(c->args[0], e);
     for (int i = 1; i < c->nargs && !r; i++)
         if (!is_override(c->args[i])) r = image_files_add(&p.files, c->args[i], e);
     if (!r && !p.files.n) r = usage_fault(e, "predict: no image given");

@@ -183,6 +183,44 @@ lines() { # TEXT
     has "$err" "no image in this folder"
 }
 
+@test "predict: names of classes from a file, or numbers where none are known" {
+    printf 'n%02d, a thing\r\n' 1 2 3 4 5 6 7 8 9 10 >names.txt
+    echo >>names.txt
+    both "$qrun" -q predict a grey.png class_names=names.txt
+    is "$status" 0
+    is "$err" ""
+    is "$(printf '%s\n' "$out" | tail -n 5 | grep -cE '^ +[0-9.]+ %  n[01][0-9], a thing$')" 5
+    head -n 9 names.txt >nine.txt
+    both "$qrun" -q predict a grey.png class_names=nine.txt
+    is "$status" 3
+    is "$err" "command line: error: class_names: nine.txt: 9 lines; expected the names of 10 classes, one a line"
+    both "$qrun" -q predict a grey.png class_names=nowhere.txt
+    is "$status" 3
+    is "$err" "command line: error: class_names: nowhere.txt: No such file or directory"
+    # A net of more classes than the data set has names for: none of them is that of a class.
+    both "$qrun" -q smoke synth_train=32 synth_val=32 batch_size=32 num_epochs=1 num_classes=3000 log_dir=wide
+    is "$status" 0
+    both "$qrun" -q predict wide grey.png
+    is "$status" 0
+    has "$err" "classes are shown as numbers; class_names=FILE names them"
+    is "$(printf '%s\n' "$out" | grep -cE '%  class [0-9]+$')" 5
+    # CIFAR's names need no data set.
+    both "$qrun" -q smoke synth_train=32 synth_val=32 batch_size=32 num_epochs=1 log_dir=drawn
+    both "$qrun" -q predict drawn/resolved.yml dataset=cifar10 pretrained_file=drawn grey.png
+    is "$status" 0
+    is "$err" ""
+    is "$(printf '%s\n' "$out" | grep -cE '%  (airplane|automobile|bird|cat|deer|dog|frog|horse|ship|truck)$')" 5
+}
+
+@test "predict: a checkpoint or an image where the configuration belongs" {
+    both "$qrun" predict a/checkpoints/best.safetensors grey.png
+    is "$status" 2
+    has "$err" "a/checkpoints/best.safetensors is no configuration; expected one or a run folder first, then pretrained_file="
+    both "$qrun" predict grey.png
+    is "$status" 2
+    has "$err" "grey.png is an image; expected a configuration or a run folder first"
+}
+
 @test "predict: wrong usage, no net" {
     both "$qrun" predict
     is "$status" 2
