@@ -12,7 +12,7 @@
 #include "run/pivot.h"
 #include "run/runrecord.h"
 
-enum { MAX_RUNS = PIVOT_MAX, MAX_CELL = 40 };
+enum { MAX_RUNS = PIVOT_MAX, MAX_CELL = 28 };
 
 typedef struct Compare {
     RunRecord run[MAX_RUNS];
@@ -135,54 +135,89 @@ static void put_cell(Str *out, const char *s, int width, bool last)
 
 typedef struct Table {
     Str out;
-    int first, width; /* of the columns */
+    int first, width[MAX_RUNS]; /* of the columns */
 } Table;
+
+static void widen(int *width, const char *s, int most)
+{
+    const int n = (int)strlen(s);
+    if (n > *width) *width = n < most ? n : most;
+}
+
+/* How much of a row's values is left out at their beginning: when one is too long for its column, what all have in common but
+ * for a few letters. */
+static size_t in_common(const Compare *c, const char *key)
+{
+    enum { CONTEXT = 8 };
+    const char *first = value_of(&c->run[0], key);
+    size_t common = strlen(first);
+    bool long_one = false;
+    for (int i = 0; i < c->n; i++) {
+        const char *v = value_of(&c->run[i], key);
+        size_t k = 0;
+        while (k < common && v[k] == first[k]) k++;
+        common = k;
+        long_one = long_one || strlen(v) > MAX_CELL;
+    }
+    return long_one && common > CONTEXT ? common - CONTEXT : 0;
+}
+
+static char *shown_value(const Compare *c, int i, const char *key)
+{
+    const char *v = value_of(&c->run[i], key);
+    const size_t skip = in_common(c, key);
+    return skip ? xasprintf("...%s", v + skip) : xstrdup(v);
+}
 
 static void put_difference(const Compare *c, const char *key, void *arg)
 {
     Table *t = arg;
     put_cell(&t->out, key, t->first, false);
-    for (int i = 0; i < c->n; i++)
-        put_cell(&t->out, value_of(&c->run[i], key), t->width, i + 1 == c->n);
+    for (int i = 0; i < c->n; i++) {
+        char *v = shown_value(c, i, key);
+        put_cell(&t->out, v, t->width[i], i + 1 == c->n);
+        free(v);
+    }
     str_puts(&t->out, "\n");
 }
 
-static void widen(const Compare *c, const char *key, void *arg)
+static void widen_difference(const Compare *c, const char *key, void *arg)
 {
     Table *t = arg;
-    if ((int)strlen(key) > t->first) t->first = (int)strlen(key);
+    widen(&t->first, key, (int)strlen(key));
     for (int i = 0; i < c->n; i++) {
-        const int n = (int)strlen(value_of(&c->run[i], key));
-        if (n > t->width) t->width = n < MAX_CELL ? n : MAX_CELL;
+        char *v = shown_value(c, i, key);
+        widen(&t->width[i], v, MAX_CELL);
+        free(v);
     }
 }
 
 static void print_text(const Compare *c)
 {
-    Table t = {.first = 24, .width = 10};
+    Table t = {.first = 24};
     if (c->by) {
         pivot_text(&c->pivot, &t.out);
         print_out(&t.out);
         return;
     }
     for (int i = 0; i < c->n; i++) {
-        const int n = (int)strlen(c->run[i].dir);
-        if (n > t.width) t.width = n < MAX_CELL ? n : MAX_CELL;
+        t.width[i] = 10;
+        widen(&t.width[i], c->run[i].dir, MAX_CELL);
     }
-    each_difference(c, widen, &t);
+    each_difference(c, widen_difference, &t);
     put_cell(&t.out, "run", t.first, false);
-    for (int i = 0; i < c->n; i++) put_cell(&t.out, c->run[i].dir, t.width, i + 1 == c->n);
+    for (int i = 0; i < c->n; i++) put_cell(&t.out, c->run[i].dir, t.width[i], i + 1 == c->n);
     str_puts(&t.out, "\n");
     put_cell(&t.out, "status", t.first, false);
     for (int i = 0; i < c->n; i++)
-        put_cell(&t.out, json_text_at(c->run[i].run, "status", NULL), t.width, i + 1 == c->n);
+        put_cell(&t.out, json_text_at(c->run[i].run, "status", NULL), t.width[i], i + 1 == c->n);
     str_puts(&t.out, "\n");
     for (size_t k = 0; k < ARRAY_LEN(results); k++) {
         char buf[40];
         put_cell(&t.out, results[k].title, t.first, false);
         for (int i = 0; i < c->n; i++)
             put_cell(&t.out, result_text(results[k].get(&c->run[i]), results[k].digits, buf),
-                     t.width, i + 1 == c->n);
+                     t.width[i], i + 1 == c->n);
         str_puts(&t.out, "\n");
     }
     str_puts(&t.out, "\n");
@@ -325,8 +360,8 @@ static int write_picture(const Compare *c, Err *e)
     return r;
 }
 
-/* NAME=VALUE of the command itself; false: it is a run. */
-static bool take_option(Compare *c, const char *arg)
+/* NAME=VALUE of the command itself: 1; a run: 0. */
+static int take_option(Compare *c, const char *arg, Err *e)
 {
     const struct {
         const char *name;
@@ -336,9 +371,11 @@ static bool take_option(Compare *c, const char *arg)
         const size_t n = strlen(option[i].name);
         if (!str_starts(arg, option[i].name) || !arg[n]) continue;
         *option[i].to = arg + n;
-        return true;
+        return 1;
     }
-    return false;
+    if (!strchr(arg, '=') || fs_exists(arg)) return 0;
+    return usage_fault(e, "compare: '%s'; expected a run folder, html=FILE, by=KEY, rows=KEY or picture=FILE",
+                       arg);
 }
 
 int command_compare(Cli *cli, Err *e)
@@ -346,8 +383,11 @@ int command_compare(Cli *cli, Err *e)
     Compare *c = xcalloc(1, sizeof *c);
     int r = 0;
     for (int i = 0; i < cli->nargs && !r; i++) {
-        if (take_option(c, cli->args[i])) continue;
-        if (c->n == MAX_RUNS)
+        const int taken = take_option(c, cli->args[i], e);
+        if (taken > 0) continue;
+        if (taken < 0)
+            r = -1;
+        else if (c->n == MAX_RUNS)
             r = usage_fault(e, "compare: at most %d runs", MAX_RUNS);
         else
             r = runrecord_read(&c->run[c->n++], cli->args[i], e);

@@ -306,6 +306,11 @@ lines() { # TEXT
     printf '%s\n' "$out" | grep -Eq '^\| [a-z0-9_]+ \| [0-9.]+ \| [0-9.]+ \| [0-9]+ \| [0-9]+ \|$'
     has "$(cat by.svg)" "Accuracy by wt_bit"
     has "$(cat by.html)" "Accuracy by wt_bit"
+    for wrong in htm=x.html by= html=; do
+        both "$qrun" compare a b $wrong
+        is "$status" 2
+        has "$err" "compare: '$wrong'; expected a run folder, html=FILE, by=KEY, rows=KEY or picture=FILE"
+    done
     both "$qrun" compare a b by=wt_bit --json
     printf '%s' "$out" | tr -d ' \n' | grep -Eq '"table":\[.*"top1":\{"4":[0-9.]+,"3":[0-9.]+\}'
     both "$qrun" compare a b by=no_key
