@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "engine/bf16.h"
 #include "engine/par.h"
 
 double exec_now(void)
@@ -74,6 +75,22 @@ int exec_gout_parts(const Exec *x, const Node *n, int i, const float *part[GRAD_
     for (int k = 0; k < v->nparts; k++)
         part[k] = exec_gin(x, &x->g->n[v->part[k].node], v->part[k].in);
     return v->nparts;
+}
+
+/* Of bf16 parts: added as floats, rounded once. */
+static void sum_parts_bf16(const float *const *part, int n, size_t len, float *out)
+{
+    PARALLEL_FOR(c, par_chunks(len))
+    {
+        size_t at = (size_t)c * PAR_CHUNK, m = par_chunk_len(len, (size_t)c);
+        float sum[PAR_CHUNK], more[PAR_CHUNK];
+        bf16_piece(part[0], DT_BF16, at, m, sum);
+        for (int k = 1; k < n; k++) {
+            bf16_piece(part[k], DT_BF16, at, m, more);
+            SIMD_FOR(j, m) sum[j] += more[j];
+        }
+        bf16_put(sum, out, DT_BF16, at, m);
+    }
 }
 
 static void sum_parts(const float *const *part, int n, size_t len, float *out)
@@ -158,8 +175,8 @@ void exec_backward(Exec *x)
             const float *part[GRAD_MAX_PARTS];
             if (v->gsum_off == SIZE_MAX) continue;
             exec_gout_parts(x, n, k, part);
-            sum_parts(part, v->nparts, tensor_len(&v->t),
-                      (float *)(void *)(x->arena + v->gsum_off));
+            (v->t.dtype == DT_BF16 ? sum_parts_bf16 : sum_parts)(
+                part, v->nparts, tensor_len(&v->t), (float *)(void *)(x->arena + v->gsum_off));
         }
         n->op->backward(n, x);
         for (int k = 0; k < n->nin; k++)
@@ -177,9 +194,11 @@ const char *exec_find_nonfinite(Exec *x)
         n->op->forward(n, x);
         for (int k = 0; k < n->nout; k++) {
             const Tensor *t = &g->v[n->out[k]].t;
-            const float *v = x->data[n->out[k]];
-            for (size_t j = 0; t->dtype == DT_F32 && j < tensor_len(t); j++)
-                if (!isfinite(v[j])) return n->name;
+            const bool real = t->dtype == DT_F32 || t->dtype == DT_BF16;
+            for (size_t j = 0; real && j < tensor_len(t); j++) {
+                float f;
+                if (!isfinite(*bf16_piece(x->data[n->out[k]], t->dtype, j, 1, &f))) return n->name;
+            }
         }
     }
     return NULL;

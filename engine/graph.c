@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/bf16.h"
+
 void graph_init(Graph *g, bool train)
 {
     *g = (Graph){.train = train};
@@ -58,7 +60,10 @@ int graph_node(Graph *g, const OpDef *op, const char *name, int nin, const int *
     ASSERT(nin <= NODE_MAX_IN, "%s: %d inputs", name, nin);
     mem_grow(&g->n, &g->cap_n, (size_t)g->nn + 1, sizeof *g->n);
     n = &g->n[g->nn];
-    *n = (Node){.op = op, .name = arena_strdup(&g->arena, name), .nin = nin};
+    *n = (Node){.op = op,
+                .name = arena_strdup(&g->arena, name),
+                .nin = nin,
+                .bf16 = (op->flags & OP_BF16) != 0};
     for (int i = 0; i < nin; i++) n->in[i] = in[i];
     if (size) n->attr = memcpy(arena_alloc(&g->arena, size), attr, size);
     return g->nn++;
@@ -176,6 +181,7 @@ static void hoist(Graph *g)
 
 int graph_finish(Graph *g, Prim *p, Err *e)
 {
+    if (g->bf16) bf16_types(g);
     graph_verify(g);
     if (g->train) gradients(g);
     hoist(g);

@@ -27,8 +27,11 @@ enum {                    /* OpDef.flags */
        OP_GRAD_ALIAS =
            8, /* gradient of every input = gradient of out[0], as it is (add): backward runs only
                  where it has more contributions than are handed on (Node.alias) */
-       OP_HOISTABLE = 16 /* output depends on inputs and own parameters only: computed once per
-                            parameter version outside training */
+       OP_HOISTABLE = 16, /* output depends on inputs and own parameters only: computed once per
+                             parameter version outside training */
+       OP_BF16 = 32,      /* reads and writes maps, and their gradients, in the type of the value:
+                             float or bf16. Other ops never see bf16 (engine/bf16.h) */
+       OP_BF16_FIRST = 64 /* with OP_BF16, in a bf16 graph: in[0] is bf16, other inputs float */
 };
 
 typedef struct OpDef {
@@ -63,6 +66,7 @@ struct Node {
     const OpDef *op;
     const char *name;
     int nin, nout, in[NODE_MAX_IN], out[NODE_MAX_OUT];
+    bool bf16;     /* may read and write bf16: OP_BF16, unless the maker says no */
     void *attr;  /* in the graph's arena */
     void *state; /* freed by op->release */
     /* set by prepare */
@@ -87,6 +91,7 @@ struct Graph {
     int nv, nn;
     size_t cap_v, cap_n;
     bool train;
+    bool bf16; /* maps between nodes that can are bf16; set between graph_init and the first node */
     Arena arena;
 };
 

@@ -1,14 +1,19 @@
 /* engine/op_conv.c -- convolution on oneDNN. Packed copies of the weights are kept and renewed when
- * the weights change. */
+ * the weights change.
+ *
+ * With bf16 operands (in[0] is bf16) weights are rounded while they are packed; sums, bias and
+ * gradients of weights and bias are float. A result that nobody reads as bf16 is float. */
 #include <stdlib.h>
 
+#include "engine/bf16.h"
 #include "engine/ops.h"
 
 typedef struct ConvState {
     PrimConv *dir[3];    /* by ConvDir */
     void *packed[2];     /* of forward and backward-data; own memory */
     uint64_t version[2]; /* x->weights_version they were made at */
-    size_t diff_off;     /* scratch: packed gradient, then the library's */
+    size_t diff_off;     /* scratch: the library's, then the packed gradient */
+    size_t dy_off;       /* scratch: the gradient of a float result as bf16, if needed */
 } ConvState;
 
 static size_t round_up(size_t n)
@@ -18,12 +23,14 @@ static size_t round_up(size_t n)
 
 static int prepare(Graph *g, Node *n, Prim *p, Err *e)
 {
-    const ConvShape *s = n->attr;
+    ConvShape *s = n->attr;
     ConvState *st = n->state = xcalloc(1, sizeof *st);
+    const Tensor *y = &g->v[n->out[0]].t;
     bool want[3] = {true, n->run_bwd && n->gin_wanted[0],
                     n->run_bwd && (n->gin_wanted[1] || (n->nin > 2 && n->gin_wanted[2]))};
     size_t scratch = 0;
-    (void)g;
+    s->bf16 = g->v[n->in[0]].t.dtype == DT_BF16;
+    s->dst_f32 = y->dtype == DT_F32;
     for (int d = 0; d < 3; d++) {
         if (!want[d]) continue;
         st->dir[d] = prim_conv_new(p, (ConvDir)d, s, e);
@@ -33,7 +40,10 @@ static int prepare(Graph *g, Node *n, Prim *p, Err *e)
             st->packed[d] = xaligned(prim_conv_packed_bytes(st->dir[d]));
     }
     st->diff_off = round_up(scratch);
-    n->scratch_bytes = st->diff_off + (want[2] ? prim_conv_packed_bytes(st->dir[2]) : 0);
+    st->dy_off = st->diff_off + (want[2] ? round_up(prim_conv_packed_bytes(st->dir[2])) : 0);
+    n->scratch_bytes = st->dy_off;
+    if (s->bf16 && s->dst_f32 && n->run_bwd)
+        n->scratch_bytes += tensor_len(y) * dtype_size(DT_BF16);
     n->bwd_in = (want[2] ? 1u : 0) | (want[1] ? 2u : 0);
     n->impl = prim_conv_impl(st->dir[0]);
     n->flops = 2.0 * s->n * s->oc * s->oh * s->ow * (s->ic / s->groups) * s->k * s->k;
@@ -64,8 +74,13 @@ static void forward(Node *n, Exec *x)
 static void backward(Node *n, Exec *x)
 {
     const ConvState *st = n->state;
-    const float *dy = exec_gout(x, n, 0);
+    const ConvShape *s = n->attr;
+    const void *dy = exec_gout(x, n, 0);
     char *scratch = exec_scratch_bwd(x, n);
+    if (s->bf16 && s->dst_f32) {
+        bf16_copy(dy, DT_F32, scratch + st->dy_off, DT_BF16, tensor_len(&x->g->v[n->out[0]].t));
+        dy = scratch + st->dy_off;
+    }
     if (st->dir[CONV_BWD_WEIGHTS]) {
         float *dw = exec_gin(x, n, 1), *db = n->nin > 2 ? exec_gin(x, n, 2) : NULL;
         const PrimConv *c = st->dir[CONV_BWD_WEIGHTS];
@@ -87,12 +102,20 @@ static void release(Node *n)
     free(st);
 }
 
-static const OpDef op_conv = {"conv", 0, prepare, forward, backward, release};
+static const OpDef op_conv = {"conv", OP_BF16 | OP_BF16_FIRST, prepare, forward, backward, release};
+
+/* Those of groups stay float: the library's bf16 kernels for them are no faster. */
+static int conv_node(Graph *g, const char *name, int x, int w, int bias, const ConvShape *s)
+{
+    const int in[3] = {x, w, bias};
+    const int node = graph_node(g, &op_conv, name, bias >= 0 ? 3 : 2, in, s, sizeof *s);
+    g->n[node].bf16 = s->groups == 1;
+    return node;
+}
 
 int graph_conv(Graph *g, const char *name, int x, int w, int bias, ConvShape s)
 {
     const Tensor *tx = &g->v[x].t, *tw = &g->v[w].t;
-    const int in[3] = {x, w, bias};
     int reach = (s.k - 1) * s.dilation + 1;
     s.n = tx->dim[0], s.ic = tx->dim[1], s.ih = tx->dim[2], s.iw = tx->dim[3];
     s.oc = tw->dim[0];
@@ -102,6 +125,23 @@ int graph_conv(Graph *g, const char *name, int x, int w, int bias, ConvShape s)
     ASSERT(tw->dim[1] * s.groups == s.ic && tw->dim[2] == s.k && tw->dim[3] == s.k,
            "%s: weights [%d, %d, %d, %d] for %d channels", name, tw->dim[0], tw->dim[1], tw->dim[2],
            tw->dim[3], s.ic);
-    return graph_out(g, graph_node(g, &op_conv, name, bias >= 0 ? 3 : 2, in, &s, sizeof s),
-                     tensor_nhwc(s.n, s.oc, s.oh, s.ow));
+    return graph_out(g, conv_node(g, name, x, w, bias, &s), tensor_nhwc(s.n, s.oc, s.oh, s.ow));
+}
+
+int graph_linear_as_conv(Graph *g, const char *name, int x, int w, int bias, int n, int ic, int oc)
+{
+    const int dim[2] = {n, oc};
+    const ConvShape s = {.n = n,
+                         .ic = ic,
+                         .ih = 1,
+                         .iw = 1,
+                         .oc = oc,
+                         .oh = 1,
+                         .ow = 1,
+                         .k = 1,
+                         .stride = 1,
+                         .dilation = 1,
+                         .groups = 1,
+                         .bias = bias >= 0};
+    return graph_out(g, conv_node(g, name, x, w, bias, &s), tensor_make(DT_F32, 2, dim, NULL));
 }

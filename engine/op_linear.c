@@ -1,4 +1,5 @@
-/* engine/op_linear.c -- inner product: y = x w^T + b, by oneDNN's sgemm. */
+/* engine/op_linear.c -- inner product: y = x w^T + b, by oneDNN's sgemm; in bf16 graphs a
+ * convolution of maps of one pixel (op_conv.c). */
 #include "engine/ops.h"
 #include "engine/par.h"
 
@@ -58,6 +59,7 @@ int graph_linear(Graph *g, const char *name, int x, int w, int bias)
     int dim[2] = {s.n, s.oc};
     ASSERT(tensor_len(tw) == (size_t)s.ic * (size_t)s.oc, "%s: %zu weights for %d x %d", name,
            tensor_len(tw), s.oc, s.ic);
+    if (g->bf16) return graph_linear_as_conv(g, name, x, w, bias, s.n, s.ic, s.oc);
     return graph_out(g, graph_node(g, &op_linear, name, bias >= 0 ? 3 : 2, in, &s, sizeof s),
                      tensor_make(DT_F32, 2, dim, NULL));
 }

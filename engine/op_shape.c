@@ -8,6 +8,7 @@ typedef struct Moved {
     int n, c, h, w; /* of in[0] */
     int pad[4], block;
     float p;
+    int id;    /* dropout: its number among the nodes as lowered, before any cast */
     bool down; /* space to depth */
 } Moved;
 
@@ -196,7 +197,7 @@ static void drop(const Node *n, const Exec *x, const float *src, float *dst)
 {
     const Moved *m = n->attr;
     size_t per = (size_t)m->c * (size_t)m->h * (size_t)m->w;
-    uint64_t id = (uint64_t)(n - x->g->n);
+    uint64_t id = (uint64_t)m->id;
     float keep = 1 / (1 - m->p);
     PARALLEL_FOR(i, m->n)
     {
@@ -223,5 +224,6 @@ int graph_dropout(Graph *g, const char *name, int x, float p)
 {
     Moved m = moved(g, x);
     m.p = p;
+    m.id = g->nn;
     return graph_out(g, graph_node(g, &op_dropout, name, 1, &x, &m, sizeof m), g->v[x].t);
 }

@@ -12,6 +12,8 @@
 int graph_conv(Graph *g, const char *name, int x, int w, int bias, ConvShape s);
 /* x [n, ic] (any layout with 1x1 maps); w [oc, ic]; bias [oc] or -1. */
 int graph_linear(Graph *g, const char *name, int x, int w, int bias);
+/* The same as a convolution of maps of one pixel: what graph_linear makes in bf16 graphs. */
+int graph_linear_as_conv(Graph *g, const char *name, int x, int w, int bias, int n, int ic, int oc);
 
 /* Where a batch norm keeps its running statistics. */
 typedef struct NormStats {

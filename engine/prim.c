@@ -56,11 +56,18 @@ const char *prim_version(char *buf, size_t n)
     return buf;
 }
 
-static dnnl_memory_desc_t desc4(int n, int c, int h, int w, dnnl_format_tag_t tag)
+bool prim_has_bf16(void)
+{
+    const unsigned least = dnnl_cpu_isa_avx512_core;
+    return ((unsigned)dnnl_get_effective_cpu_isa() & least) == least;
+}
+
+static dnnl_memory_desc_t desc4(int n, int c, int h, int w, dnnl_data_type_t type,
+                                dnnl_format_tag_t tag)
 {
     dnnl_memory_desc_t d;
     dnnl_dims_t dims = {n, c, h, w};
-    must(dnnl_memory_desc_init_by_tag(&d, 4, dims, dnnl_f32, tag), "descriptor");
+    must(dnnl_memory_desc_init_by_tag(&d, 4, dims, type, tag), "descriptor");
     return d;
 }
 
@@ -86,9 +93,11 @@ PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
 {
     PrimConv *c = xcalloc(1, sizeof *c);
     dnnl_format_tag_t tag = s->any ? dnnl_format_tag_any : dnnl_nhwc;
-    dnnl_memory_desc_t src = desc4(s->n, s->ic, s->ih, s->iw, tag),
-                       dst = desc4(s->n, s->oc, s->oh, s->ow, tag);
-    dnnl_memory_desc_t wei, plain, bias;
+    const dnnl_data_type_t type = s->bf16 ? dnnl_bf16 : dnnl_f32;
+    const bool wide = s->bf16 && s->dst_f32 && dir == CONV_FWD;
+    dnnl_memory_desc_t src = desc4(s->n, s->ic, s->ih, s->iw, type, tag),
+                       dst = desc4(s->n, s->oc, s->oh, s->ow, wide ? dnnl_f32 : type, tag);
+    dnnl_memory_desc_t wei, diff_wei, plain, bias;
     dnnl_dims_t w4 = {s->oc, s->ic, s->k, s->k}, b1 = {s->oc};
     dnnl_dims_t w5 = {s->groups, s->oc / s->groups, s->ic / s->groups, s->k, s->k};
     dnnl_dims_t stride = {s->stride, s->stride}, dil = {s->dilation - 1, s->dilation - 1};
@@ -105,13 +114,15 @@ PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
     pad_r[0] = (s->oh - 1) * s->stride + reach - s->ih - s->pad;
     pad_r[1] = (s->ow - 1) * s->stride + reach - s->iw - s->pad;
     if (grouped) {
-        must(dnnl_memory_desc_init_by_tag(&wei, 5, w5, dnnl_f32, dnnl_format_tag_any), "weights");
+        must(dnnl_memory_desc_init_by_tag(&wei, 5, w5, type, dnnl_format_tag_any), "weights");
         must(dnnl_memory_desc_init_by_tag(&plain, 5, w5, dnnl_f32, dnnl_goihw), "weights");
     } else {
-        must(dnnl_memory_desc_init_by_tag(&wei, 4, w4, dnnl_f32, dnnl_format_tag_any), "weights");
+        must(dnnl_memory_desc_init_by_tag(&wei, 4, w4, type, dnnl_format_tag_any), "weights");
         must(dnnl_memory_desc_init_by_tag(&plain, 4, w4, dnnl_f32, dnnl_oihw), "weights");
     }
     must(dnnl_memory_desc_init_by_tag(&bias, 1, b1, dnnl_f32, dnnl_a), "bias");
+    diff_wei = wei;
+    diff_wei.data_type = dnnl_f32;
 
     /* A backward descriptor wants the forward one as a hint; it describes the same convolution
      * without extras. */
@@ -131,8 +142,8 @@ PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
                 ? dnnl_dilated_convolution_backward_data_desc_init(
                       &d, dnnl_convolution_direct, &src, &wei, &dst, stride, dil, pad, pad_r)
                 : dnnl_dilated_convolution_backward_weights_desc_init(
-                      &d, dnnl_convolution_direct, &src, &wei, c->bias ? &bias : NULL, &dst, stride,
-                      dil, pad, pad_r);
+                      &d, dnnl_convolution_direct, &src, &diff_wei, c->bias ? &bias : NULL, &dst,
+                      stride, dil, pad, pad_r);
         if (failed(st, "convolution backward", e) ||
             failed(dir == CONV_BWD_WEIGHTS
                        ? sound_desc(&c->b.pd, &d, attr, p, hint, wrong_weights, s)
@@ -162,9 +173,8 @@ PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
         if (!c->plain) {
             c->m_plain = memory(p, &plain);
             c->m_packed = memory(p, w);
-            if (reorder_make(p, &plain, w, &c->pack, e) ||
-                reorder_make(p, w, &plain, &c->unpack, e))
-                goto fail;
+            if (dir != CONV_BWD_WEIGHTS && reorder_make(p, &plain, w, &c->pack, e)) goto fail;
+            if (dir == CONV_BWD_WEIGHTS && reorder_make(p, w, &plain, &c->unpack, e)) goto fail;
         }
     }
     if (bound_make(&c->b, e)) goto fail;
@@ -289,8 +299,8 @@ struct PrimPool {
 PrimPool *prim_pool_new(Prim *p, const PoolShape *s, bool train, Err *e)
 {
     PrimPool *m = xcalloc(1, sizeof *m);
-    dnnl_memory_desc_t src = desc4(s->n, s->c, s->ih, s->iw, dnnl_nhwc),
-                       dst = desc4(s->n, s->c, s->oh, s->ow, dnnl_nhwc);
+    dnnl_memory_desc_t src = desc4(s->n, s->c, s->ih, s->iw, dnnl_f32, dnnl_nhwc),
+                       dst = desc4(s->n, s->c, s->oh, s->ow, dnnl_f32, dnnl_nhwc);
     dnnl_dims_t stride = {s->stride, s->stride}, kernel = {s->kh, s->kw}, pad = {s->pad, s->pad},
                 pad_r;
     dnnl_alg_kind_t alg = s->max         ? dnnl_pooling_max

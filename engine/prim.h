@@ -16,6 +16,7 @@ typedef struct Prim Prim; /* engine and stream; one per model */
 Prim *prim_open(Err *e);
 void prim_close(Prim *p);
 const char *prim_version(char *buf, size_t n); /* "2.6.3, AVX512_CORE_..." */
+bool prim_has_bf16(void); /* this machine (and ONEDNN_MAX_CPU_ISA) has bf16 convolutions */
 
 /* ---- convolution ---- */
 typedef struct ConvShape {
@@ -23,6 +24,9 @@ typedef struct ConvShape {
     int dilation, groups; /* 1 = none */
     bool bias;
     bool any; /* activations in the library's favourite format: measurements only */
+    bool bf16;    /* maps, their gradients and packed weights are bf16; sums, biases and gradients
+                     of weights float */
+    bool dst_f32; /* with bf16: the result of CONV_FWD is float */
 } ConvShape;
 
 typedef enum ConvDir { CONV_FWD, CONV_BWD_DATA, CONV_BWD_WEIGHTS } ConvDir;

@@ -8,13 +8,16 @@
  * The map is cut into tiles that stay in the first-level cache, tiles into groups; a group is the
  * unit of parallel work and of summation (float within a tile, double across, groups added in
  * order), so sums do not depend on the threads. Channel tables are repeated to a multiple of 64
- * entries: the inner loops are then full whatever the channel count. */
+ * entries: the inner loops are then full whatever the channel count.
+ *
+ * Maps and their gradients may be bf16, each by itself: a tile is widened when it is read and
+ * rounded when it is written, and everything between is float. */
 #include "quant/chain.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "engine/par.h"
+#include "engine/bf16.h"
 
 #define TILE       2048
 #define MAX_TILE   CHAIN_MAX_CHANNELS
@@ -194,6 +197,43 @@ static void k_dx(const float *dz, const float *x, const float *mean, const float
         dx[i] = (dz[i] - m1[i % W] - (x[i] - mean[i % W]) * k[i % W]) * sc[i % W];
 }
 
+/* ---- maps, float or bf16 ---- */
+
+typedef struct Map {
+    void *data; /* NULL: there is none */
+    DType type;
+} Map;
+
+static Map map_in(const Exec *x, const Node *n, int i)
+{
+    return (Map){exec_in(x, n, i), x->g->v[n->in[i]].t.dtype};
+}
+
+static Map map_out(const Exec *x, const Node *n, int i)
+{
+    return (Map){exec_out(x, n, i), x->g->v[n->out[i]].t.dtype};
+}
+
+static Map map_gin(const Exec *x, const Node *n, int i)
+{
+    return (Map){i < 0 ? NULL : exec_gin(x, n, i), i < 0 ? DT_F32 : x->g->v[n->in[i]].t.dtype};
+}
+
+static const float *piece(Map m, size_t at, size_t len, float *buf)
+{
+    return bf16_piece(m.data, m.type, at, len, buf);
+}
+
+static float *room(Map m, size_t at, float *buf)
+{
+    return bf16_room(m.data, m.type, at, buf);
+}
+
+static void put(const float *from, Map m, size_t at, size_t len)
+{
+    bf16_put(from, m.data, m.type, at, len);
+}
+
 /* a = act(x * sc + sh + r) for one tile. z is written unless there is nothing to compute; returns
  * where `a` stands. */
 static const float *activate(const ChainNode *a, const float *x, const float *r, const float *sc,
@@ -283,28 +323,30 @@ static void flush(const ChainNode *a, const float *s, const float *q, double *to
     }
 }
 
-static void batch_statistics(const ChainNode *a, const float *x, void *scratch, float *mean,
+static void batch_statistics(const ChainNode *a, const Tensor *x, void *scratch, float *mean,
                              float *var)
 {
-    float *first = table(a, scratch, 0);
-    widen(a, x, first); /* shifted by the first pixel: no cancellation when |mean| is large */
+    float *first = table(a, scratch, 0), pixel[MAX_TILE];
+    const float *x0 = bf16_piece(x->data, x->dtype, 0, a->c, pixel);
+    widen(a, x0, first); /* shifted by the first pixel: no cancellation when |mean| is large */
     PARALLEL_FOR(g, a->groups)
     {
         double *to = sums(a, scratch, (size_t)g);
         size_t t0 = (size_t)g * a->per_group, t1 = t0 + a->per_group;
-        float s[MAX_TILE], q[MAX_TILE];
+        float s[MAX_TILE], q[MAX_TILE], tx[MAX_TILE];
         memset(to, 0, 2 * a->c * sizeof *to);
         for (size_t t = t0; t < t1 && t < a->tiles; t++) {
             memset(s, 0, a->wide * sizeof *s);
             memset(q, 0, a->wide * sizeof *q);
-            k_stats(x + t * a->tile, first, tile_len(a, t), a->wide, s, q);
+            k_stats(bf16_piece(x->data, x->dtype, t * a->tile, tile_len(a, t), tx), first,
+                    tile_len(a, t), a->wide, s, q);
             flush(a, s, q, to);
         }
     }
     for (size_t k = 0; k < a->c; k++) {
         double m = (double)(a->m / a->c), d = group_sum(a, scratch, k) / m,
                v = group_sum(a, scratch, a->c + k) / m - d * d;
-        mean[k] = (float)((double)x[k] + d);
+        mean[k] = (float)((double)x0[k] + d);
         var[k] = v > 0 ? (float)v : 0;
     }
 }
@@ -317,7 +359,8 @@ static void tables_forward(Node *n, Exec *x)
     const float *gamma = a->in_scale < 0 ? NULL : exec_in(x, n, a->in_scale);
     const float *beta = a->in_shift < 0 ? NULL : exec_in(x, n, a->in_shift);
     if (a->s.norm == CHAIN_BATCH) {
-        batch_statistics(a, exec_in(x, n, 0), exec_scratch(x, n), mean, inv);
+        const Tensor src = exec_in_tensor(x, n, 0);
+        batch_statistics(a, &src, exec_scratch(x, n), mean, inv);
         norm_update_running(&a->s.st, mean, inv, (int)a->c, (double)(a->m / a->c));
     } else {
         memcpy(mean, a->s.st.mean->value.data, a->c * sizeof *mean);
@@ -333,10 +376,10 @@ static void tables_forward(Node *n, Exec *x)
 static void forward(Node *n, Exec *x)
 {
     const ChainNode *a = n->attr;
-    const float *src = exec_in(x, n, 0), *res = a->in_res < 0 ? NULL : exec_in(x, n, a->in_res);
+    const Map src = map_in(x, n, 0), res = a->in_res < 0 ? (Map){0} : map_in(x, n, a->in_res);
     void *scratch = exec_scratch(x, n);
-    float *sc = table(a, scratch, 0), *sh = table(a, scratch, 1),
-          *plain = a->s.plain ? exec_out(x, n, 0) : NULL;
+    float *sc = table(a, scratch, 0), *sh = table(a, scratch, 1);
+    Map out[NODE_MAX_OUT];
     QCtx ctx = {.phase = (Phase)x->phase, .aux_loss = &x->aux_loss};
 
     if (a->s.norm != CHAIN_NO_NORM) {
@@ -344,6 +387,7 @@ static void forward(Node *n, Exec *x)
         widen(a, saved(x, n, SV_SCALE), sc);
         widen(a, saved(x, n, SV_SHIFT), sh);
     }
+    for (int k = 0; k < n->nout; k++) out[k] = map_out(x, n, k);
     for (int k = 0; k < a->s.nq; k++) {
         if (a->s.q[k]->fn->begin) a->s.q[k]->fn->begin(a->s.q[k], &ctx);
         if (a->s.q[k]->fault) x->fault = a->s.q[k]->fault;
@@ -351,16 +395,19 @@ static void forward(Node *n, Exec *x)
     PARALLEL_FOR(g, a->groups)
     {
         size_t t0 = (size_t)g * a->per_group, t1 = t0 + a->per_group;
+        float tx[MAX_TILE], tr[MAX_TILE], tz[MAX_TILE], ty[MAX_TILE];
         for (size_t t = t0; t < t1 && t < a->tiles; t++) {
             size_t at = t * a->tile, len = tile_len(a, t);
-            float *z = plain
-                           ? plain + at
-                           : (float *)exec_out(x, n, 0) + at; /* quantizer 0 then works in place */
-            const float *act = activate(a, src + at, res ? res + at : NULL, sc, sh, len, z);
-            if (plain && act != z) memmove(z, act, len * sizeof *z);
+            float *z = room(out[0], at, tz); /* quantizer 0 works in place where nothing is plain */
+            const float *act = activate(a, piece(src, at, len, tx),
+                                        res.data ? piece(res, at, len, tr) : NULL, sc, sh, len, z);
+            if (a->s.plain) put(act, out[0], at, len);
             for (int k = a->s.nq - 1; k >= 0; k--) {
                 const QInst *q = a->s.q[k];
-                q->fn->row(q, act, (float *)exec_out(x, n, (plain ? 1 : 0) + k) + at, len);
+                const Map to = out[(a->s.plain ? 1 : 0) + k];
+                float *y = room(to, at, ty);
+                q->fn->row(q, act, y, len);
+                put(y, to, at, len);
             }
         }
     }
@@ -371,12 +418,27 @@ static void forward(Node *n, Exec *x)
  * when that is all. */
 typedef struct Grads {
     int n[1 + CHAIN_MAX_Q];
+    DType type[1 + CHAIN_MAX_Q];
     const float *part[1 + CHAIN_MAX_Q][GRAD_MAX_PARTS]; /* [0] plain, [1 + k] quantizer k */
 } Grads;
 
-static const float *sum_tile(const float *const *part, int np, size_t at, size_t len, float *tmp)
+static const float *sum_tile_bf16(const float *const *part, int np, size_t at, size_t len,
+                                  float *tmp)
 {
-    const float *p0 = part[0] + at;
+    float more[MAX_TILE];
+    bf16_piece(part[0], DT_BF16, at, len, tmp);
+    for (int k = 1; k < np; k++) {
+        bf16_piece(part[k], DT_BF16, at, len, more);
+        SIMD_FOR(i, len) tmp[i] += more[i];
+    }
+    return tmp;
+}
+
+static const float *sum_tile(const Grads *gr, int out, size_t at, size_t len, float *tmp)
+{
+    const float *const *part = gr->part[out], *p0 = part[0] + at;
+    const int np = gr->n[out];
+    if (gr->type[out] == DT_BF16) return sum_tile_bf16(part, np, at, len, tmp);
     if (np == 1) return p0;
     for (int k = 1; k < np; k++) {
         const float *p = part[k] + at, *from = k == 1 ? p0 : tmp;
@@ -388,13 +450,13 @@ static const float *sum_tile(const float *const *part, int np, size_t at, size_t
 static const float *collect(const ChainNode *a, const Grads *gr, const float *act, size_t at,
                             size_t len, double *acc, float *g, float *tmp, float *tmp2)
 {
-    const float *have = gr->n[0] ? sum_tile(gr->part[0], gr->n[0], at, len, g) : NULL;
+    const float *have = gr->n[0] ? sum_tile(gr, 0, at, len, g) : NULL;
     for (int k = 0; k < a->s.nq; k++) {
         const QInst *q = a->s.q[k];
         const float *dy;
         float *to = have ? tmp : g;
         if (!gr->n[1 + k]) continue;
-        dy = sum_tile(gr->part[1 + k], gr->n[1 + k], at, len, tmp2);
+        dy = sum_tile(gr, 1 + k, at, len, tmp2);
         if (q->fn->row_bwd)
             q->fn->row_bwd(q, act, dy, to, len, acc + (size_t)k * Q_MAX_ACC);
         else
@@ -411,19 +473,21 @@ static void backward(Node *n, Exec *x)
 {
     const ChainNode *a = n->attr;
     const bool norm = a->s.norm != CHAIN_NO_NORM;
-    const float *src = exec_in(x, n, 0), *res = a->in_res < 0 ? NULL : exec_in(x, n, a->in_res);
-    const float *plain = a->s.plain ? exec_out(x, n, 0) : NULL;
-    float *dx = exec_gin(x, n, 0), *dr = a->in_res < 0 ? NULL : exec_gin(x, n, a->in_res);
+    const Map src = map_in(x, n, 0), res = a->in_res < 0 ? (Map){0} : map_in(x, n, a->in_res);
+    const Map plain = a->s.plain ? map_out(x, n, 0) : (Map){0};
+    const Map dx = map_gin(x, n, 0), dr = map_gin(x, n, a->in_res);
+    const Map dz_all = dr.data ? dr : dx;
     float *dgamma = a->in_scale < 0 ? NULL : exec_gin(x, n, a->in_scale);
     float *dbeta = a->in_shift < 0 ? NULL : exec_gin(x, n, a->in_shift);
-    float *dz_all = dr ? dr : dx;
     void *scratch = exec_scratch_bwd(x, n);
     float *sc = table(a, scratch, 0), *sh = table(a, scratch, 1), *mean = table(a, scratch, 2);
-    Grads gr = {{0}, {{0}}};
+    Grads gr = {{0}, {0}, {{0}}};
 
-    gr.n[0] = plain ? exec_gout_parts(x, n, 0, gr.part[0]) : 0;
-    for (int k = 0; k < a->s.nq; k++)
-        gr.n[1 + k] = exec_gout_parts(x, n, (plain ? 1 : 0) + k, gr.part[1 + k]);
+    for (int k = 0; k < n->nout; k++) {
+        const int to = k + !a->s.plain;
+        gr.n[to] = exec_gout_parts(x, n, k, gr.part[to]);
+        gr.type[to] = x->g->v[n->out[k]].t.dtype;
+    }
     if (norm) {
         widen(a, saved(x, n, SV_SCALE), sc);
         widen(a, saved(x, n, SV_SHIFT), sh);
@@ -433,21 +497,26 @@ static void backward(Node *n, Exec *x)
     {
         size_t t0 = (size_t)g * a->per_group, t1 = t0 + a->per_group;
         double *to = sums(a, scratch, (size_t)g);
-        _Alignas(64) float ta[MAX_TILE], tg[MAX_TILE], t1b[MAX_TILE], t2b[MAX_TILE], tz[MAX_TILE];
+        _Alignas(64) float ta[MAX_TILE], tg[MAX_TILE], t1b[MAX_TILE], t2b[MAX_TILE], tz[MAX_TILE],
+            tx[MAX_TILE], tr[MAX_TILE];
         memset(to, 0, a->nsums * sizeof *to);
         for (size_t t = t0; t < t1 && t < a->tiles; t++) {
             size_t at = t * a->tile, len = tile_len(a, t);
+            const float *xs = piece(src, at, len, tx);
             const float *act =
-                plain ? plain + at : activate(a, src + at, res ? res + at : NULL, sc, sh, len, ta);
+                plain.data ? piece(plain, at, len, ta)
+                           : activate(a, xs, res.data ? piece(res, at, len, tr) : NULL, sc, sh, len,
+                                      ta);
             const float *da = collect(a, &gr, act, at, len, to + 2 * a->c, tg, t1b, t2b);
-            float *dz = dz_all ? dz_all + at : tz;
+            float *dz = dz_all.data ? room(dz_all, at, tz) : tz;
             if (norm) {
                 memset(t1b, 0, a->wide * sizeof *t1b);
                 memset(t2b, 0, a->wide * sizeof *t2b);
             }
-            mask_and_sum(a, da, act, src + at, mean, len, dz, t1b, t2b);
+            mask_and_sum(a, da, act, xs, mean, len, dz, t1b, t2b);
+            if (dz_all.data) put(dz, dz_all, at, len);
             if (!norm) {
-                if (dr && dx) memcpy(dx + at, dz, len * sizeof *dx);
+                if (dr.data && dx.data) put(dz, dx, at, len);
                 continue;
             }
             flush(a, t1b, t2b, to);
@@ -474,13 +543,17 @@ static void backward(Node *n, Exec *x)
                 a->s.norm == CHAIN_BATCH ? (float)(s2 / m * (double)inv[k] * (double)inv[k]) : 0;
         }
         for (size_t i = a->c; i < a->wide; i++) m1[i] = m1[i - a->c], kk[i] = kk[i - a->c];
-        if (!dx) return;
+        if (!dx.data) return;
         PARALLEL_FOR(g, a->groups)
         {
             size_t t0 = (size_t)g * a->per_group, t1 = t0 + a->per_group;
+            float tz[MAX_TILE], tx[MAX_TILE];
             for (size_t t = t0; t < t1 && t < a->tiles; t++) {
                 size_t at = t * a->tile, len = tile_len(a, t);
-                k_dx(dz_all + at, src + at, mean, m1, kk, sc, len, a->wide, dx + at);
+                const float *xs = piece(src, at, len, tx), *dz = piece(dz_all, at, len, tz);
+                float *to = room(dx, at, tz);
+                k_dx(dz, xs, mean, m1, kk, sc, len, a->wide, to);
+                put(to, dx, at, len);
             }
         }
     }
@@ -522,9 +595,9 @@ static int prepare(Graph *g, Node *n, Prim *p, Err *e)
 }
 
 /* With quantizers of its own parameters backward runs even where the image is the input. */
-static const OpDef op_chain = {"chain", OP_GRAD_PARTS, prepare, forward, backward, NULL};
+static const OpDef op_chain = {"chain", OP_GRAD_PARTS | OP_BF16, prepare, forward, backward, NULL};
 static const OpDef op_chain_q = {
-    "chain_q", OP_GRAD_PARTS | OP_OWN_PARAMS, prepare, forward, backward, NULL};
+    "chain_q", OP_GRAD_PARTS | OP_OWN_PARAMS | OP_BF16, prepare, forward, backward, NULL};
 
 void graph_chain(Graph *g, const char *name, int x, const ChainSpec *c, int out[1 + CHAIN_MAX_Q])
 {
@@ -544,64 +617,4 @@ void graph_chain(Graph *g, const char *name, int x, const ChainSpec *c, int out[
     node = graph_node(g, c->nq ? &op_chain_q : &op_chain, name, nin, in, &a, sizeof a);
     out[0] = c->plain ? graph_out(g, node, shape) : -1;
     for (int k = 0; k < c->nq; k++) out[1 + k] = graph_out(g, node, shape);
-}
-
-/* ---- a quantizer as a node of its own ---- */
-
-static QCtx context(const Node *n, Exec *x, void *scratch)
-{
-    QCtx c = {.phase = (Phase)x->phase,
-              .save = exec_save(x, n),
-              .scratch = scratch,
-              .aux_loss = &x->aux_loss};
-    return c;
-}
-
-static int quant_prepare(Graph *g, Node *n, Prim *p, Err *e)
-{
-    QInst *q = *(QInst **)n->attr;
-    (void)p, (void)e;
-    qinst_need(q, &g->v[n->in[0]].t, g->train ? PH_TRAIN : PH_EVAL, &n->save_bytes,
-               &n->scratch_bytes);
-    n->bwd_in = n->run_bwd ? 1 : 0;
-    n->inplace = !g->train && !q->fn->forward && !n->hoisted;
-    n->grad_inplace = !q->fn->backward;
-    for (int i = 0; n->run_bwd && i < q->np; i++)
-        if (q->p[i]->kind != PK_BUFFER) q->p[i]->trained = true;
-    return 0;
-}
-
-static void quant_forward(Node *n, Exec *x)
-{
-    Tensor src = exec_in_tensor(x, n, 0), dst = exec_out_tensor(x, n, 0);
-    QCtx c = context(n, x, exec_scratch(x, n));
-    QInst *q = *(QInst **)n->attr;
-    qinst_forward(q, &src, &dst, &c);
-    if (q->fault) x->fault = q->fault;
-}
-
-static void quant_backward(Node *n, Exec *x)
-{
-    Tensor src = exec_in_tensor(x, n, 0), dy = exec_out_tensor(x, n, 0), dx = src;
-    QCtx c = context(n, x, exec_scratch_bwd(x, n));
-    union {
-        const float *c;
-        void *p;
-    } u = {exec_gout(x, n, 0)}; /* backward only reads it */
-    dy.data = u.p;
-    dx.data = exec_gin(x, n, 0);
-    c.want_dx = dx.data != NULL;
-    qinst_backward(*(QInst **)n->attr, &src, &dy, dx.data ? &dx : NULL, &c);
-}
-
-static const OpDef op_quant_w = {
-    "quant_w", OP_OWN_PARAMS | OP_HOISTABLE, quant_prepare, quant_forward, quant_backward, NULL};
-static const OpDef op_quant = {"quant",       OP_OWN_PARAMS,  quant_prepare,
-                               quant_forward, quant_backward, NULL};
-
-int graph_quant(Graph *g, const char *name, int x, QInst *q)
-{
-    return graph_out(
-        g, graph_node(g, q->role == Q_WEIGHT ? &op_quant_w : &op_quant, name, 1, &x, &q, sizeof q),
-        g->v[x].t);
 }

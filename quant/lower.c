@@ -275,6 +275,7 @@ void lower_begin(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int b
     const Spec *s = qp->spec;
     *lw = (Lower){.g = g, .spec = s, .qp = qp, .phase = phase, .variant = variant, .batch = batch, .input = -1,
                   .labels = -1, .loss = -1};
+    g->bf16 = qp->opts->bf16 && (phase == PH_TRAIN || phase == PH_EVAL);
     lw->value = xcalloc((size_t)s->n, sizeof *lw->value);
     lw->quantized = xcalloc((size_t)s->n, sizeof *lw->quantized);
     lw->padded = xcalloc((size_t)s->n, sizeof *lw->padded);

@@ -79,6 +79,7 @@ typedef struct QOpts {
     double sigmoid_alpha, start_alpha, end_alpha; /* hysteresis pact_sigmoid: steepness; its course with use_alpha_decay */
     bool use_alpha_decay;
     bool fuse;                                  /* fused chains; false: one op at a time */
+    bool bf16;                                  /* training and evaluation: bf16 operands of convolutions and linear layers */
     int bits_list[8], nbits_list;               /* variants (AdaBits); 0 = one */
     int act_bits_list[8];                       /* their activations; 0 = as bits_list */
     bool switch_norm;                           /* a norm of its own for each variant; false: all use the first */

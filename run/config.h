@@ -60,7 +60,9 @@ typedef struct RunOpts {
     int log_interval;       /* steps between metrics.jsonl train lines */
     int show_params_every;  /* epochs between prints of the clipping thresholds; 0 = never */
     double expect_top1_min; /* exit 5 below it; < 0: no expectation */
-    const char *precision;  /* "f32" | "bf16" (bf16 refused until it exists) */
+    const char *precision;  /* "f32" | "bf16" -> quant.bf16 */
+    bool fp16;              /* the original's: with an opt_level above O0 -> precision: bf16 */
+    const char *opt_level;  /* "O0".."O3" */
     const char *compat;     /* "corrected" | "original" */
     bool tensorboard, plots;
     const char *pictures;       /* form of picture files: "svg", "png", "both" */

@@ -169,6 +169,7 @@ void config_derive(Config *c, Faults *f)
     derive_batch(c, f);
     derive_input(c, f);
     config_derive_f8net(c, family(c) == NAMES_F8NET);
+    config_derive_precision(c);
     if (!c->run.log_dir[0]) {
         c->run.log_dir = arena_printf(&c->arena, "results/%s", c->run.config_name);
         key_by_rule(c, "log_dir", "from the file's name");
@@ -193,10 +194,6 @@ static void check_required(const Config *c, Faults *f)
         fault_key(f, c, "model", "model is missing; expected a name from `qrun list nets`");
     if (!c->data.dataset[0] && keys_good(c, "dataset", NULL))
         fault_key(f, c, "dataset", "dataset is missing; expected a name from `qrun list datasets`");
-    if (str_eq(c->run.precision, "bf16"))
-        fault_key(
-            f, c, "precision",
-            "precision: bf16 is not available in this version (bf16 convolutions); expected f32");
 }
 
 /* A method without bits would silently train in float, bits without a method too. */
@@ -386,6 +383,7 @@ static void check_keyword_net(const Config *c, Faults *f)
 void config_check(const Config *c, Faults *f)
 {
     check_required(c, f);
+    config_check_precision(c, f);
     check_quant(c, f);
     check_data(c, f);
     check_optim(c, f);

@@ -133,6 +133,9 @@ void config_note_words(const Config *c); /* to the log */
 bool config_wants_method(const Config *c, int role, Faults *f);
 void config_derive_keyword(Config *c);
 void config_check_keyword(const Config *c, Faults *f);
+/* precision, fp16 and opt_level. */
+void config_derive_precision(Config *c);
+void config_check_precision(const Config *c, Faults *f);
 /* The fields that are copies of others: optim.num_epochs, data.seed, net.num_classes, optim.gamma
  * ... */
 void config_copy_fields(Config *c);

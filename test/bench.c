@@ -24,6 +24,7 @@ typedef struct Case {
     const char *name;
     void (*opts)(QOpts *o); /* NULL: float */
     int convs;              /* convolutions of a training step, in units of the bare ones */
+    bool bf16;              /* beside the case of the same options before it */
     Model *m;
     Optim op;
     double train, eval;       /* seconds per batch, minimum */
@@ -82,7 +83,8 @@ typedef struct Set {
     int depth, classes, size, batch, rounds;
     int integers, reference; /* cases, -1: none */
     int int_batch[3];        /* ended by 0 */
-    Case cases[4];
+    Case cases[6];
+    int ncases;
 } Set;
 
 static Set sets[] = {
@@ -99,7 +101,10 @@ static Set sets[] = {
      {{.name = "float", .convs = 1},
       {.name = "uniform 4-bit", .opts = uniform4, .convs = 1},
       {.name = "APoT 4-bit", .opts = apot4, .convs = 1},
-      {.name = "APoT 4-bit, unfused", .opts = apot4_unfused, .convs = 1}}},
+      {.name = "APoT 4-bit, unfused", .opts = apot4_unfused, .convs = 1},
+      {.name = "float, bf16", .convs = 1, .bf16 = true},
+      {.name = "APoT 4-bit, bf16", .opts = apot4, .convs = 1, .bf16 = true}},
+     6},
     {"resnet18",
      "models.fix_resnet",
      18,
@@ -113,7 +118,9 @@ static Set sets[] = {
      {{.name = "float", .convs = 1},
       {.name = "F8Net, deviation", .opts = f8_std, .convs = 2},
       {.name = "F8Net, grid search", .opts = f8_grid, .convs = 2},
-      {.name = "float, norms folded", .opts = folded, .convs = 2}}},
+      {.name = "float, norms folded", .opts = folded, .convs = 2},
+      {.name = "float, bf16", .convs = 1, .bf16 = true}},
+     5},
 };
 
 static void die(const Err *e)
@@ -213,6 +220,7 @@ static void open_case(const Set *set, Case *c, const float *x, const int32_t *la
     Err e = {0};
     qopts_default(&q);
     if (c->opts) c->opts(&q);
+    q.bf16 = c->bf16;
     c->m = model_new(&no, &q, 0, 1, &e);
     if (!c->m || model_prepare(c->m, PH_TRAIN, 0, set->batch, &e) < 0 ||
         optim_init(&c->op, &oo, model_store(c->m), &e) < 0)
@@ -306,6 +314,18 @@ static void bench_joint(const Set *set, const float *x, const int32_t *label)
     model_free(c.m);
 }
 
+/* Each bf16 case beside the float arithmetic of the same net. */
+static void print_bf16(const Set *set)
+{
+    for (int i = 0; i < set->ncases; i++) {
+        const Case *c = &set->cases[i], *f = set->cases;
+        if (!c->bf16) continue;
+        while (f->opts != c->opts) f++;
+        printf("%s: training %.2f x float's speed, evaluation %.2f x\n", c->name,
+               f->train / c->train, f->eval / c->eval);
+    }
+}
+
 static Set *set_find(const char *name)
 {
     for (size_t i = 0; i < ARRAY_LEN(sets); i++)
@@ -331,10 +351,10 @@ static int bench_net(int argc, char **argv)
     for (int i = 0; i < batch; i++) label[i] = i % set->classes;
     printf("oneDNN %s; %d threads; %s, batch %d, %dx%d\n", prim_version(version, sizeof version),
            par_threads(), set->name, batch, set->size, set->size);
-    for (size_t i = 0; i < ARRAY_LEN(set->cases); i++) open_case(set, &set->cases[i], x, label);
+    for (int i = 0; i < set->ncases; i++) open_case(set, &set->cases[i], x, label);
     for (int round = 0; round < rounds; round++) {
         double f, a;
-        for (size_t i = 0; i < ARRAY_LEN(set->cases); i++) {
+        for (int i = 0; i < set->ncases; i++) {
             Case *c = &set->cases[i];
             const double t0 = exec_now();
             step(c, x, label, batch, round);
@@ -352,7 +372,7 @@ static int bench_net(int argc, char **argv)
            "eval img/s", "ms/batch", "x bare", "peak MB", "arena MB");
     printf("%-22s %11.1f %9.2f %7.2f   %10.0f %9.2f %7.2f\n", "bare convolutions", batch / all,
            all * 1e3, 1.0, batch / fwd, fwd * 1e3, 1.0);
-    for (size_t i = 0; i < ARRAY_LEN(set->cases); i++) {
+    for (int i = 0; i < set->ncases; i++) {
         const Case *c = &set->cases[i];
         printf("%-22s %11.1f %9.2f %7.2f   %10.0f %9.2f %7.2f   %9.0f %9.0f", c->name,
                batch / c->train, c->train * 1e3, c->train / all, batch / c->eval, c->eval * 1e3,
@@ -361,11 +381,12 @@ static int bench_net(int argc, char **argv)
             printf("   training convolves %d times: %.2f x", c->convs, c->train / all / c->convs);
         printf("\n");
     }
+    print_bf16(set);
     if (set->integers < 0) bench_joint(set, x, label);
     for (int i = 0; set->integers >= 0 && set->int_batch[i]; i++)
         bench_integers(set, &set->cases[set->integers], &set->cases[set->reference], x, label,
                        set->int_batch[i]);
-    for (size_t i = 0; i < ARRAY_LEN(set->cases); i++) {
+    for (int i = 0; i < set->ncases; i++) {
         optim_free(&set->cases[i].op);
         model_free(set->cases[i].m);
     }

@@ -773,7 +773,17 @@ static void test_strided_weights(void **state)
     (void)state;
     assert_non_null(p);
     for (int ic = 1; ic <= 9; ic++) {
-        const ConvShape s = {N, ic, HW, HW, OC, OHW, OHW, 1, 2, 0, 1, 1, false, false};
+        const ConvShape s = {.n = N,
+                             .ic = ic,
+                             .ih = HW,
+                             .iw = HW,
+                             .oc = OC,
+                             .oh = OHW,
+                             .ow = OHW,
+                             .k = 1,
+                             .stride = 2,
+                             .dilation = 1,
+                             .groups = 1};
         PrimConv *c = prim_conv_new(p, CONV_BWD_WEIGHTS, &s, &e);
         const size_t nx = (size_t)(N * HW * HW * ic), ny = N * OHW * OHW * OC;
         float *x = xaligned(nx * sizeof *x), *dy = xaligned(ny * sizeof *dy), *dw, *packed;
