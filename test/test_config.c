@@ -298,9 +298,10 @@ static void test_faults(void **state)
          "hysteresis and 1"},
         {"weight_thres: -1\n", NULL,
          "F:3:15: error: weight_thres: -1 is out of range; expected at least 0"},
-        {"precision: bf16\n", NULL,
-         "F:3:1: error: precision: bf16 is not available in this version (bf16 convolutions); "
-         "expected f32"},
+        {"precision: bf61\n", NULL,
+         "F:3:12: error: precision: unknown value 'bf61'; expected f32, bf16; did you mean 'bf16'?"},
+        {"fp16: true\nopt_level: O2\nprecision: f32\n", NULL,
+         "F:5:1: error: precision: f32 contradicts fp16: true with opt_level: O2; expected bf16"},
         {"topk: {a: 1}\n", NULL,
          "F:3:7: error: topk: a map is not a list of whole numbers; expected a list of whole "
          "numbers in 1..1000"},
