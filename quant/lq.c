@@ -108,6 +108,7 @@ static int init(QInst *q, ParamStore *ps, Err *e)
     p->basis = p->k.basis = add_table(q, ps, DT_F32, p->bits, p->k.groups, "basis");
     p->auxil = add_table(q, ps, DT_F32, p->bits, p->k.groups, "auxil");
     fill_tables(q, ps);
+    fan = q->role == Q_WEIGHT ? q->conv_groups : 1; /* all input channels of the layer */
     for (int i = q->ndim == 4; i < q->ndim; i++) fan *= q->shape[i];
     base = 0.6745 * (q->role == Q_WEIGHT ? sqrt(2 / fan) : 2) / (double)(1 << (p->bits - 1));
     b = p->basis->value.data;

@@ -7,7 +7,8 @@
  * dx = f dy m,  dC = sum over the group of dy (r - f m x / C),  dclip = dC sign(clip_val) factor
  *   f       grad_type STE-scale: sqrt(values / values inside), where at least 2; else 1
  *   factor  grad_scale: s sqrt(fan), s / sqrt(fan), s sqrt(N), s / sqrt(N), s = scale, N = values
- * in a group (activations: of the batch); a factor in [1, 2) counts as 1
+ * in a group (activations: of the batch); a factor in [1, 2) counts as 1. Of a grouped convolution's
+ * weights both count all input channels of the layer.
  *
  * Source: Esser et al. 2019, "Learned Step Size Quantization", with the range in place of the step;
  * aim-uofa/model-quantization, models/quant.py. Differs: N of activations is what the maps of the
@@ -81,7 +82,10 @@ static double grad_factor(const QInst *q, double N)
     double fan = 1, f;
     if (str_eq(o->grad_scale, "none")) return 1;
     for (int i = q->role == Q_WEIGHT && !linear; i < q->ndim; i++) fan *= q->shape[i];
-    if (q->role != Q_WEIGHT) fan = q->shape[0];
+    if (q->role != Q_WEIGHT)
+        fan = q->shape[0];
+    else
+        fan *= q->conv_groups, N *= q->conv_groups;
     f = sqrt(strstr(o->grad_scale, "fan") ? fan : floor(N));
     f = str_starts(o->grad_scale, "scale-") ? o->scale / f : o->scale * f;
     return floor(f) == 1 ? 1 : f;

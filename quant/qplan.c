@@ -75,6 +75,7 @@ static int add_instances(QPlan *qp, int unit, QRole role, const QMethod *const m
     QUnit *qu = &qp->u[unit];
     char name[256];
     int act_shape[3] = {u->ic, u->ih, u->iw}, out_shape[3] = {u->c, u->h, u->w};
+    const int conv_groups = u->kind == U_CONV && u->u.conv.groups > 1 ? u->u.conv.groups : 1;
     for (int v = 0; v < qp->nvariants; v++) {
         Choice c = choose(qp, u, role, v, method);
         QInst *q;
@@ -91,8 +92,8 @@ static int add_instances(QPlan *qp, int unit, QRole role, const QMethod *const m
             dim = qu->weight->value.dim;
         }
         snprintf(name, sizeof name, "%s.", u->name);
-        if (qinst_init(q, c.method, role, c.bits, v, qp->opts, qp->store, role == Q_WEIGHT ? qu->weight : NULL, u->marks, nd, dim,
-                       name, e) < 0)
+        if (qinst_init_grouped(q, c.method, role, c.bits, v, qp->opts, qp->store, role == Q_WEIGHT ? qu->weight : NULL, u->marks,
+                               conv_groups, nd, dim, name, e) < 0)
             return -1;
         if (role == Q_WEIGHT && q->enabled) qu->weight->quantized = true;
         if (c.method->lower && role != Q_OUT) qu->method = c.method;

@@ -92,6 +92,13 @@ int qinst_init(QInst *q, const QMethod *m, QRole role, int bits, int variant, co
                ParamStore *ps, Param *owner, unsigned marks, int ndim, const int *shape,
                const char *name, Err *e)
 {
+    return qinst_init_grouped(q, m, role, bits, variant, o, ps, owner, marks, 1, ndim, shape, name, e);
+}
+
+int qinst_init_grouped(QInst *q, const QMethod *m, QRole role, int bits, int variant,
+                       const QOpts *o, ParamStore *ps, Param *owner, unsigned marks,
+                       int conv_groups, int ndim, const int *shape, const char *name, Err *e)
+{
     const QFn *fn = m->role[role];
     memset(q, 0, sizeof *q);
     ASSERT(ndim >= 0 && ndim <= TENSOR_MAX_DIM, "%s: %d dimensions", name, ndim);
@@ -107,6 +114,7 @@ int qinst_init(QInst *q, const QMethod *m, QRole role, int bits, int variant, co
     q->bits = bits;
     q->variant = variant;
     q->marks = marks;
+    q->conv_groups = conv_groups;
     q->ndim = ndim;
     if (ndim) memcpy(q->shape, shape, (size_t)ndim * sizeof *shape);
     q->enabled = true;

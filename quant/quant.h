@@ -129,6 +129,7 @@ typedef struct QInst {
     int bits, variant;
     unsigned marks;        /* of the unit: UM_FIRST, UM_LAST */
     int shape[TENSOR_MAX_DIM], ndim; /* of the tensor it quantizes; activations: C,H,W (any batch) */
+    int conv_groups;       /* of the convolution: its weight has so many times fewer input channels than the layer */
     bool enabled;          /* a policy may switch it off: the tensor then passes unchanged */
     bool relower;          /* set by `set`: programs made before do not fit any more; who called it drops them and clears this */
     Param *owner;          /* weight role: the latent weight */
@@ -240,9 +241,11 @@ void qfn_forward(const QFn *fn, QInst *q, const Tensor *x, Tensor *y, const QCtx
 void qfn_backward(const QFn *fn, QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c);
 void qfn_need(const QFn *fn, const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch);
 
-/* Makes one instance (calls init). `name` is copied, `o` is borrowed. Used by qplan.c and by tests. -1 with `e`. */
+/* Makes one instance (calls init). `name` is copied, `o` is borrowed. Used by tests and, for any convolution, by qplan.c. -1 with `e`. */
 int qinst_init(QInst *q, const QMethod *m, QRole role, int bits, int variant, const QOpts *o, ParamStore *ps, Param *owner,
                unsigned marks, int ndim, const int *shape, const char *name, Err *e);
+int qinst_init_grouped(QInst *q, const QMethod *m, QRole role, int bits, int variant, const QOpts *o, ParamStore *ps, Param *owner,
+                       unsigned marks, int conv_groups, int ndim, const int *shape, const char *name, Err *e);
 void qinst_free(QInst *q);
 
 /* "5bit", or "w4a8" where activations have other bits; act 0: as bits. */

@@ -213,6 +213,34 @@ static void attributes(void **state)
     close_one(&t);
 }
 
+/* A depthwise weight counts all channels of the layer, as the original declares it. */
+static void fan_of_grouped_convolutions(void **state)
+{
+    static const int dim[] = {4, 1, 3, 3};
+    static const struct {
+        const char *grad_scale;
+        double factor;
+    } rows[] = {{"scale-fan", 0.25 / 6}, {"scale-element", 0.25 / 6}, {"fan-scale", 1}};
+    (void)state;
+    for (size_t k = 0; k < ARRAY_LEN(rows); k++) {
+        double sum[2];
+        for (int scaled = 0; scaled < 2; scaled++) {
+            One t;
+            KwTag *tag = &new_one(&t)->o.kw.tag[Q_WEIGHT];
+            tag->scale = 0.25;
+            if (scaled) tag->grad_scale = rows[k].grad_scale;
+            open_one(&t, "lsq", Q_WEIGHT, 2, 4, dim);
+            t.q.conv_groups = 4;
+            fill_one(&t, -1, 1);
+            run_one(&t);
+            sum[scaled] = grad_sum(t.q.p[0]);
+            close_one(&t);
+        }
+        if (fabs(sum[1] / sum[0] - rows[k].factor) > 1e-5)
+            fail_msg("%s: factor %g, expected %g", rows[k].grad_scale, sum[1] / sum[0], rows[k].factor);
+    }
+}
+
 static void edges_stay_float(void **state)
 {
     QOpts o;
@@ -277,7 +305,7 @@ int main(void)
         cmocka_unit_test(groups_alike_are_one), cmocka_unit_test(dorefa_finite_differences),
         cmocka_unit_test(gamma_gradient),       cmocka_unit_test(faults),
         cmocka_unit_test(nan_is_seen),          cmocka_unit_test(counting),
-        cmocka_unit_test(attributes),           cmocka_unit_test(edges_stay_float),
+        cmocka_unit_test(fan_of_grouped_convolutions), cmocka_unit_test(attributes),           cmocka_unit_test(edges_stay_float),
         cmocka_unit_test(keys_without_effect),
     };
     return cmocka_run_group_tests_name("keyword", tests, NULL, NULL);
