@@ -35,7 +35,7 @@ typedef enum NormKind {
     NK_INSTANCE, /* the same over each channel */
     NK_STATIC,   /* statistics as they start (mean 0, variance 1 - eps) or were loaded */
     NK_FROZEN,   /* the same, and scale and shift are buffers too */
-    NK_REVERSE   /* scale and shift first, then a batch norm without */
+    NK_REVERSE   /* scale and shift, then a batch norm with the same scale and shift */
 } NormKind;
 typedef enum ActKind { AK_RELU, AK_RELU6, AK_LEAKY, AK_PRELU, AK_NONE } ActKind;
 typedef enum PoolKind { POOL_MAX, POOL_AVG, POOL_GLOBAL_AVG } PoolKind;

@@ -120,8 +120,8 @@ static void chain_norm(Lower *lw, int unit, ChainSpec *c)
     const bool batch = kind == NK_BATCH || kind == NK_REVERSE;
     c->norm = lower_trains(lw) && batch ? CHAIN_BATCH : CHAIN_RUNNING;
     c->st = lower_norm_stats(lw, unit);
-    c->scale = kind == NK_REVERSE ? -1 : param_value(lw, np->scale);
-    c->shift = kind == NK_REVERSE ? -1 : param_value(lw, np->shift);
+    c->scale = param_value(lw, np->scale);
+    c->shift = param_value(lw, np->shift);
 }
 
 /* Starting at `unit` (a norm, sum or activation whose input is lowered), takes as much of norm, sum, activation, quantizers as

@@ -97,6 +97,7 @@ void golden_param_selection(Case *c);
 void golden_pact_opts(Case *c, QOpts *o); /* hysteresis: the class of the original's activation */
 void golden_loss(Case *c);     /* label-smoothed cross-entropy alone */
 void golden_net(Case *c);
+void golden_keyword_block(Case *c); /* block: said in words */
 void golden_keyword_net(Case *c); /* net: said in words */
 void golden_variants(Case *c);    /* layers and blocks at several widths */
 void golden_variant_net(Case *c); /* nets at several widths */

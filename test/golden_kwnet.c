@@ -70,6 +70,14 @@ static void check_stage(Case *c, const NetOpts *o, const QOpts *q, bool mixed, c
     specrun_close(&r);
 }
 
+/* Of the logits: the original's pytorch-resnet has 1000 whatever is asked for. */
+static int classes(Case *c)
+{
+    Tensor want;
+    if (!case_array(c, yaml_path(c->y, "outputs.logits"), "logits", &want) || want.ndim != 2) return 1;
+    return want.dim[1];
+}
+
 void golden_keyword_net(Case *c)
 {
     const bool mixed = str_eq(case_str(c, "params.fill", ""), "mixed");
@@ -78,7 +86,7 @@ void golden_keyword_net(Case *c)
     if (case_words(c, &cfg)) {
         NetOpts o = cfg.net;
         Images im;
-        o.num_classes = (int)case_int(c, "params.num_classes", 10);
+        o.num_classes = classes(c);
         o.in_c = 3;
         o.in_h = o.in_w = (int)case_int(c, "params.input_size", 32);
         if (make_images(c, &o, mixed, &im)) check_logits(c, &o, &cfg.quant, mixed, &im);

@@ -119,6 +119,10 @@ void golden_variants(Case *c)
         golden_f8net_block(c);
         return;
     }
+    if (yaml_path(c->y, "params.block")) {
+        golden_keyword_block(c);
+        return;
+    }
     if (!quant_find(case_str(c, "method", ""))) {
         case_skip(c, "method '%s' is not in this program", case_str(c, "method", ""));
         return;

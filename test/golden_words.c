@@ -9,7 +9,9 @@
 bool case_words(Case *c, Config *cfg)
 {
     const Yaml *list = yaml_path(c->y, "params.keyword");
-    const char *any = str_eq(case_str(c, "op", ""), "layer") ? "nin" : "resnet20"; /* a layer alone needs no words */
+    /* A layer alone needs no words, nor does a plain block. */
+    const bool plain = str_starts(case_str(c, "params.block", ""), "pytorch");
+    const char *any = str_eq(case_str(c, "op", ""), "layer") ? "nin" : plain ? "pytorch-resnet18" : "resnet20";
     Str words = {0};
     Err e = {0};
     for (int i = 0; list && list->kind == Y_LIST && i < list->n; i++)
