@@ -279,12 +279,13 @@ static void take_options(Made *m, const ShellWord *w, size_t n)
         const size_t len = eq ? (size_t)(eq - name) : strlen(name);
         const int row = is_option(w[i].s) && (dashes || len == 1) ? option_find(name, len) : -1;
         OptionKind kind;
+        if (row < 0 && !is_option(w[i].s)) {
+            fault_at(m->f, m->file, w[i].line, w[i].col, "'%.60s' belongs to no option", w[i].s);
+            continue;
+        }
         if (row < 0) {
-            if (is_option(w[i].s))
-                unknown_option(m, &w[i]);
-            else
-                fault_at(m->f, m->file, w[i].line, w[i].col, "'%.60s' belongs to no option",
-                         w[i].s);
+            unknown_option(m, &w[i]);
+            while (i + 1 < n && !is_option(w[i + 1].s)) i++;
             continue;
         }
         kind = options[row].kind;
@@ -376,7 +377,7 @@ static bool put_keyword(Made *m)
     return smooth;
 }
 
-/* What follows from the data set: the original's transforms. */
+/* What follows from the data set: the original's transforms. DALI reads the same images. */
 static void put_transforms(Made *m)
 {
     const Yaml *set = made(m, "dataset");
@@ -389,6 +390,7 @@ static void put_transforms(Made *m)
                : given(m, "addition_augment") ? "keyword_imagenet_augment"
                                               : "keyword_imagenet",
                line, col));
+    if (str_eq(name, "dali")) put(m, "dataset", scalar(m, "imagenet", line, col));
 }
 
 static bool takes_steps(const char *policy)
