@@ -15,7 +15,7 @@ static void label_tick(char *s, size_t n, double v, double step)
 {
     double size = fmax(fabs(v), step);
     if (fabs(v) < step * 1e-6) v = 0;
-    if (size >= 1e6 || step < 1e-4)
+    if (size >= 1e6 || (step < 1e-4 && size < 1000 * step))
         snprintf(s, n, "%.4g", v);
     else
         snprintf(s, n, "%.*f", step >= 1 ? 0 : (int)ceil(-log10(step) - 1e-6), v);

@@ -77,11 +77,12 @@ static const char x_label[] = "step (updates)";
 static const struct {
     const char *name, *title, *ylabel, *key;
     size_t nsplits; /* so many of the table below */
+    bool one;       /* the first that is there: all say the same */
 } curves[] = {
-    {"loss", "Loss", "loss (nats)", "loss", 3},
-    {"accuracy", "Accuracy", "top-1 (%)", "top1", 3},
-    {"learning_rate", "Learning rate", "learning rate (factor)", "lr", 2},
-    {"speed", "Speed of training", "speed (images/s)", "img_s", 2},
+    {"loss", "Loss", "loss (nats)", "loss", 3, false},
+    {"accuracy", "Accuracy", "top-1 (%)", "top1", 3, false},
+    {"learning_rate", "Learning rate", "learning rate (factor)", "lr", 2, true},
+    {"speed", "Speed of training", "speed (images/s)", "img_s", 2, false},
 };
 
 static const struct {
@@ -133,7 +134,7 @@ static void add_curve(Pictures *p, const History *h, size_t row)
 {
     PlotSeries series[ARRAY_LEN(splits)];
     int n = 0;
-    for (size_t i = 0; i < curves[row].nsplits; i++) {
+    for (size_t i = 0; i < curves[row].nsplits && !(curves[row].one && n); i++) {
         const HistoryLine *l = history_find(h, splits[i].split, curves[row].key);
         if (l) series[n++] = series_of(l, splits[i].shown);
     }

@@ -46,7 +46,7 @@ static void put_tiles(Report *r)
     tile_number(out, "images evaluated", json_number_at(rec->run, "result", "images"), "", 0);
     tile_number(out, "updates", json_number_at(rec->run, "result", "step"), "", 0);
     if (seconds > 0) html_tile(out, "time, all starts", duration_text(seconds, took, sizeof took));
-    tile_number(out, "training speed, last epoch", runrecord_speed(rec), " images/s", 0);
+    tile_number(out, "images/s in training, last epoch", runrecord_speed(rec), "", 0);
     tile_number(out, "peak memory", runrecord_peak_memory(rec) / 1048576, " MiB", 0);
     html_tiles_end(out);
 }

@@ -22,7 +22,7 @@ typedef struct ReportLayers {
 
 void report_layers_make(ReportLayers *r, Session *s);
 void report_layers_free(ReportLayers *r);
-/* "sqnr", "weights_<layer>", "spectrum_<layer>". Borrows `r`. */
+/* "sqnr", "weights_<layer>", "spectrum_<layer>", "spectrum_mask_<layer>". Borrows `r`. */
 void report_layers_pictures(Pictures *p, const ReportLayers *r);
 void report_layers_table(Str *out, const ReportLayers *r);
 

@@ -92,22 +92,29 @@ static void add_weights(Pictures *p, const LayerView *v)
         made->note = arena_printf(&p->arena, "%d levels: too many to be drawn.", v->nlevels);
 }
 
+/* Masks stand near 1, within less than magnitudes move: each has a picture and an axis of its own.
+ */
 static void add_spectrum(Pictures *p, const LayerView *v)
 {
     const size_t n = (size_t)v->nspectrum;
-    const PlotSeries s[] = {
-        {.name = "magnitude", .x = v->frequency, .y = v->magnitude, .n = n, .points = n < 3},
-        {.name = "largest", .x = v->frequency, .y = v->mask_high, .n = n, .points = n < 3},
+    const PlotSeries magnitude = {
+        .name = "magnitude", .x = v->frequency, .y = v->magnitude, .n = n, .points = n < 3};
+    const PlotSeries mask[] = {
         {.name = "least", .x = v->frequency, .y = v->mask_low, .n = n, .points = n < 3},
-        {.name = "mask", .x = v->frequency, .y = v->mask, .n = n, .points = n < 3},
+        {.name = "largest", .x = v->frequency, .y = v->mask_high, .n = n, .points = n < 3},
+        {.name = "mask, mean", .x = v->frequency, .y = v->mask, .n = n, .points = n < 3},
     };
+    Plot plot = {.title = v->name,
+                 .xlabel = "frequency (cycles per weight)",
+                 .ylabel = "magnitude (share)",
+                 .series = &magnitude,
+                 .nseries = 1};
     if (!n) return;
-    pictures_add(p, picture_name(p, "spectrum", v->name),
-                 &(Plot){.title = v->name,
-                         .xlabel = "frequency (cycles per weight)",
-                         .ylabel = "mask, magnitude (share)",
-                         .series = s,
-                         .nseries = (int)ARRAY_LEN(s)});
+    pictures_add(p, picture_name(p, "spectrum", v->name), &plot);
+    plot.ylabel = "mask (factor)";
+    plot.series = mask;
+    plot.nseries = (int)ARRAY_LEN(mask);
+    pictures_add(p, picture_name(p, "spectrum_mask", v->name), &plot);
 }
 
 void report_layers_pictures(Pictures *p, const ReportLayers *r)

@@ -304,6 +304,21 @@ static void test_plot_edges(void **state)
     }
 }
 
+/* Values that differ little, far from 0 (masks near 1): each tick has a text of its own. */
+static void test_plot_near_one(void **state)
+{
+    const double x[] = {0, 1}, y[] = {0.999981, 0.999999};
+    const PlotSeries s = {"mask", x, y, 2, false, PLOT_LINE};
+    const Plot p = {.title = "t", .series = &s, .nseries = 1};
+    Str out = {0};
+    (void)state;
+    plot_svg(&p, &out);
+    assert_int_equal(count(out.s, ">0.999980</text>"), 1);
+    assert_int_equal(count(out.s, ">0.999990</text>") + count(out.s, ">0.99999</text>"), 1);
+    assert_int_equal(count(out.s, ">1</text>"), 1); /* of x */
+    str_free(&out);
+}
+
 /* A hundred thousand points draw like a few thousand: per pixel column the extremes stay. */
 static void test_plot_long(void **state)
 {
@@ -507,6 +522,7 @@ int main(void)
         cmocka_unit_test(test_plot),
         cmocka_unit_test(test_plot_edges),
         cmocka_unit_test(test_plot_long),
+        cmocka_unit_test(test_plot_near_one),
         cmocka_unit_test_setup_teardown(test_plot_file, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(test_png, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(test_png_marks, make_dir, remove_dir),
