@@ -370,14 +370,20 @@ static void view_spectrum(const Fat *fat, const float *save, QView *v)
     v->mask = xcalloc(bins, sizeof *v->mask);
     v->mask_low = xcalloc(bins, sizeof *v->mask_low);
     v->mask_high = xcalloc(bins, sizeof *v->mask_high);
-    for (int r = 0; r < fat->rows; r++) {
-        const float *a = fat_magnitude(fat, save, r), *m = fat_mask(fat, save, r);
-        for (size_t k = 0; k < bins; k++) {
-            v->magnitude[k] += a[k] / (float)fat->rows;
-            v->mask[k] += m[k] / (float)fat->rows;
-            v->mask_low[k] = r ? fminf(v->mask_low[k], m[k]) : m[k];
-            v->mask_high[k] = fmaxf(v->mask_high[k], m[k]);
+    for (size_t k = 0; k < bins; k++) {
+        double magnitude = 0, mask = 0; /* masks lie within less of 1 than floats add up to */
+        float low = 1, high = 0;
+        for (int r = 0; r < fat->rows; r++) {
+            const float m = fat_mask(fat, save, r)[k];
+            magnitude += (double)fat_magnitude(fat, save, r)[k];
+            mask += (double)m;
+            low = fminf(low, m);
+            high = fmaxf(high, m);
         }
+        v->magnitude[k] = (float)(magnitude / fat->rows);
+        v->mask[k] = (float)(mask / fat->rows);
+        v->mask_low[k] = low;
+        v->mask_high[k] = high;
     }
 }
 

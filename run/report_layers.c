@@ -94,27 +94,39 @@ static void add_weights(Pictures *p, const LayerView *v)
 
 /* Masks stand near 1, within less than magnitudes move: each has a picture and an axis of its own.
  */
+static void add_frequencies(Pictures *p, const LayerView *v, const char *kind, const char *ylabel,
+                            const PlotSeries *s, int n)
+{
+    if (v->nspectrum)
+        pictures_add(p, picture_name(p, kind, v->name),
+                     &(Plot){.title = v->name,
+                             .xlabel = "frequency (cycles per weight)",
+                             .ylabel = ylabel,
+                             .series = s,
+                             .nseries = n});
+}
+
+static PlotSeries over_frequency(const LayerView *v, const char *name, const double *y)
+{
+    return (PlotSeries){.name = name,
+                        .x = v->frequency,
+                        .y = y,
+                        .n = (size_t)v->nspectrum,
+                        .points = v->nspectrum < 3};
+}
+
 static void add_spectrum(Pictures *p, const LayerView *v)
 {
-    const size_t n = (size_t)v->nspectrum;
-    const PlotSeries magnitude = {
-        .name = "magnitude", .x = v->frequency, .y = v->magnitude, .n = n, .points = n < 3};
-    const PlotSeries mask[] = {
-        {.name = "least", .x = v->frequency, .y = v->mask_low, .n = n, .points = n < 3},
-        {.name = "largest", .x = v->frequency, .y = v->mask_high, .n = n, .points = n < 3},
-        {.name = "mask, mean", .x = v->frequency, .y = v->mask, .n = n, .points = n < 3},
-    };
-    Plot plot = {.title = v->name,
-                 .xlabel = "frequency (cycles per weight)",
-                 .ylabel = "magnitude (share)",
-                 .series = &magnitude,
-                 .nseries = 1};
-    if (!n) return;
-    pictures_add(p, picture_name(p, "spectrum", v->name), &plot);
-    plot.ylabel = "mask (factor)";
-    plot.series = mask;
-    plot.nseries = (int)ARRAY_LEN(mask);
-    pictures_add(p, picture_name(p, "spectrum_mask", v->name), &plot);
+    const PlotSeries s = over_frequency(v, "magnitude", v->magnitude);
+    add_frequencies(p, v, "spectrum", "magnitude (share)", &s, 1);
+}
+
+static void add_mask(Pictures *p, const LayerView *v)
+{
+    const PlotSeries s[] = {over_frequency(v, "least", v->mask_low),
+                            over_frequency(v, "largest", v->mask_high),
+                            over_frequency(v, "mask, mean", v->mask)};
+    add_frequencies(p, v, "spectrum_mask", "mask (factor)", s, (int)ARRAY_LEN(s));
 }
 
 void report_layers_pictures(Pictures *p, const ReportLayers *r)
@@ -123,6 +135,7 @@ void report_layers_pictures(Pictures *p, const ReportLayers *r)
     add_sqnr(p, r);
     for (int i = 0; i < l->n; i++) add_weights(p, &l->v[i]);
     for (int i = 0; i < l->n; i++) add_spectrum(p, &l->v[i]);
+    for (int i = 0; i < l->n; i++) add_mask(p, &l->v[i]);
 }
 
 /* ---- the table ---- */
