@@ -20,41 +20,10 @@
 #include <string.h>
 
 #include "engine/par.h"
-#include "quant/keyword.h"
+#include "quant/fatnn.h"
 #include "quant/stat.h"
 
-#define MAX_STEPS 3
-
-/* Of one group. */
-typedef struct Steps {
-    float off[MAX_STEPS], a[MAX_STEPS], low[MAX_STEPS], f[MAX_STEPS];
-    float inv[MAX_STEPS]; /* half range: 1 / a^2, what a step's width does to those behind it */
-} Steps;
-
-typedef struct Fatnn {
-    Keyword k;
-    int n;             /* steps */
-    bool half, ste_scale, closed;
-    Param *alpha[MAX_STEPS];
-    Param *auxil;      /* closed form: the last e */
-    float f[MAX_STEPS]; /* STE-scale */
-    float basis;       /* what the codes are multiplied with */
-    Steps one;         /* activations with one group: read by `begin` */
-} Fatnn;
-
-#define KERNEL static inline __attribute__((always_inline))
-#define BLOCK  256 /* summed in float, then in double */
-
-KERNEL float code(float u, float low)
-{
-    u = u < low ? low : u; /* NaN stays NaN */
-    return rintf(u > low + 1 ? low + 1 : u);
-}
-
-KERNEL float through(float u, float low, float g)
-{
-    return u >= low && u <= low + 1 ? g : 0;
-}
+#define BLOCK 256 /* summed in float, then in double */
 
 KERNEL void map_n(int n, const Steps *s, const float *x, float *y, size_t len)
 {
@@ -124,7 +93,7 @@ static void map_bwd(int n, const Steps *s, const float *x, const float *dy, floa
 
 /* ---- parameters ---- */
 
-static Steps steps_of(const Fatnn *p, int group)
+Steps fatnn_steps(const Fatnn *p, int group)
 {
     Steps s = {.f = {1, 1, 1}};
     float off = 0;
@@ -139,7 +108,7 @@ static Steps steps_of(const Fatnn *p, int group)
     return s;
 }
 
-static bool usable(QInst *q)
+bool fatnn_usable(QInst *q)
 {
     const Fatnn *p = q->priv;
     for (int i = 0; i < p->n; i++)
@@ -148,7 +117,7 @@ static bool usable(QInst *q)
 }
 
 /* dA_i of a group into the gradient of alpha_i. */
-static void add_grads(const Fatnn *p, int group, const double *dA)
+void fatnn_add_grads(const Fatnn *p, int group, const double *dA)
 {
     for (int i = 0; i < p->n; i++) {
         const Param *alpha = p->alpha[i];
@@ -157,7 +126,7 @@ static void add_grads(const Fatnn *p, int group, const double *dA)
     }
 }
 
-static float inside_factor(double n, double inside)
+float fatnn_inside_factor(double n, double inside)
 {
     const double f = inside > 0 ? sqrt(n / inside) : 1;
     return f >= 2 ? (float)f : 1;
@@ -183,7 +152,7 @@ static int check(const QInst *q, Err *e)
     if (q->role == Q_WEIGHT && p->k.levels != 3)
         return err_set(e, ERR_CONFIG, "%s: fatnn has 3 levels of weights, not %d; expected wt_level: 3",
                        q->unit, p->k.levels);
-    if (p->k.levels > MAX_STEPS + 1)
+    if (p->k.levels > FATNN_STEPS + 1)
         return err_set(e, ERR_CONFIG, "%s: fatnn has 2 to 4 levels, not %d; expected %s_level or %s_bit: 1 or 2",
                        q->unit, p->k.levels, tag, tag);
     if (!p->half && p->k.levels != 3)
@@ -212,7 +181,7 @@ static int init(QInst *q, ParamStore *ps, Err *e)
     p->k.fixed_levels = true;
     p->k.configure = configure;
     p->basis = 1;
-    for (int i = 0; i < MAX_STEPS; i++) p->f[i] = 1;
+    for (int i = 0; i < FATNN_STEPS; i++) p->f[i] = 1;
     if (q->role == Q_ACT) kw_add_idle_clip(q, ps); /* in checkpoints; the warm-up moves it */
     start = p->k.tag.scale;
     if (q->role == Q_ACT && p->k.tag.boundary > 0) start /= p->k.tag.boundary;
@@ -236,7 +205,7 @@ static void act_begin(QInst *q, const QCtx *c)
 {
     Fatnn *p = q->priv;
     kw_begin(q, c);
-    if (!p->k.passes && usable(q)) p->one = steps_of(p, 0);
+    if (!p->k.passes && fatnn_usable(q)) p->one = fatnn_steps(p, 0);
 }
 
 static void act_row(const QInst *q, const float *x, float *y, size_t n)
@@ -254,42 +223,21 @@ static void act_row_bwd(const QInst *q, const float *x, const float *dy, float *
 
 static void act_end(QInst *q, const double *acc)
 {
-    if (!q->fault) add_grads(q->priv, 0, acc);
+    if (!q->fault) fatnn_add_grads(q->priv, 0, acc);
 }
 
-/* ---- activations with groups of channels, STE-scale, warm-up, closed form ----
- * A run is what stands together of one group: the channels of a pixel; with one group any piece. */
-
-typedef struct Runs {
-    size_t n, len, count, groups; /* run i is of group i mod groups */
-} Runs;
-
-static Runs runs_of(const Fatnn *p, const Tensor *x)
-{
-    const size_t c = (size_t)(x->ndim == 4 ? x->dim[1] : x->dim[x->ndim - 1]);
-    Runs r = {tensor_len(x), PAR_CHUNK, 0, (size_t)p->k.groups};
-    if (r.groups > 1) r.len = c / r.groups;
-    r.count = (r.n + r.len - 1) / r.len;
-    return r;
-}
-
-static size_t run_len(const Runs *r, size_t i)
-{
-    const size_t rest = r->n - i * r->len;
-    return rest < r->len ? rest : r->len;
-}
+/* ---- activations with one group: STE-scale, warm-up, closed form ---- */
 
 enum { X_Y, Y_Y, X, DOTS }; /* sums of the closed form */
 
 static void whole_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch)
 {
-    const Fatnn *p = q->priv;
-    (void)x, (void)ph;
-    *save = (size_t)p->k.groups * sizeof(Steps);
-    *scratch = STAT_PARTS * (size_t)p->k.groups * MAX_STEPS * sizeof(double);
+    (void)q, (void)ph;
+    *save = 0;
+    *scratch = par_chunks(tensor_len(x)) * FATNN_STEPS * sizeof(double);
 }
 
-static void add_dots(const float *x, const float *y, size_t n, double *sum)
+static void dots(const float *x, const float *y, size_t n, double *sum)
 {
     double xy = 0, yy = 0, all = 0;
     PAR_PRAGMA_(omp simd reduction(+ : xy, yy, all))
@@ -298,31 +246,27 @@ static void add_dots(const float *x, const float *y, size_t n, double *sum)
         yy += (double)y[i] * (double)y[i];
         all += (double)x[i];
     }
-    sum[X_Y] += xy, sum[Y_Y] += yy, sum[X] += all;
+    sum[X_Y] = xy, sum[Y_Y] = yy, sum[X] = all;
 }
 
 /* A step of the closed form. */
-static void fit(QInst *q, const Tensor *x, const Steps *steps, double *sums)
+static void fit(QInst *q, const Tensor *x, double *sums)
 {
     Fatnn *p = q->priv;
-    const Runs r = runs_of(p, x);
+    const size_t n = tensor_len(x);
     const float *xs = x->data, t = kw_steps_before(&p->k);
     double all[DOTS] = {0};
     float e, b = *(const float *)p->k.basis->value.data;
-    PARALLEL_FOR(s, STAT_PARTS)
+    PARALLEL_FOR(i, par_chunks(n))
     {
-        const StatSpan span = stat_split(r.count, (size_t)s);
-        double *sum = sums + (size_t)s * DOTS;
-        memset(sum, 0, DOTS * sizeof *sum);
-        for (size_t i = span.from; i < span.to; i++) {
-            float y[PAR_CHUNK];
-            map(p->n, steps, xs + i * r.len, y, run_len(&r, i));
-            add_dots(xs + i * r.len, y, run_len(&r, i), sum);
-        }
+        const size_t at = (size_t)i * PAR_CHUNK, len = par_chunk_len(n, (size_t)i);
+        float y[PAR_CHUNK];
+        map(p->n, &p->one, xs + at, y, len);
+        dots(xs + at, y, len, sums + (size_t)i * DOTS);
     }
-    for (size_t s = 0; s < STAT_PARTS; s++)
-        for (size_t i = 0; i < DOTS; i++) all[i] += sums[s * DOTS + i];
-    e = (float)(all[Y_Y] != 0 ? all[X_Y] / all[Y_Y] : all[X] / (double)r.n);
+    for (size_t i = 0; i < par_chunks(n); i++)
+        for (size_t k = 0; k < DOTS; k++) all[k] += sums[i * DOTS + k];
+    e = (float)(all[Y_Y] != 0 ? all[X_Y] / all[Y_Y] : all[X] / (double)n);
     if (!isfinite(e)) {
         kw_fault(q, "values that are not finite; closed_form fits basis to them");
         return;
@@ -336,94 +280,79 @@ static void fit(QInst *q, const Tensor *x, const Steps *steps, double *sums)
 static void whole_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
 {
     Fatnn *p = q->priv;
-    const Runs r = runs_of(p, x);
+    const size_t n = tensor_len(x);
     const bool fits = p->closed && c->phase == PH_TRAIN;
     const float *xs = x->data;
     float *ys = y->data, by;
-    Steps *steps = c->save;
     kw_begin(q, c);
-    if (p->k.passes && c->phase == PH_TRAIN) kw_warm_clip(q, stat_absmax(xs, r.n));
-    if ((!p->k.passes || fits) && usable(q)) {
-        for (size_t g = 0; g < r.groups; g++) steps[g] = steps_of(p, (int)g);
-        if (fits) fit(q, x, steps, c->scratch);
+    if (p->k.passes && c->phase == PH_TRAIN) kw_warm_clip(q, stat_absmax(xs, n));
+    if ((!p->k.passes || fits) && fatnn_usable(q)) {
+        for (int i = 0; i < FATNN_STEPS; i++) p->f[i] = 1;
+        p->one = fatnn_steps(p, 0);
+        if (fits) fit(q, x, c->scratch);
     }
-    if (kw_idle(q, xs, ys, r.n)) return;
+    if (kw_idle(q, xs, ys, n)) return;
     by = p->basis = p->closed ? *(const float *)p->k.basis->value.data : 1;
-    PARALLEL_FOR(s, STAT_PARTS)
+    PARALLEL_FOR(i, par_chunks(n))
     {
-        const StatSpan span = stat_split(r.count, (size_t)s);
-        for (size_t i = span.from; i < span.to; i++) {
-            float *to = ys + i * r.len;
-            map(p->n, &steps[i % r.groups], xs + i * r.len, to, run_len(&r, i));
-            if (p->closed) SIMD_FOR(k, run_len(&r, i)) to[k] *= by;
-        }
+        const size_t at = (size_t)i * PAR_CHUNK, len = par_chunk_len(n, (size_t)i);
+        float *to = ys + at;
+        map(p->n, &p->one, xs + at, to, len);
+        if (p->closed) SIMD_FOR(k, len) to[k] *= by;
     }
 }
 
-static void count_inside(const Fatnn *p, const Runs *r, const float *x, const Steps *steps,
-                         double *inside)
+static void count_inside(const Fatnn *p, const float *x, size_t n, double *sums, double *inside)
 {
-    double part[STAT_PARTS][MAX_STEPS] = {{0}};
-    PARALLEL_FOR(s, STAT_PARTS)
-    {
-        const StatSpan span = stat_split(r->count, (size_t)s);
-        for (size_t i = span.from; i < span.to; i++)
-            for (int k = 0; k < p->n; k++)
-                part[s][k] += inside_run(&steps[i % r->groups], k, x + i * r->len, run_len(r, i));
-    }
+    PARALLEL_FOR(i, par_chunks(n))
+    for (int k = 0; k < p->n; k++)
+        sums[(size_t)i * FATNN_STEPS + (size_t)k] =
+            inside_run(&p->one, k, x + (size_t)i * PAR_CHUNK, par_chunk_len(n, (size_t)i));
     for (int k = 0; k < p->n; k++) {
         inside[k] = 0;
-        for (int s = 0; s < STAT_PARTS; s++) inside[k] += part[s][k];
+        for (size_t i = 0; i < par_chunks(n); i++) inside[k] += sums[i * FATNN_STEPS + (size_t)k];
     }
 }
 
 static void whole_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c)
 {
     Fatnn *p = q->priv;
-    const Runs r = runs_of(p, x);
-    const size_t per = r.groups * MAX_STEPS;
+    const size_t n = tensor_len(x);
     const float *xs = x->data, *g = dy->data;
     float *d = dx ? dx->data : NULL;
-    Steps *steps = c->save;
-    double *sums = c->scratch, inside[MAX_STEPS];
-    if (kw_idle_bwd(q, g, d, r.n)) return;
-    if (p->ste_scale) count_inside(p, &r, xs, steps, inside);
-    for (size_t k = 0; k < r.groups; k++)
-        for (int i = 0; i < p->n; i++)
-            steps[k].f[i] = (p->ste_scale ? inside_factor((double)r.n, inside[i]) : 1) * p->basis;
-    PARALLEL_FOR(s, STAT_PARTS)
+    double *sums = c->scratch, inside[FATNN_STEPS], dA[FATNN_STEPS] = {0};
+    if (kw_idle_bwd(q, g, d, n)) return;
+    if (p->ste_scale) count_inside(p, xs, n, sums, inside);
+    for (int i = 0; i < p->n; i++)
+        p->one.f[i] = (p->ste_scale ? fatnn_inside_factor((double)n, inside[i]) : 1) * p->basis;
+    memset(sums, 0, par_chunks(n) * FATNN_STEPS * sizeof *sums);
+    PARALLEL_FOR(i, par_chunks(n))
     {
-        const StatSpan span = stat_split(r.count, (size_t)s);
-        double *sum = sums + (size_t)s * per;
-        memset(sum, 0, per * sizeof *sum);
-        for (size_t i = span.from; i < span.to; i++)
-            map_bwd(p->n, &steps[i % r.groups], xs + i * r.len, g + i * r.len,
-                    d ? d + i * r.len : NULL, run_len(&r, i), sum + i % r.groups * MAX_STEPS);
+        const size_t at = (size_t)i * PAR_CHUNK;
+        map_bwd(p->n, &p->one, xs + at, g + at, d ? d + at : NULL, par_chunk_len(n, (size_t)i),
+                sums + (size_t)i * FATNN_STEPS);
     }
-    for (size_t k = 0; k < r.groups; k++) {
-        double dA[MAX_STEPS] = {0};
-        for (size_t s = 0; s < STAT_PARTS; s++)
-            for (size_t i = 0; i < MAX_STEPS; i++) dA[i] += sums[s * per + k * MAX_STEPS + i];
-        add_grads(p, (int)k, dA);
-    }
+    for (size_t i = 0; i < par_chunks(n); i++)
+        for (int k = 0; k < p->n; k++) dA[k] += sums[i * FATNN_STEPS + (size_t)k];
+    fatnn_add_grads(p, 0, dA);
 }
 
 /* ---- weights ---- */
 
 static void row(const QInst *q, int group, const float *w, float *y, size_t n)
 {
-    const Steps s = steps_of(q->priv, group);
+    const Steps s = fatnn_steps(q->priv, group);
     map(2, &s, w, y, n);
 }
 
 static void measured(QInst *q)
 {
-    usable(q);
+    fatnn_usable(q);
 }
 
 static void sum(const QInst *q, int group, const float *w, const float *g, size_t n, double acc[2])
 {
-    const Steps s = steps_of(q->priv, group);
+    const Steps s = fatnn_steps(q->priv, group);
     (void)g;
     for (int k = 0; k < 2; k++) acc[k] = inside_run(&s, k, w, n);
 }
@@ -433,20 +362,20 @@ static void summed(QInst *q, const double total[2])
     Fatnn *p = q->priv;
     double n = 1;
     for (int i = 0; i < q->ndim; i++) n *= q->shape[i];
-    for (int k = 0; k < 2; k++) p->f[k] = inside_factor(n, total[k]);
+    for (int k = 0; k < 2; k++) p->f[k] = fatnn_inside_factor(n, total[k]);
 }
 
 static void row_bwd(const QInst *q, int group, const float *w, const float *g, float *dw, size_t n,
                     double *acc)
 {
-    const Steps s = steps_of(q->priv, group);
+    const Steps s = fatnn_steps(q->priv, group);
     map_bwd(2, &s, w, g, dw, n, acc);
 }
 
 static void end(QInst *q, const double *acc)
 {
     const Fatnn *p = q->priv;
-    for (int g = 0; g < p->k.groups; g++) add_grads(p, g, acc + 2 * g);
+    for (int g = 0; g < p->k.groups; g++) fatnn_add_grads(p, g, acc + 2 * g);
 }
 
 static const KwWeight plain = {
@@ -472,7 +401,7 @@ static bool pad_matters(const QInst *q)
             .pad_matters = pad_matters, .release = kw_release
 
 static const QFn act = {ACT,
-                        .nacc = MAX_STEPS,
+                        .nacc = FATNN_STEPS,
                         .begin = act_begin,
                         .row = act_row,
                         .row_bwd = act_row_bwd,
@@ -480,6 +409,9 @@ static const QFn act = {ACT,
 
 static const QFn act_whole = {
     ACT, .need = whole_need, .forward = whole_forward, .backward = whole_backward};
+
+static const QFn act_groups = {
+    ACT, .need = fatnn_groups_need, .forward = fatnn_groups_forward, .backward = fatnn_groups_backward};
 
 static const QFn weight = {
     .priv_size = sizeof(Fatnn),
@@ -499,13 +431,14 @@ static int configure(QInst *q, Err *e)
     p->half = q->role == Q_ACT && o->half_range;
     p->ste_scale = str_eq(o->grad_type, "STE-scale");
     if (check(q, e)) return -1;
-    for (int i = 0; i < MAX_STEPS; i++) p->f[i] = 1;
+    for (int i = 0; i < FATNN_STEPS; i++) p->f[i] = 1;
     p->k.weight = p->ste_scale ? &scaled : &plain;
     if (q->role == Q_WEIGHT)
         kw_use(q, &weight);
     else
-        kw_use(q, kw_act_is_whole(&p->k) || p->k.groups > 1 || p->ste_scale || p->closed
-                      ? &act_whole : &act);
+        kw_use(q, p->k.groups > 1                                              ? &act_groups
+                  : kw_act_is_whole(&p->k) || p->ste_scale || p->closed ? &act_whole
+                                                                        : &act);
     return 0;
 }
 

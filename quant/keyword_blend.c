@@ -53,7 +53,7 @@ static Room room_of(const QInst *q, const Tensor *x, Phase ph)
 static void need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch)
 {
     const Room r = room_of(q, x, ph);
-    *save = r.save + r.tensor;
+    *save = r.save + (((const Keyword *)q->priv)->loss.on ? r.tensor : 0);
     *scratch = r.scratch + r.tensor + r.sums;
 }
 
