@@ -72,6 +72,7 @@ typedef struct RunOpts {
     const char *export_onnx; /* file the net is written to at the end; "": none */
     const char *experiment; /* name shown, default config name */
     /* Keys of the originals that other options are made from while loading. */
+    bool addition_augment;                            /* -> data.data_transforms */
     bool normalize;                                   /* -> data.input */
     bool use_pretrain;                                /* -> pretrained_file */
     bool use_quantize_weight;                         /* -> quant.wt_quant, wt_bit */

@@ -119,6 +119,20 @@ static void derive_input(Config *c, Faults *f)
     key_by_rule(c, "input", key_typed(c, "normalize") ? "from normalize" : "by family of the model");
 }
 
+/* addition_augment is a recipe of its own; the original reads it with ImageNet only. */
+static void derive_augment(Config *c, Faults *f)
+{
+    static const char recipe[] = "keyword_imagenet_augment";
+    if (!c->run.addition_augment || !keys_good(c, "addition_augment", "data_transforms")) return;
+    if (!key_typed(c, "data_transforms")) {
+        c->data.data_transforms = recipe;
+        key_by_rule(c, "data_transforms", "from addition_augment");
+    } else if (!str_eq(c->data.data_transforms, recipe) && !c->words.original) {
+        fault_key(f, c, "addition_augment", "addition_augment: true contradicts data_transforms: %s",
+                  c->data.data_transforms);
+    }
+}
+
 static void derive_batch(Config *c, Faults *f)
 {
     long long total = (long long)c->run.batch_size_per_gpu * c->run.num_gpus_per_job;
@@ -167,6 +181,7 @@ void config_derive(Config *c, Faults *f)
     derive_decay(c, f);
     config_derive_adabits(c, family(c) == NAMES_ADABITS);
     derive_batch(c, f);
+    derive_augment(c, f);
     derive_input(c, f);
     config_derive_f8net(c, family(c) == NAMES_F8NET);
     config_derive_precision(c);
