@@ -8,6 +8,15 @@
 
 #include "engine/err.h"
 
+/* The text of a variadic function's format, cut off where the array `name` ends. Wants <stdio.h>. */
+#define FORMAT_NAME(name, fmt)                                                                     \
+    do {                                                                                           \
+        va_list ap_;                                                                               \
+        va_start(ap_, fmt);                                                                        \
+        vsnprintf(name, sizeof(name), fmt, ap_);                                                   \
+        va_end(ap_);                                                                               \
+    } while (0)
+
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 #define MEM_ALIGN    64 /* what oneDNN and AVX-512 like */
 

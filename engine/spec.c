@@ -91,13 +91,6 @@ static int shape(Spec *s, Unit *u, int64_t c, int64_t h, int64_t w)
 }
 
 #define NAME_MAX_LEN 256
-#define FORMAT_NAME(name, fmt)                                                                     \
-    do {                                                                                           \
-        va_list ap_;                                                                               \
-        va_start(ap_, fmt);                                                                        \
-        vsnprintf(name, NAME_MAX_LEN, fmt, ap_);                                                   \
-        va_end(ap_);                                                                               \
-    } while (0)
 
 int spec_input(Spec *s, int c, int h, int w)
 {

@@ -28,20 +28,14 @@ Param *store_add(ParamStore *ps, ParamKind kind, DType dtype, Init init, int ndi
                  const char *fmt, ...)
 {
     char name[256];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(name, sizeof name, fmt, ap);
-    va_end(ap);
+    FORMAT_NAME(name, fmt);
     return add(ps, kind, dtype, init, ndim, dim, name);
 }
 
 Param *store_scalar(ParamStore *ps, ParamKind kind, float value, const char *fmt, ...)
 {
     char name[256];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(name, sizeof name, fmt, ap);
-    va_end(ap);
+    FORMAT_NAME(name, fmt);
     return add(ps, kind, DT_F32, (Init){INIT_CONST, value, 0}, 0, NULL, name);
 }
 

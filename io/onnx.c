@@ -220,10 +220,7 @@ const char *onnx_init(Onnx *m, DType type, int ndim, const int *dim, const void 
                       const char *fmt, ...)
 {
     char name[512];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(name, sizeof name, fmt, ap);
-    va_end(ap);
+    FORMAT_NAME(name, fmt);
     return add_init(m, type, ndim, dim, data, name);
 }
 

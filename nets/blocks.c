@@ -9,13 +9,6 @@
 enum { EXPANSION = 4 }; /* output channels of a bottleneck per channel of its width */
 
 #define NAME_LEN 128
-#define FORMAT_NAME(name, fmt)                                                                     \
-    do {                                                                                           \
-        va_list ap_;                                                                               \
-        va_start(ap_, fmt);                                                                        \
-        vsnprintf(name, NAME_LEN, fmt, ap_);                                                       \
-        va_end(ap_);                                                                               \
-    } while (0)
 
 static Init uniform_fan_in(int fan_in)
 {
@@ -119,13 +112,5 @@ int block_classifier(Spec *s, int x, const NetStyle *st, int classes)
 
 const NetStyle *style_find(const NetStyle *styles, int n, const NetDef *net, NetNames names, Err *e)
 {
-    Str have = {0};
-    for (int i = 0; i < n; i++)
-        if (styles[i].names == names) return &styles[i];
-    for (int i = 0; i < n; i++)
-        str_printf(&have, "%s%s", i ? ", " : "", net_names_text(styles[i].names));
-    err_set(e, ERR_CONFIG, "names: net '%s' has no names of family '%s'; it has those of: %s",
-            net->name, net_names_text(names), have.s);
-    str_free(&have);
-    return NULL;
+    return net_style(styles, sizeof *styles, n, net, names, e);
 }

@@ -12,7 +12,7 @@ typedef enum ConvInit {
 
 /* In what the families differ, the topology being the same. */
 typedef struct NetStyle {
-    NetNames names;
+    NetNames names; /* first: net_style */
     ConvInit init;
     bool convs_first; /* a block declares conv1, conv2, ... before bn1, bn2, ... */
     const char *fc;   /* name of the classifier */

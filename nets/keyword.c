@@ -8,13 +8,6 @@
 #include <string.h>
 
 #define NAME_LEN 160
-#define FORMAT_NAME(name, fmt)                                                                     \
-    do {                                                                                           \
-        va_list ap_;                                                                               \
-        va_start(ap_, fmt);                                                                        \
-        vsnprintf(name, NAME_LEN, fmt, ap_);                                                       \
-        va_end(ap_);                                                                               \
-    } while (0)
 
 /* ---- options ---- */
 

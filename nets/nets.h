@@ -65,5 +65,8 @@ NetOpts net_usual(const NetDef *net);
 /* "apot" -> NAMES_APOT; -1 when there is no such family. */
 int net_names_parse(const char *text);
 const char *net_names_text(NetNames names);
+/* Of a builder's rows, structs of row_bytes that begin with their NetNames, that of a family; NULL with
+ * ERR_CONFIG where the net is not offered in it. */
+const void *net_style(const void *rows, size_t row_bytes, int n, const NetDef *net, NetNames names, Err *e);
 
 #endif

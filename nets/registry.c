@@ -252,3 +252,22 @@ int net_build(Spec *s, const NetOpts *o, Err *e)
         if (s->u[i].kind == U_NORM && s->u[i].u.norm.kind == NK_BATCH) s->u[i].u.norm.kind = NK_FROZEN;
     return 0;
 }
+
+const void *net_style(const void *rows, size_t row_bytes, int n, const NetDef *net, NetNames names,
+                      Err *e)
+{
+    const char *row = rows;
+    Str have = {0};
+    for (int i = 0; i < n; i++, row += row_bytes) {
+        const NetNames of = *(const NetNames *)(const void *)row;
+        if (of == names) {
+            str_free(&have);
+            return row;
+        }
+        str_printf(&have, "%s%s", i ? ", " : "", net_names_text(of));
+    }
+    err_set(e, ERR_CONFIG, "names: net '%s' has no names of family '%s'; it has those of: %s",
+            net->name, net_names_text(names), have.s);
+    str_free(&have);
+    return NULL;
+}

@@ -31,10 +31,7 @@ int staged_sequence(Spec *s, int x, const StagedStyle *st, const StagedConv *c, 
 {
     char group[NAME_LEN];
     int at = 0;
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(group, sizeof group, fmt, ap);
-    va_end(ap);
+    FORMAT_NAME(group, fmt);
     for (int i = 0; i < n; i++) x = one(s, x, st, &c[i], i ? 0 : marks, i + 1 == n, group, &at);
     return x;
 }
@@ -94,13 +91,5 @@ int staged_classifier(Spec *s, int x, int classes)
 const StagedStyle *staged_find(const StagedStyle *styles, int n, const NetDef *net, NetNames names,
                                Err *e)
 {
-    Str have = {0};
-    for (int i = 0; i < n; i++)
-        if (styles[i].names == names) return &styles[i];
-    for (int i = 0; i < n; i++)
-        str_printf(&have, "%s%s", i ? ", " : "", net_names_text(styles[i].names));
-    err_set(e, ERR_CONFIG, "names: net '%s' has no names of family '%s'; it has those of: %s",
-            net->name, net_names_text(names), have.s);
-    str_free(&have);
-    return NULL;
+    return net_style(styles, sizeof *styles, n, net, names, e);
 }

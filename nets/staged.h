@@ -7,8 +7,9 @@
 #include "nets/nets.h"
 
 typedef struct StagedStyle {
-    NetNames names;
-    bool joined; /* BODY.0.conv, BODY.0.bn, BODY.1.conv ...; else BODY.0, BODY.1, (ReLU), BODY.3 ... */
+    NetNames names; /* first: net_style */
+    /* BODY.0.conv, BODY.0.bn, BODY.1.conv ...; else BODY.0, BODY.1, (ReLU), BODY.3 ... */
+    bool joined;
 } StagedStyle;
 
 /* One convolution with its norm and, with `relu`, a ReLU. */
