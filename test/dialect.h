@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "run/keys.h"
+#include "run/log.h"
 
 /* "[5, 4]" and "[5,4]" are the same. */
 static inline void dialect_squeeze(char *s)
@@ -85,6 +86,27 @@ static inline int dialect_check_keys(const Config *c, const char *name, const ch
     str_free(&text);
     str_free(&show);
     return n;
+}
+
+static Str dialect_logged;
+static inline void dialect_keep(LogLevel level, const char *text)
+{
+    if (level == LOG_DEBUG) str_printf(&dialect_logged, "%s\n", text);
+}
+
+/* What is said at -v of keys without effect: each of `wanted` begins one line, and just one. */
+static inline void dialect_check_notes(const Config *c, const char *const *wanted, size_t n)
+{
+    log_set(LOG_DEBUG, dialect_keep);
+    config_note_ignored(c);
+    log_set(LOG_INFO, NULL);
+    for (size_t i = 0; i < n; i++) {
+        const char *at = strstr(dialect_logged.s, wanted[i]);
+        if (!at) fail_msg("no line '%s' in\n%s", wanted[i], dialect_logged.s);
+        if (strstr(at + 1, wanted[i]))
+            fail_msg("two lines '%s' in\n%s", wanted[i], dialect_logged.s);
+    }
+    str_free(&dialect_logged);
 }
 
 #endif

@@ -36,4 +36,12 @@ void judge_tensors(Judge *j, const Tensor *input, const Tensor *output);
 void judge_check(const Judge *j);
 void judge_run(const Judge *j, const char *level);
 
+/* The same as tests and fixtures of a group whose state is a Judge; behind the tests that add
+ * cases. */
+int judge_setup(void **state);
+int judge_teardown(void **state);
+void judge_test_check(void **state);
+void judge_test_all(void **state);
+void judge_test_disabled(void **state);
+
 #endif

@@ -15,6 +15,7 @@
 #include "io/fs.h"
 #include "run/config.h"
 #include "run/keys.h"
+#include "test/support/temp.h"
 
 #define HEAD "model: resnet20\ndataset: synthetic\n"
 
@@ -22,22 +23,17 @@ static char *folder, *file; /* of the files that the tests write */
 
 static int make_folder(void **state)
 {
-    char name[] = "/tmp/qrun-config-XXXXXX";
     (void)state;
-    folder = mkdtemp(name) ? xstrdup(name) : NULL;
+    folder = temp_folder("config");
     if (folder) file = fs_join(folder, "t.yml");
     return folder ? 0 : -1;
 }
 
 static int drop_folder(void **state)
 {
-    char *cmd = xasprintf("rm -rf '%s'", folder);
-    int rc = system(cmd);
     (void)state;
-    free(cmd);
-    free(folder);
     free(file);
-    return rc;
+    return temp_remove(folder);
 }
 
 /* Plainly and as a new file each time: thousands of files that were each synced to disk would take

@@ -14,8 +14,9 @@
 #include "io/targz.h"
 #include "test/data_files.h"
 #include "test/data_support.h"
+#include "test/support/temp.h"
 
-static char dir[] = "/tmp/qrun-test-data-XXXXXX";
+static char *dir;
 static int last_warnings;
 
 static void quiet(LogLevel level, const char *text)
@@ -616,13 +617,9 @@ int main(void)
         cmocka_unit_test(test_tree),    cmocka_unit_test(test_bad_images),
         cmocka_unit_test(test_missing),
     };
-    char *rm;
     int rc;
     log_set(LOG_WARN, quiet);
-    if (!mkdtemp(dir)) return 1;
+    if (!(dir = temp_folder("data_files"))) return 1;
     rc = cmocka_run_group_tests(tests, NULL, NULL);
-    rm = xasprintf("rm -rf '%s'", dir);
-    if (system(rm)) rc = rc ? rc : 1;
-    free(rm);
-    return rc;
+    return temp_remove(dir) && !rc ? 1 : rc;
 }

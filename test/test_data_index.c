@@ -18,8 +18,9 @@
 #include "io/fs.h"
 #include "test/data_files.h"
 #include "test/data_support.h"
+#include "test/support/temp.h"
 
-static char dir[] = "/tmp/qrun-index-XXXXXX";
+static char *dir;
 static char logged[4096]; /* the last line of the log */
 static int warnings;
 
@@ -369,14 +370,10 @@ int main(void)
         cmocka_unit_test(test_open),   cmocka_unit_test(test_bad_trees),
         cmocka_unit_test(test_closed), cmocka_unit_test(test_cinic),
     };
-    char *rm;
     int rc;
     log_set(LOG_WARN, listen_log);
-    if (!mkdtemp(dir)) return 1;
+    if (!(dir = temp_folder("data_index"))) return 1;
     setenv("XDG_CACHE_HOME", at("cache"), 1);
     rc = cmocka_run_group_tests(tests, NULL, NULL);
-    rm = xasprintf("rm -rf '%s'", dir);
-    if (system(rm)) rc = rc ? rc : 1;
-    free(rm);
-    return rc;
+    return temp_remove(dir) && !rc ? 1 : rc;
 }

@@ -226,12 +226,6 @@ static void further_keys(void **state)
     }
 }
 
-static Str logged;
-static void keep(LogLevel level, const char *text)
-{
-    if (level == LOG_DEBUG) str_printf(&logged, "%s\n", text);
-}
-
 /* Obsolete keys and repeated keys: one line each at -v. */
 static void notes(void **state)
 {
@@ -244,15 +238,7 @@ static void notes(void **state)
     Config c;
     (void)state;
     load_experiment(&c, &experiments[1], NULL);
-    log_set(LOG_DEBUG, keep);
-    config_note_ignored(&c);
-    log_set(LOG_INFO, NULL);
-    for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {
-        const char *at = strstr(logged.s, wanted[i]);
-        if (!at) fail_msg("no line '%s' in\n%s", wanted[i], logged.s);
-        if (strstr(at + 1, wanted[i])) fail_msg("two lines '%s' in\n%s", wanted[i], logged.s);
-    }
-    str_free(&logged);
+    dialect_check_notes(&c, wanted, ARRAY_LEN(wanted));
     config_free(&c);
 }
 

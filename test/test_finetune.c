@@ -19,8 +19,9 @@
 #include "run/log.h"
 #include "run/modes.h"
 #include "run/session.h"
+#include "test/support/temp.h"
 
-static char root[] = "/tmp/qrun-test-finetune.XXXXXX";
+static char *root;
 static Str logged; /* lines at info level */
 
 static void keep_line(LogLevel level, const char *text)
@@ -32,17 +33,14 @@ static int make_root(void **state)
 {
     (void)state;
     log_set(LOG_INFO, keep_line);
-    return mkdtemp(root) ? 0 : -1;
+    return (root = temp_folder("finetune")) ? 0 : -1;
 }
 
 static int drop_root(void **state)
 {
-    char *cmd = xasprintf("rm -rf '%s'", root);
-    int r = system(cmd);
     (void)state;
-    free(cmd);
     str_free(&logged);
-    return r;
+    return temp_remove(root);
 }
 
 /* 8 batches of 32 small images an epoch, 3 epochs; `more`: overrides separated by blanks. */

@@ -18,8 +18,9 @@
 #include "run/log.h"
 #include "run/which_net.h"
 #include "test/support/pth_write.h"
+#include "test/support/temp.h"
 
-static char root[] = "/tmp/qrun-test-import.XXXXXX";
+static char *root;
 
 static void quiet(LogLevel level, const char *text)
 {
@@ -31,16 +32,13 @@ static int make_root(void **state)
 {
     (void)state;
     log_set(LOG_ERROR, quiet);
-    return mkdtemp(root) ? 0 : -1;
+    return (root = temp_folder("import")) ? 0 : -1;
 }
 
 static int drop_root(void **state)
 {
-    char *cmd = xasprintf("rm -rf '%s'", root);
-    int r = system(cmd);
     (void)state;
-    free(cmd);
-    return r;
+    return temp_remove(root);
 }
 
 /* ---- checkpoints made of names and shapes ---- */

@@ -20,6 +20,7 @@
 #include "quant/qplan.h"
 #include "run/checkpoint.h"
 #include "test/probe/probe.h"
+#include "test/support/temp.h"
 
 /* What a user may combine, and the widths of it. */
 typedef struct Setup {
@@ -271,13 +272,6 @@ static bool full(void)
     return v && *v && !str_eq(v, "0");
 }
 
-static void remove_tree(const char *dir)
-{
-    char *rm = xasprintf("rm -rf '%s'", dir);
-    assert_int_equal(system(rm), 0);
-    free(rm);
-}
-
 static size_t count_weights(const NetDef *net)
 {
     RigOpts o = options(net, &setups[0], 32);
@@ -296,15 +290,15 @@ static void net_with_every_method(void **state)
     for (size_t k = 0; k < ARRAY_LEN(setups); k++) {
         const Setup *s = &setups[k];
         for (int bits = s->min_bits; bits <= s->max_bits; bits++) {
-            char dir[] = "/tmp/qrun-matrix-XXXXXX", what[128];
+            char *dir, what[128];
             RigOpts o = options(net, s, bits);
             const bool files = n <= MANY_WEIGHTS || full() || k < 2;
             if (n > MANY_WEIGHTS && s->min_bits < 4 && bits != 4) continue;
             if (n > MANY_WEIGHTS && s->f8 && bits != s->max_bits) continue;
             snprintf(what, sizeof what, "%s, %s, %d bits", net->name, s->label, bits);
-            assert_non_null(mkdtemp(dir));
+            assert_non_null(dir = temp_folder("matrix"));
             check_one(what, &o, files ? dir : NULL);
-            remove_tree(dir);
+            assert_int_equal(temp_remove(dir), 0);
             done++;
             with_files += files;
         }

@@ -139,16 +139,6 @@ static void test_export(void **state)
     add_case(*state, nets[0], &q, 32, false, "_apot4");
 }
 
-static void test_check(void **state)
-{
-    judge_check(*state);
-}
-
-static void test_run_all(void **state)
-{
-    judge_run(*state, "all");
-}
-
 /* The names of the state dict are those of the initializers; nothing but shapes of them differs. */
 static void test_names(void **state)
 {
@@ -276,26 +266,13 @@ static void test_damaged(void **state)
     free(path);
 }
 
-static int setup(void **state)
-{
-    static Judge j;
-    *state = &j;
-    return judge_open(&j);
-}
-
-static int teardown(void **state)
-{
-    judge_close(*state);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_export),  cmocka_unit_test(test_names),
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_writable),
-        cmocka_unit_test(test_damaged), cmocka_unit_test(test_check),
-        cmocka_unit_test(test_run_all),
+        cmocka_unit_test(test_export),    cmocka_unit_test(test_names),
+        cmocka_unit_test(test_refused),   cmocka_unit_test(test_writable),
+        cmocka_unit_test(test_damaged),   cmocka_unit_test(judge_test_check),
+        cmocka_unit_test(judge_test_all),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, judge_setup, judge_teardown);
 }

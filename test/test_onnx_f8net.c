@@ -138,42 +138,13 @@ static void test_nets(void **state)
     }
 }
 
-static void test_check(void **state)
-{
-    judge_check(*state);
-}
-
-static void test_run_all(void **state)
-{
-    judge_run(*state, "all");
-}
-
-static void test_run_disabled(void **state)
-{
-    judge_run(*state, "disabled");
-}
-
-static int setup(void **state)
-{
-    static Judge j;
-    *state = &j;
-    log_set(LOG_WARN, NULL);
-    return judge_open(&j);
-}
-
-static int teardown(void **state)
-{
-    judge_close(*state);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nets),
-        cmocka_unit_test(test_check),
-        cmocka_unit_test(test_run_all),
-        cmocka_unit_test(test_run_disabled),
+        cmocka_unit_test(judge_test_check),
+        cmocka_unit_test(judge_test_all),
+        cmocka_unit_test(judge_test_disabled),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, judge_setup, judge_teardown);
 }

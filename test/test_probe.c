@@ -16,6 +16,7 @@
 #include "io/fs.h"
 #include "quant/qplan.h"
 #include "test/probe/probe.h"
+#include "test/support/temp.h"
 
 /* ---- set-ups ---- */
 
@@ -515,15 +516,11 @@ static void resume_one(const Case *c, const char *root)
 
 static void resumed_is_the_same(void **state)
 {
-    char root[] = "/tmp/qrun-probe-XXXXXX";
+    char *root = temp_folder("probe");
     (void)state;
-    assert_non_null(mkdtemp(root));
+    assert_non_null(root);
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) resume_one(&cases[i], root);
-    {
-        char *rm = xasprintf("rm -rf '%s'", root);
-        assert_int_equal(system(rm), 0);
-        free(rm);
-    }
+    assert_int_equal(temp_remove(root), 0);
 }
 
 int main(void)

@@ -22,8 +22,9 @@
 #include "run/progress.h"
 #include "run/runfolder.h"
 #include "run/session.h"
+#include "test/support/temp.h"
 
-static char root[] = "/tmp/qrun-test-run.XXXXXX";
+static char *root;
 
 static char *path_of(const char *name)
 {
@@ -648,16 +649,13 @@ static int set_up(void **state)
 {
     (void)state;
     log_set(LOG_ERROR, quiet);
-    return mkdtemp(root) ? 0 : -1;
+    return (root = temp_folder("run")) ? 0 : -1;
 }
 
 static int tear_down(void **state)
 {
-    char *command = xasprintf("rm -rf '%s'", root);
-    int r = system(command);
     (void)state;
-    free(command);
-    return r;
+    return temp_remove(root);
 }
 
 int main(void)

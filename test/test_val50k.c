@@ -11,10 +11,11 @@
 #include "io/fs.h"
 #include "test/data_files.h"
 #include "test/data_support.h"
+#include "test/support/temp.h"
 
 enum { CLASSES = 4, TRAIN = 40, VAL = 8, LEFT_OUT = 13 };
 
-static char dir[] = "/tmp/qrun-val50k-XXXXXX";
+static char *dir;
 
 static void put_pictures(void)
 {
@@ -103,13 +104,9 @@ int main(void)
         cmocka_unit_test(test_left_out),
         cmocka_unit_test(test_too_few),
     };
-    char *rm;
     int rc;
-    if (!mkdtemp(dir)) return 1;
+    if (!(dir = temp_folder("val50k"))) return 1;
     put_pictures();
     rc = cmocka_run_group_tests(tests, NULL, NULL);
-    rm = xasprintf("rm -rf %s", dir);
-    if (system(rm)) rc = 1;
-    free(rm);
-    return rc;
+    return temp_remove(dir) && !rc ? 1 : rc;
 }

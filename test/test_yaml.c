@@ -13,25 +13,21 @@
 #include "engine/rng.h"
 #include "io/fs.h"
 #include "io/yaml.h"
+#include "test/support/temp.h"
 
 static char *folder; /* of the files that the tests write */
 
 static int make_folder(void **state)
 {
-    char name[] = "/tmp/qrun-yaml-XXXXXX";
     (void)state;
-    folder = mkdtemp(name) ? xstrdup(name) : NULL;
+    folder = temp_folder("yaml");
     return folder ? 0 : -1;
 }
 
 static int drop_folder(void **state)
 {
-    char *cmd = xasprintf("rm -rf '%s'", folder);
-    int rc = system(cmd);
     (void)state;
-    free(cmd);
-    free(folder);
-    return rc;
+    return temp_remove(folder);
 }
 
 static char *put_file(const char *name, const char *text)

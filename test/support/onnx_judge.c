@@ -10,28 +10,26 @@
 #include <sys/wait.h>
 
 #include "io/fs.h"
+#include "run/log.h"
 #include "test/onnx_judge.h"
+#include "test/support/temp.h"
 
 enum { NOT_INSTALLED = 77, NO_PROGRAM = 127 };
 
 int judge_open(Judge *j)
 {
-    const char *tmp = getenv("TMPDIR");
-    *j = (Judge){.dir = xasprintf("%s/qrun-onnx.XXXXXX", tmp && *tmp ? tmp : "/tmp")};
-    return mkdtemp(j->dir) ? 0 : -1;
+    *j = (Judge){.dir = temp_folder("onnx")};
+    return j->dir ? 0 : -1;
 }
 
 void judge_close(Judge *j)
 {
-    char *command = xasprintf("rm -rf '%s'", j->dir);
-    if (system(command) != 0) fprintf(stderr, "# %s stays\n", j->dir);
-    free(command);
+    temp_remove(j->dir);
     for (int i = 0; i < j->n; i++) {
         free(j->c[i].name);
         free(j->c[i].model);
     }
     free(j->c);
-    free(j->dir);
     *j = (Judge){0};
 }
 
@@ -134,4 +132,35 @@ void judge_run(const Judge *j, const char *level)
         skip();
     }
     if (status != 0) fail_msg("at level '%s' the exit status is %d", level, status);
+}
+
+/* ---- as tests ---- */
+
+int judge_setup(void **state)
+{
+    static Judge j;
+    *state = &j;
+    log_set(LOG_WARN, NULL);
+    return judge_open(&j);
+}
+
+int judge_teardown(void **state)
+{
+    judge_close(*state);
+    return 0;
+}
+
+void judge_test_check(void **state)
+{
+    judge_check(*state);
+}
+
+void judge_test_all(void **state)
+{
+    judge_run(*state, "all");
+}
+
+void judge_test_disabled(void **state)
+{
+    judge_run(*state, "disabled");
 }
