@@ -22,14 +22,7 @@ END
 
 . "$(dirname "$0")/chain.sh"
 
-case ${1-} in
--h | --help)
-    usage
-    exit 0
-    ;;
-'' | -*) fail "a net is missing" ;;
-esac
-net=$1
+net_first "$@"
 shift
 
 stages='32 4 3 2'

@@ -7,6 +7,18 @@ fail() {
     exit 2
 }
 
+# ARGUMENT... -- the first one is a net, before the options: $net; the caller shifts.
+net_first() {
+    case ${1-} in
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    '' | -*) fail "a net is missing" ;;
+    esac
+    net=$1
+}
+
 # OPTSTRING ARGUMENT... -- the options that mean the same everywhere, each into its variable; how many arguments to shift: $used.
 options() {
     letters=$1

@@ -33,14 +33,7 @@ END
 here=$(dirname "$0")
 . "$here/chain.sh"
 
-case ${1-} in
--h | --help)
-    usage
-    exit 0
-    ;;
-'' | -*) fail "a net is missing" ;;
-esac
-net=$1
+net_first "$@"
 shift
 stages='float fix test int_infer int_op_only onnx' count=100 title=
 options c:d:e:i:o:q:s:nh "$@"

@@ -1,5 +1,7 @@
 # test/cli.bats -- the command line as a user and a script meet it. QRUN names the program.
 
+load support/shell
+
 setup() {
     qrun=${QRUN:-build/release/qrun}
     case $qrun in /*) ;; *) qrun=$PWD/$qrun ;; esac
@@ -13,26 +15,6 @@ setup() {
 teardown() {
     cd /
     rm -rf "$dir"
-}
-
-# Runs a command; stdout in $out, stderr in $err, exit status in $status.
-both() {
-    status=0
-    "$@" >out.txt 2>err.txt || status=$?
-    out=$(cat out.txt) err=$(cat err.txt)
-}
-
-has() { # TEXT PART
-    case $1 in *"$2"*) return 0 ;; esac
-    printf 'missing: %s\nin: %s\n' "$2" "$1"
-    return 1
-}
-
-is() { # GOT WANTED
-    [ "$1" = "$2" ] || {
-        printf 'got: %s\nwanted: %s\nstderr: %s\n' "$1" "$2" "$err"
-        return 1
-    }
 }
 
 # Starts a run that takes long enough, and waits until it has made some updates. $pid is the process.

@@ -1,5 +1,7 @@
 # test/tools.bats -- qrun inspect, diff, predict, report and compare as a user and a script meet them. QRUN names the program.
 
+load support/shell
+
 setup_file() {
     qrun=${QRUN:-build/release/qrun}
     case $qrun in /*) ;; *) qrun=$PWD/$qrun ;; esac
@@ -28,30 +30,6 @@ teardown_file() {
 setup() {
     cd "$shared"
     unset QRUN_DATA_DIR
-}
-
-# Runs a command; stdout in $out, stderr in $err, exit status in $status.
-both() {
-    status=0
-    "$@" >out.txt 2>err.txt || status=$?
-    out=$(cat out.txt) err=$(cat err.txt)
-}
-
-has() { # TEXT PART
-    case $1 in *"$2"*) return 0 ;; esac
-    printf 'missing: %s\nin: %s\n' "$2" "$1"
-    return 1
-}
-
-hasnt() { # TEXT PART
-    case $1 in *"$2"*) printf 'unwanted: %s\nin: %s\n' "$2" "$1"; return 1 ;; esac
-}
-
-is() { # GOT WANTED
-    [ "$1" = "$2" ] || {
-        printf 'got: %s\nwanted: %s\nstderr: %s\n' "$1" "$2" "$err"
-        return 1
-    }
 }
 
 lines() { # TEXT
