@@ -165,12 +165,8 @@ static void act_end(QInst *q, const double *acc)
 static int act_form(QInst *q, QuantForm *f, Err *e)
 {
     const Apot *p = q->priv;
-    if (!read_alpha(q)) return err_set(e, ERR_RUN, "%s", q->fault);
-    if (grid_form(&p->grid, f)) return 0;
-    return err_set(e, ERR_CONFIG,
-                   "%s: its input is quantized (%s, %d bits); levels that are not uniform have a "
-                   "form up to %d of them",
-                   q->unit, q->method->name, q->bits, FORM_MAX_LEVELS);
+    read_alpha(q);
+    return grid_act_form(q, &p->grid, f, e);
 }
 
 /* ---- weights ---- */

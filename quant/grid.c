@@ -409,6 +409,16 @@ bool grid_form(const Grid *g, QuantForm *f)
     return true;
 }
 
+int grid_act_form(const QInst *q, const Grid *g, QuantForm *f, Err *e)
+{
+    if (q->fault) return err_set(e, ERR_RUN, "%s", q->fault);
+    if (grid_form(g, f)) return 0;
+    return err_set(e, ERR_CONFIG,
+                   "%s: its input is quantized (%s, %d bits); levels that are not uniform have a "
+                   "form up to %d of them",
+                   q->unit, q->method->name, q->bits, FORM_MAX_LEVELS);
+}
+
 /* Sums are made in float over a block, in double over the blocks. */
 double grid_row_bwd(const Grid *g, const float *x, const float *dy, float *dx, size_t n,
                     bool masked)

@@ -245,11 +245,24 @@ static void fails(const char *tree, ErrKind kind, const char *file, const char *
     if (strchr(e.msg, '\n')) fail_msg("more than one line: %s", e.msg);
 }
 
+/* A PNG whose head says side x side pixels, with none in it. */
+static void put_empty_png(const char *name, uint32_t side)
+{
+    Str b = {0}, head = {0};
+    put_int(&head, side, 4, true), put_int(&head, side, 4, true);
+    put_hex(&head, "0802000000");
+    put_hex(&b, "89504e470d0a1a0a");
+    png_chunk(&b, "IHDR", head.s, head.len);
+    png_chunk(&b, "IDAT", "cut", 3);
+    png_chunk(&b, "IEND", "", 0);
+    save(dir, name, &b);
+    str_free(&head);
+}
+
 static void test_bad_trees(void **state)
 {
     DataOpts o;
     Dataset d;
-    Str b = {0}, head = {0};
     (void)state;
     put("none/train/a/readme.txt", "");
     fails("none", ERR_DATA, "none", "no .jpg, .jpeg or .png below train/<class>/");
@@ -271,25 +284,10 @@ static void test_bad_trees(void **state)
     put("text/train/a/new\nline \xc3\xa9.jpg", "not an image");
     fails("text", ERR_DATA, "a/new?line \xc3\xa9.jpg", "neither JPEG nor PNG");
     put_picture("huge/train/a/1.png", 80);
-    put_int(&head, 1000000, 4, true), put_int(&head, 1000000, 4, true);
-    put_hex(&head, "0802000000");
-    put_hex(&b, "89504e470d0a1a0a");
-    png_chunk(&b, "IHDR", head.s, head.len);
-    png_chunk(&b, "IDAT", "cut", 3);
-    png_chunk(&b, "IEND", "", 0);
-    save(dir, "huge/train/a/2.png", &b);
+    put_empty_png("huge/train/a/2.png", 1000000);
     fails("huge", ERR_DATA, "a/2.png", "1000000 x 1000000 pixels; 1 to 16384");
-    head.len = 0;
-    put_int(&head, 16000, 4, true),
-        put_int(&head, 16000, 4, true); /* large but lawful, and empty */
-    put_hex(&head, "0802000000");
-    put_hex(&b, "89504e470d0a1a0a");
-    png_chunk(&b, "IHDR", head.s, head.len);
-    png_chunk(&b, "IDAT", "cut", 3);
-    png_chunk(&b, "IEND", "", 0);
-    save(dir, "huge/train/a/2.png", &b);
+    put_empty_png("huge/train/a/2.png", 16000); /* large but lawful */
     fails("huge", ERR_DATA, "a/2.png", "damaged PNG");
-    str_free(&head);
     /* a class without images is said, and keeps its number */
     put_picture("holes/train/a/1.png", 80);
     put_picture("holes/train/c/1.png", 80);
