@@ -1,5 +1,7 @@
 # test/convert.bats -- qrun convert, verify, inspect values= and --after as a user and a script meet them. QRUN names the program.
 
+load support/shell
+
 setup_file() {
     qrun=${QRUN:-build/release/qrun}
     case $qrun in /*) ;; *) qrun=$PWD/$qrun ;; esac
@@ -18,26 +20,6 @@ setup() {
     cd "$shared"
     unset QRUN_DATA_DIR
     rm -f plain.safetensors new.safetensors back.safetensors from to
-}
-
-# Runs a command; stdout in $out, stderr in $err, exit status in $status.
-both() {
-    status=0
-    "$@" >out.txt 2>err.txt || status=$?
-    out=$(cat out.txt) err=$(cat err.txt)
-}
-
-has() { # TEXT PART
-    case $1 in *"$2"*) return 0 ;; esac
-    printf 'missing: %s\nin: %s\n' "$2" "$1"
-    return 1
-}
-
-is() { # GOT WANTED
-    [ "$1" = "$2" ] || {
-        printf 'got: %s\nwanted: %s\nstderr: %s\n' "$1" "$2" "$err"
-        return 1
-    }
 }
 
 @test "convert: names there and back leave every value" {
