@@ -83,6 +83,19 @@ char *fs_read(const char *path, size_t limit, size_t *len, Err *e)
     return NULL;
 }
 
+char *fs_read_text(const char *path, size_t limit, Err *e)
+{
+    size_t len;
+    char *text = fs_read(path, limit, &len, e);
+    if (text && strlen(text) == len) return text;
+    if (text)
+        err_set(e, ERR_CONFIG, "%s: not a text file", path);
+    else if (e)
+        e->kind = ERR_CONFIG;
+    free(text);
+    return NULL;
+}
+
 int fs_map(FileMap *m, const char *path, Err *e)
 {
     struct stat st;

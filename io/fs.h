@@ -10,6 +10,8 @@
 /* The whole file, with a NUL behind it; the caller frees. At most `limit` bytes (0: no limit).
  * Errors: ERR_DATA. */
 char *fs_read(const char *path, size_t limit, size_t *len, Err *e);
+/* A text that a configuration or the command line names: ERR_CONFIG, also where it holds a NUL. */
+char *fs_read_text(const char *path, size_t limit, Err *e);
 
 /* Read-only memory map; errors: ERR_DATA. An empty file gives data "" and len 0. */
 typedef struct FileMap {

@@ -31,13 +31,9 @@ static char *trimmed(char *s, const char *around)
 
 static int read_lines(Lines *l, Arena *a, const char *file, Err *e)
 {
-    size_t len;
-    char *text = fs_read(file, MAX_FILE, &len, e), *rest = text, *line;
+    char *text = fs_read_text(file, MAX_FILE, e), *rest = text, *line;
     *l = (Lines){.file = file};
-    if (!text) {
-        if (e) e->kind = ERR_CONFIG;
-        return -1;
-    }
+    if (!text) return -1;
     for (int number = 1; (line = strsep(&rest, "\n")); number++) {
         line = trimmed(line, " \t\r");
         if (!*line || *line == '#') continue;
@@ -80,9 +76,6 @@ static int add_pair(NameMap *m, const Lines *from, const Lines *to, size_t k, Er
 {
     const char *a[MAX_ALTERNATIVES], *b[MAX_ALTERNATIVES];
     int na, nb;
-    if (!*from->v[k].text)
-        return err_at(e, ERR_CONFIG, from->file, from->v[k].number, 0,
-                      "an empty name; expected a part of names");
     na = expand(&m->arena, from, &from->v[k], a, e),
     nb = na ? expand(&m->arena, to, &to->v[k], b, e) : 0;
     if (!nb) return -1;
@@ -91,6 +84,9 @@ static int add_pair(NameMap *m, const Lines *from, const Lines *to, size_t k, Er
                       "%d alternatives; line %d of %s has %d", nb, from->v[k].number, from->file,
                       na);
     for (int i = 0; i < na; i++) {
+        if (!*a[i])
+            return err_at(e, ERR_CONFIG, from->file, from->v[k].number, 0,
+                          "an empty name; expected a part of names");
         mem_grow(&m->pair, &m->cap, m->n + 1, sizeof *m->pair);
         m->pair[m->n++] = (NamePair){a[i], b[i], from->v[k].number, 0};
     }

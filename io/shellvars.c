@@ -224,18 +224,12 @@ static int assignment(Reader *r)
 
 int shell_read(ShellFile *f, const char *path, Err *e)
 {
-    size_t len;
     char *text;
     Reader r = {f, NULL, 1, 1, e};
     int bad = 0;
     *f = (ShellFile){.file = path};
     if (!fs_exists(path)) return err_set(e, ERR_CONFIG, "%s: no such file", path);
-    text = fs_read(path, MAX_FILE, &len, e);
-    if (!text) {
-        if (e) e->kind = ERR_CONFIG;
-        return -1;
-    }
-    if (strlen(text) != len) bad = err_set(e, ERR_CONFIG, "%s: not a text file", path);
+    if (!(text = fs_read_text(path, MAX_FILE, e))) return -1;
     for (r.p = text; !bad && *r.p;) {
         if (strchr(" \t\r\n;", *r.p))
             step(&r);

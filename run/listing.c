@@ -147,7 +147,7 @@ const char *listing_shape(const ListEntry *t, char buf[128])
 {
     size_t at = 1;
     strcpy(buf, "[");
-    for (int i = 0; i < t->ndim && at < 110; i++)
+    for (int i = 0; i < t->ndim && at < 128 - 24; i++) /* ", ", 20 characters, "]" and the end */
         at += (size_t)snprintf(buf + at, 128 - at, "%s%" PRId64, i ? ", " : "", t->dim[i]);
     snprintf(buf + at, 128 - at, "]");
     return buf;

@@ -225,13 +225,9 @@ int policy_parse(Policy *p, Arena *a, const char *file, const char *text, Err *e
 
 int policy_read(Policy *p, Arena *a, const char *file, Err *e)
 {
-    size_t len;
-    char *text = fs_read(file, MAX_FILE, &len, e);
+    char *text = fs_read_text(file, MAX_FILE, e);
     int r;
-    if (!text) {
-        if (e) e->kind = ERR_CONFIG;
-        return -1;
-    }
+    if (!text) return -1;
     r = policy_parse(p, a, file, text, e);
     free(text);
     return r;

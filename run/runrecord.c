@@ -68,6 +68,7 @@ static void add_line(RunRecord *r, const char *line, size_t n)
     r->option[r->noptions].origin =
         hash ? arena_printf(&r->arena, "%.*s", (int)(end - hash - 3), hash + 3) : "";
     if (hash) end = hash;
+    if (value > end) value = end; /* nothing before the origin */
     while (end > value && end[-1] == ' ') end--;
     r->option[r->noptions++].value = arena_printf(&r->arena, "%.*s", (int)(end - value), value);
 }
