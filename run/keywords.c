@@ -118,4 +118,30 @@ void words_docs(Str *out)
         put_effect(r, out);
         str_printf(out, " | %s |\n", r->doc);
     }
+    str_puts(
+        out,
+        "\n## config.xxxx files\n\n"
+        "A file whose name begins with `config.` is read as model-quantization's script sourced "
+        "it: "
+        "assignments, and options appended to `options`. Nothing is executed; what is not an "
+        "assignment is an error with its line. Variables assigned before count, and those of the "
+        "environment whose names have no small letters. Each option stands for the key of that "
+        "name, so `qrun help NAME` explains it, and `qrun config.NAME root=DIR lr=0.1` overrides "
+        "it. Where the file is silent the original's defaults count. An unknown word is one "
+        "warning, an option without effect a line of the log; an unknown option is an error. "
+        "`wt_bit` quantizes only with `wt_enable`, as there. `pretrained` is "
+        "`weights_dir/MODEL/NAME`; `none` is none. `configs/keyword/` has the 52 published "
+        "configurations as YAML.\n\n"
+        "## Tools\n\n"
+        "| action of tools.py | here |\n|---|---|\n"
+        "| `update`, `raw` with `mapping_from`, `mapping_to`, `case` | `qrun convert OLD "
+        "NEW.safetensors from=FILE to=FILE prefix=TEXT` (PyTorch files are read, safetensors "
+        "written) |\n"
+        "| `load`, `save` | `qrun convert OLD NEW.safetensors config=FILE` |\n"
+        "| `verbose` with `all`; with names | `qrun inspect FILE`; `qrun inspect FILE "
+        "values=clip_val,gamma` |\n"
+        "| `verify-data`, `verify-image` | `qrun verify CONFIG`, `qrun verify FOLDER IMAGE "
+        "LIST.txt` |\n"
+        "| `export_onnx` | `export_onnx: FILE` |\n"
+        "| start_on_terminate.sh PID CONFIG | `qrun --after PID CONFIG` |\n");
 }

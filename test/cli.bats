@@ -500,3 +500,34 @@ EOF
     is "$status" 2
     has "$err" "start_epoch: 8; expected less than num_epochs: 8"
 }
+
+@test "config.xxxx files and words: show, list, one error with its line" {
+    cat >config.lsq.a <<'END'
+# comment
+model='resnet20'
+dataset=cifar100
+epochs=2
+keyword='cifar100,origin,cbsa,fix_pooling,singleconv,fix,dorefa,lsq,my_label'
+options="$options --wt_bit 2 --wt_enable"
+#options="$options --fm_bit 2 --fm_enable"
+END
+    both "$qrun" show config.lsq.a lr=0.5
+    is "$status" 0
+    has "$out" "lsq                 wt_quant: lsq: LSQ"
+    has "$out" "config.lsq.a:6"
+    has "$err" "config.lsq.a:5:10: keyword: nobody knows 'my_label'"
+    printf '%s\n' 'touch executed' >>config.lsq.a
+    both "$qrun" show config.lsq.a
+    is "$status" 2
+    is "$err" "config.lsq.a:8:1: error: neither a comment nor NAME=VALUE; a configuration is read, not executed"
+    [ ! -e executed ]
+    both "$qrun" show config.none
+    is "$status" 2
+    has "$err" "config.none: no such file"
+    both "$qrun" list keywords
+    is "$status" 0
+    has "$out" "ReShapeResolution"
+    both "$qrun" docs keywords
+    is "$status" 0
+    has "$out" '| `lsq` |'
+}

@@ -319,6 +319,8 @@ static const struct {
     {"model: mobilenetv1\ndataset: imagenet\nkeyword: [cbas, bireal]\n",
      "F:3:1: error: keyword: bireal in net 'mobilenetv1', which has strides and widens, needs "
      "react"},
+    {"model: resnet34_\ndataset: imagenet\nkeyword: [origin, cbsa, singleconv]\n",
+     "F:3:1: error: net: conv layer9.0.conv2.0 (unit "},
     {"model: vgg_small\ndataset: cifar10\nkeyword: [cifar10]\n",
      "F:3:1: error: keyword: net 'vgg_small' needs the order of its layers"},
 };
