@@ -6,10 +6,12 @@
 #include <stdlib.h>
 
 #include "engine/bf16.h"
+#include "engine/conv_weights.h"
 #include "engine/ops.h"
 
 typedef struct ConvState {
     PrimConv *dir[3];    /* by ConvDir */
+    ConvWeights *parts;  /* bf16: in place of dir[CONV_BWD_WEIGHTS] */
     void *packed[2];     /* of forward and backward-data; own memory */
     uint64_t version[2]; /* x->weights_version they were made at */
     size_t diff_off;     /* scratch: the library's, then the packed gradient */
@@ -31,8 +33,13 @@ static int prepare(Graph *g, Node *n, Prim *p, Err *e)
     size_t scratch = 0;
     s->bf16 = g->v[n->in[0]].t.dtype == DT_BF16;
     s->dst_f32 = y->dtype == DT_F32;
+    if (s->bf16 && want[2]) {
+        st->parts = conv_weights_new(p, s, e);
+        if (!st->parts) return -1;
+        scratch = conv_weights_scratch(st->parts);
+    }
     for (int d = 0; d < 3; d++) {
-        if (!want[d]) continue;
+        if (!want[d] || (d == CONV_BWD_WEIGHTS && st->parts)) continue;
         st->dir[d] = prim_conv_new(p, (ConvDir)d, s, e);
         if (!st->dir[d]) return -1;
         if (prim_conv_scratch(st->dir[d]) > scratch) scratch = prim_conv_scratch(st->dir[d]);
@@ -40,7 +47,8 @@ static int prepare(Graph *g, Node *n, Prim *p, Err *e)
             st->packed[d] = xaligned(prim_conv_packed_bytes(st->dir[d]));
     }
     st->diff_off = round_up(scratch);
-    st->dy_off = st->diff_off + (want[2] ? round_up(prim_conv_packed_bytes(st->dir[2])) : 0);
+    st->dy_off = st->diff_off;
+    if (st->dir[2]) st->dy_off += round_up(prim_conv_packed_bytes(st->dir[2]));
     n->scratch_bytes = st->dy_off;
     if (s->bf16 && s->dst_f32 && n->run_bwd)
         n->scratch_bytes += tensor_len(y) * dtype_size(DT_BF16);
@@ -76,13 +84,15 @@ static void backward(Node *n, Exec *x)
     const ConvState *st = n->state;
     const ConvShape *s = n->attr;
     const void *dy = exec_gout(x, n, 0);
+    float *dw = exec_gin(x, n, 1), *db = n->nin > 2 ? exec_gin(x, n, 2) : NULL;
     char *scratch = exec_scratch_bwd(x, n);
     if (s->bf16 && s->dst_f32) {
         bf16_copy(dy, DT_F32, scratch + st->dy_off, DT_BF16, tensor_len(&x->g->v[n->out[0]].t));
         dy = scratch + st->dy_off;
     }
-    if (st->dir[CONV_BWD_WEIGHTS]) {
-        float *dw = exec_gin(x, n, 1), *db = n->nin > 2 ? exec_gin(x, n, 2) : NULL;
+    if (st->parts) {
+        conv_weights_run(st->parts, exec_in(x, n, 0), dy, dw, db, scratch);
+    } else if (st->dir[CONV_BWD_WEIGHTS]) {
         const PrimConv *c = st->dir[CONV_BWD_WEIGHTS];
         void *diff = dw && prim_conv_plain(c) ? (void *)dw : scratch + st->diff_off;
         prim_conv_run(c, exec_in(x, n, 0), diff, dy, db, scratch);
@@ -98,6 +108,7 @@ static void release(Node *n)
     ConvState *st = n->state;
     if (!st) return;
     for (int d = 0; d < 3; d++) prim_conv_free(st->dir[d]);
+    conv_weights_free(st->parts);
     for (int d = 0; d < 2; d++) free(st->packed[d]);
     free(st);
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "engine/par.h"
 #include "engine/prim_dnnl.h"
 
 Prim *prim_open(Err *e)
@@ -89,7 +90,7 @@ static bool wrong_weights(const char *impl, const ConvShape *s)
     return s->k == 1 && s->stride > 1 && s->ic < 8 && str_eq(impl, "jit_1x1:avx2");
 }
 
-PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
+static PrimConv *conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
 {
     PrimConv *c = xcalloc(1, sizeof *c);
     dnnl_format_tag_t tag = s->any ? dnnl_format_tag_any : dnnl_nhwc;
@@ -188,6 +189,16 @@ fail:
     dnnl_primitive_attr_destroy(attr);
     prim_conv_free(c);
     return NULL;
+}
+
+PrimConv *prim_conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
+{
+    const int threads = par_threads();
+    PrimConv *c;
+    if (s->one_thread) par_set_threads(1); /* the library plans for the threads of this moment */
+    c = conv_new(p, dir, s, e);
+    if (s->one_thread) par_set_threads(threads);
+    return c;
 }
 
 void prim_conv_free(PrimConv *c)

@@ -23,10 +23,11 @@ typedef struct ConvShape {
     int n, ic, ih, iw, oc, oh, ow, k, stride, pad;
     int dilation, groups; /* 1 = none */
     bool bias;
-    bool any; /* activations in the library's favourite format: measurements only */
+    bool any;     /* activations in the library's favourite format: measurements only */
     bool bf16;    /* maps, their gradients and packed weights are bf16; sums, biases and gradients
                      of weights float */
     bool dst_f32; /* with bf16: the result of CONV_FWD is float */
+    bool one_thread; /* works in the thread that runs it: several can run at once */
 } ConvShape;
 
 typedef enum ConvDir { CONV_FWD, CONV_BWD_DATA, CONV_BWD_WEIGHTS } ConvDir;

@@ -245,7 +245,6 @@ static double cosine(const ParamStore *a, const ParamStore *b)
 static const Trial trials[] = {
     {"resnet20", "none", "none", 32, 16, 0.95},
     {"vgg7_cifar", "none", "none", 32, 32, 0.97},
-    {"resnet18", "none", "none", 32, 32, 0.8},
     {"mobilenet_v2", "none", "none", 32, 32, -1},
     {"resnet20", "apot", "apot", 4, 16, -1},
     {"resnet20", "adabits", "adabits", 4, 16, -1},
