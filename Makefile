@@ -111,7 +111,7 @@ $(BUILD)/test/%.o: build/test-packages
 $(TEST_MAIN) $(BUILD)/test/golden: $(BUILD)/test/%: $(BUILD)/test/%.o $(TEST_LIB) $(LIB)
 	@echo "  LD    $@"
 	$(Q)$(CC) $(FLAGS) -o $@ $< $(TEST_LIB) $(LIB) $(LIBS) -lcmocka
-$(BUILD)/test/bench: $(BUILD)/test/bench.o $(BUILD)/test/bench_fat.o $(LIB)
+$(BUILD)/test/bench: $(BUILD)/test/bench.o $(BUILD)/test/bench_fat.o $(BUILD)/test/bench_quant.o $(LIB)
 	$(Q)$(CC) $(FLAGS) -o $@ $^ $(LIBS)
 
 tests: all $(TEST_MAIN) $(BUILD)/test/golden

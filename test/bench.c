@@ -209,7 +209,7 @@ static void open_case(const Set *set, Case *c, const float *x, const int32_t *la
                         .in_h = set->size,
                         .in_w = set->size};
     const OptimOpts oo = {.optimizer = "sgd",
-                          .lr = 1e-4,
+                          .lr = 1e-20, /* fresh nets on noise: clip levels would run away */
                           .momentum = 0.9,
                           .weight_decay = 1e-4,
                           .lr_scheduler = "constant",
@@ -332,7 +332,7 @@ static Set *set_find(const char *name)
         if (str_eq(sets[i].name, name)) return &sets[i];
     fprintf(stderr, "bench: no net '%s'; expected", name);
     for (size_t i = 0; i < ARRAY_LEN(sets); i++) fprintf(stderr, " %s", sets[i].name);
-    fprintf(stderr, " fat\n");
+    fprintf(stderr, " fat quant\n");
     exit(2);
 }
 
@@ -398,7 +398,11 @@ static int bench_net(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    if (argc < 2 || !str_eq(argv[1], "fat")) return bench_net(argc, argv);
-    bench_fat(argc > 2 ? atoi(argv[2]) : 0);
+    if (argc > 1 && str_eq(argv[1], "fat"))
+        bench_fat(argc > 2 ? atoi(argv[2]) : 0);
+    else if (argc > 1 && str_eq(argv[1], "quant"))
+        bench_quant();
+    else
+        return bench_net(argc, argv);
     return 0;
 }

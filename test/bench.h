@@ -6,4 +6,7 @@
  * ResNet-18, per step and as a share of the step. rounds 0: each net's own. */
 void bench_fat(int rounds);
 
+/* NET=quant: every quantizer's forward and backward in GB/s beside the memory's. */
+void bench_quant(void);
+
 #endif
