@@ -1,7 +1,7 @@
 # qrun -- see README.md. `make` builds ./qrun; `make demo` and `make check` are the two commands to know.
 #
 #   make [ARCH=native|x86-64-v3|...] [CI=1: warnings are errors] [SAN=1: sanitizers, build/san/qrun] [V=1]
-#   make demo | check [T=pattern] | check-full | golden GOLDEN=DIR | bench [NET=resnet20] | docs
+#   make demo | check [T=pattern] | check-full | golden GOLDEN=DIR | bench [NET=resnet20|resnet18|fat|quant] | docs
 #   make install [PREFIX=/usr/local] [DESTDIR=] | uninstall | clean
 
 .DEFAULT_GOAL := all
