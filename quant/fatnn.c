@@ -150,10 +150,12 @@ static int check(const QInst *q, Err *e)
     const Fatnn *p = q->priv;
     const char *tag = q->role == Q_WEIGHT ? "wt" : "fm";
     if (q->role == Q_WEIGHT && p->k.levels != 3)
-        return err_set(e, ERR_CONFIG, "%s: fatnn has 3 levels of weights, not %d; expected wt_level: 3",
-                       q->unit, p->k.levels);
+        return err_set(e, ERR_CONFIG,
+                       "%s: fatnn has 3 levels of weights, not %d; expected wt_level: 3", q->unit,
+                       p->k.levels);
     if (p->k.levels > FATNN_STEPS + 1)
-        return err_set(e, ERR_CONFIG, "%s: fatnn has 2 to 4 levels, not %d; expected %s_level or %s_bit: 1 or 2",
+        return err_set(e, ERR_CONFIG,
+                       "%s: fatnn has 2 to 4 levels, not %d; expected %s_level or %s_bit: 1 or 2",
                        q->unit, p->k.levels, tag, tag);
     if (!p->half && p->k.levels != 3)
         return err_set(e, ERR_CONFIG,
@@ -161,8 +163,10 @@ static int check(const QInst *q, Err *e)
                        "fm_half_range: true",
                        q->unit, p->k.levels);
     if (q->role == Q_ACT && q->opts->kw.closed_form && p->k.groups > 1)
-        return err_set(e, ERR_CONFIG, "%s: closed_form has one group of channels, not %d; expected "
-                       "fm_quant_group: 0 or 1", q->unit, p->k.groups);
+        return err_set(e, ERR_CONFIG,
+                       "%s: closed_form has one group of channels, not %d; expected "
+                       "fm_quant_group: 0 or 1",
+                       q->unit, p->k.groups);
     return 0;
 }
 
@@ -397,21 +401,19 @@ static bool pad_matters(const QInst *q)
     return p->ste_scale || p->closed || kw_pad_counts(q);
 }
 
-#define ACT .priv_size = sizeof(Fatnn), .init = init, .set = kw_set, .set_text = kw_set_text, \
-            .pad_matters = pad_matters, .release = kw_release
+#define ACT                                                                                        \
+    .priv_size = sizeof(Fatnn), .init = init, .set = kw_set, .set_text = kw_set_text,              \
+    .pad_matters = pad_matters, .release = kw_release
 
-static const QFn act = {ACT,
-                        .nacc = FATNN_STEPS,
-                        .begin = act_begin,
-                        .row = act_row,
-                        .row_bwd = act_row_bwd,
-                        .end = act_end};
+static const QFn act = {
+    ACT,           .nacc = FATNN_STEPS, .begin = act_begin, .row = act_row, .row_bwd = act_row_bwd,
+    .end = act_end};
 
-static const QFn act_whole = {
-    ACT, .need = whole_need, .forward = whole_forward, .backward = whole_backward};
+static const QFn act_whole = {ACT, .need = whole_need, .forward = whole_forward,
+                              .backward = whole_backward};
 
-static const QFn act_groups = {
-    ACT, .need = fatnn_groups_need, .forward = fatnn_groups_forward, .backward = fatnn_groups_backward};
+static const QFn act_groups = {ACT, .need = fatnn_groups_need, .forward = fatnn_groups_forward,
+                               .backward = fatnn_groups_backward};
 
 static const QFn weight = {
     .priv_size = sizeof(Fatnn),
@@ -436,7 +438,7 @@ static int configure(QInst *q, Err *e)
     if (q->role == Q_WEIGHT)
         kw_use(q, &weight);
     else
-        kw_use(q, p->k.groups > 1                                              ? &act_groups
+        kw_use(q, p->k.groups > 1                                       ? &act_groups
                   : kw_act_is_whole(&p->k) || p->ste_scale || p->closed ? &act_whole
                                                                         : &act);
     return 0;

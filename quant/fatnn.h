@@ -16,13 +16,13 @@ typedef struct Steps {
 
 typedef struct Fatnn {
     Keyword k;
-    int n;             /* steps */
+    int n; /* steps */
     bool half, ste_scale, closed;
     Param *alpha[FATNN_STEPS];
-    Param *auxil;      /* closed form: the last e */
+    Param *auxil;         /* closed form: the last e */
     float f[FATNN_STEPS]; /* STE-scale */
-    float basis;       /* what the codes are multiplied with */
-    Steps one;         /* activations with one group: read by `begin` */
+    float basis;          /* what the codes are multiplied with */
+    Steps one;            /* activations with one group: read by `begin` */
 } Fatnn;
 
 #define KERNEL static inline __attribute__((always_inline))

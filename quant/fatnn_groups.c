@@ -1,7 +1,7 @@
 /* quant/fatnn_groups.c -- FATNN's activations with groups of channels; equations in fatnn.c.
  *
- * Values stand channel by channel: a row is one pixel of a map, or one sample of a linear layer. The
- * steps of its group stand once more for each channel. */
+ * Values stand channel by channel: a row is one pixel of a map, or one sample of a linear layer.
+ * The steps of its group stand once more for each channel. */
 #include "quant/fatnn.h"
 
 #include <string.h>
@@ -89,7 +89,8 @@ static void groups_inside(const Fatnn *p, const Rows *r, const float *x, const f
         const StatSpan span = stat_split(r->n, (size_t)s);
         for (size_t i = span.from; i < span.to; i++)
             for (int k = 0; k < p->n; k++)
-                part[s][k] += row_inside(x + i * r->c, table + (size_t)k * TABLES * r->c, r->c, low_of(p, k));
+                part[s][k] +=
+                    row_inside(x + i * r->c, table + (size_t)k * TABLES * r->c, r->c, low_of(p, k));
     }
     for (int k = 0; k < p->n; k++) {
         inside[k] = 0;
@@ -98,8 +99,8 @@ static void groups_inside(const Fatnn *p, const Rows *r, const float *x, const f
 }
 
 /* One row; sum: dA of each step and channel. */
-KERNEL void row_n_bwd(int n, const float *table, size_t c, float low, const float *f, const float *x,
-                      const float *dy, float *dx, double *sum)
+KERNEL void row_n_bwd(int n, const float *table, size_t c, float low, const float *f,
+                      const float *x, const float *dy, float *dx, double *sum)
 {
     const size_t step = TABLES * c;
     const float *o0 = table, *o1 = o0 + step, *o2 = o1 + step;
@@ -117,8 +118,8 @@ KERNEL void row_n_bwd(int n, const float *table, size_t c, float low, const floa
     }
 }
 
-static void rows_bwd(const Fatnn *p, const Rows *r, StatSpan span, const float *table, const float *f,
-                     const float *x, const float *dy, float *dx, double *sum)
+static void rows_bwd(const Fatnn *p, const Rows *r, StatSpan span, const float *table,
+                     const float *f, const float *x, const float *dy, float *dx, double *sum)
 {
     const float low = low_of(p, 0);
     memset(sum, 0, FATNN_STEPS * r->c * sizeof *sum);

@@ -1,4 +1,5 @@
-/* quant/keyword_blend.c -- what stands behind a quantizer of the keyword language, around any method.
+/* quant/keyword_blend.c -- what stands behind a quantizer of the keyword language, around any
+ * method.
  *
  * x is the tensor as the method sees it (weights: normalised), y its result.
  *   proxquant  z = prox x + (1 - prox) y, in training and evaluation; prox is set for each epoch

@@ -7,8 +7,8 @@
  * dx = f dy m,  dC = sum over the group of dy (r - f m x / C),  dclip = dC sign(clip_val) factor
  *   f       grad_type STE-scale: sqrt(values / values inside), where at least 2; else 1
  *   factor  grad_scale: s sqrt(fan), s / sqrt(fan), s sqrt(N), s / sqrt(N), s = scale, N = values
- * in a group (activations: of the batch); a factor in [1, 2) counts as 1. Of a grouped convolution's
- * weights both count all input channels of the layer.
+ * in a group (activations: of the batch); a factor in [1, 2) counts as 1. Of a grouped
+ * convolution's weights both count all input channels of the layer.
  *
  * Source: Esser et al. 2019, "Learned Step Size Quantization", with the range in place of the step;
  * aim-uofa/model-quantization, models/quant.py. Differs: N of activations is what the maps of the
@@ -325,7 +325,8 @@ static const KwWeight scaled = {
 
 /* ---- the method ---- */
 
-/* In the full range 0 lies between two levels where their number is even; STE-scale counts zeros. */
+/* In the full range 0 lies between two levels where their number is even; STE-scale counts zeros.
+ */
 static bool pad_matters(const QInst *q)
 {
     const Lsq *p = q->priv;
@@ -344,15 +345,10 @@ static const QFn act = {COMMON,
                         .end = act_end,
                         .pad_matters = pad_matters};
 
-static const QFn act_whole = {COMMON,
-                              .need = whole_need,
-                              .forward = whole_forward,
-                              .backward = whole_backward,
-                              .pad_matters = pad_matters};
+static const QFn act_whole = {COMMON, .need = whole_need, .forward = whole_forward,
+                              .backward = whole_backward, .pad_matters = pad_matters};
 
-static const QFn weight = {COMMON,
-                           .need = kw_weight_need,
-                           .forward = kw_weight_forward,
+static const QFn weight = {COMMON, .need = kw_weight_need, .forward = kw_weight_forward,
                            .backward = kw_weight_backward};
 
 static int configure(QInst *q, Err *e)

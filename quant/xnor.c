@@ -161,17 +161,11 @@ static bool pad_matters(const QInst *q)
     .priv_size = sizeof(Xnor), .init = init, .set = kw_set, .set_text = kw_set_text,               \
     .release = kw_release
 
-static const QFn act = {
-    COMMON, .begin = kw_begin, .row = act_row, .row_bwd = act_row_bwd, .pad_matters = pad_matters};
-static const QFn act_scaled = {COMMON,
-                               .need = act_need,
-                               .forward = act_forward,
-                               .row = act_row,
-                               .row_bwd = act_row_bwd,
-                               .pad_matters = pad_matters};
-static const QFn weight = {COMMON,
-                           .need = kw_weight_need,
-                           .forward = kw_weight_forward,
+static const QFn act = {COMMON, .begin = kw_begin, .row = act_row, .row_bwd = act_row_bwd,
+                        .pad_matters = pad_matters};
+static const QFn act_scaled = {COMMON,         .need = act_need,       .forward = act_forward,
+                               .row = act_row, .row_bwd = act_row_bwd, .pad_matters = pad_matters};
+static const QFn weight = {COMMON, .need = kw_weight_need, .forward = kw_weight_forward,
                            .backward = kw_weight_backward};
 
 static int configure(QInst *q, Err *e)
@@ -183,7 +177,7 @@ static int configure(QInst *q, Err *e)
     p->slope = SLOPE_ONE;
     for (size_t i = 0; i < ARRAY_LEN(slopes); i++)
         if (str_eq(p->k.o->grad_type, slopes[i])) p->slope = (Slope)i;
-    kw_use(q, q->role == Q_WEIGHT                                                 ? &weight
+    kw_use(q, q->role == Q_WEIGHT                                         ? &weight
               : p->by_channel || str_eq(q->opts->kw.fm_custom, "channel") ? &act_scaled
                                                                           : &act);
     return 0;

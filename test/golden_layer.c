@@ -1,5 +1,5 @@
-/* test/golden_layer.c -- op `layer` of the keyword language: one convolution or linear layer with the
- * quantizers its words and options give it, in training: output and every gradient. */
+/* test/golden_layer.c -- op `layer` of the keyword language: one convolution or linear layer with
+ * the quantizers its words and options give it, in training: output and every gradient. */
 #include "test/golden_state.h"
 #include "test/golden_words.h"
 

@@ -1,9 +1,9 @@
 /* test/test_keyword_grads.c -- every gradient of the keyword language's quantizers against finite
  * differences, of tensors and of trained parameters.
  *
- * A quantizer is flat almost everywhere; its gradient is that of the same formula with every rounding
- * replaced by "plus what the rounding added at this point". That formula is written here once more, in
- * double, from the equations of docs/methods. */
+ * A quantizer is flat almost everywhere; its gradient is that of the same formula with every
+ * rounding replaced by "plus what the rounding added at this point". That formula is written here
+ * once more, in double, from the equations of docs/methods. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -25,9 +25,9 @@ typedef struct Trial {
     const char *label, *method;
     QRole role;
     int bits;
-    KwTag tag;             /* words left NULL are none */
+    KwTag tag; /* words left NULL are none */
     bool restore, blend;
-    const char *loss;      /* NULL: none */
+    const char *loss; /* NULL: none */
 } Trial;
 
 /* The point, and what is constant in backward there. */
@@ -36,9 +36,9 @@ typedef struct Point {
     size_t n;
     int groups, channels, levels;
     double x[ONE_MAX], dy[ONE_MAX], param[MAX_PARAMS][MAX_GROUPS];
-    double start[MAX_PARAMS][MAX_GROUPS]; /* parameters as they are */
+    double start[MAX_PARAMS][MAX_GROUPS];                            /* parameters as they are */
     double mean[MAX_GROUPS], std[MAX_GROUPS], magnitude[MAX_GROUPS]; /* of the runs of a weight */
-    double added[ONE_MAX * 3]; /* by the roundings */
+    double added[ONE_MAX * 3];                                       /* by the roundings */
     size_t at;
     bool records;
 } Point;
@@ -128,7 +128,9 @@ static double distance(const char *kind, const double *x, const double *y, size_
         l1 += fabs(x[i] - y[i]), l2 += (x[i] - y[i]) * (x[i] - y[i]);
         xy += x[i] * y[i], yy += y[i] * y[i];
     }
-    return str_eq(kind, "L1") ? l1 / (double)n : str_eq(kind, "L2") ? l2 / (double)n : fabs(xy / yy - 1);
+    return str_eq(kind, "L1")   ? l1 / (double)n
+           : str_eq(kind, "L2") ? l2 / (double)n
+                                : fabs(xy / yy - 1);
 }
 
 #define PROX  0.3
@@ -226,7 +228,8 @@ static void take_point(Point *p, const Trial *t, One *o)
     }
 }
 
-static void compare(const Trial *t, const char *what, size_t i, double got, double want, double tolerance)
+static void compare(const Trial *t, const char *what, size_t i, double got, double want,
+                    double tolerance)
 {
     if (!(fabs(got - want) <= tolerance * (1 + fabs(want))))
         fail_msg("%s: %s[%zu] is %.7g, expected %.7g", t->label, what, i, got, want);
@@ -305,7 +308,8 @@ static void every_gradient(void **state)
         }
         compare(t, "loss", 0, o.aux, want, 1e-5);
         for (size_t i = 0; i < p.n; i++)
-            compare(t, "gradient of x", i, (double)((float *)o.dx.data)[i], slope(&p, &p.x[i], scratch), 2e-5);
+            compare(t, "gradient of x", i, (double)((float *)o.dx.data)[i],
+                    slope(&p, &p.x[i], scratch), 2e-5);
         for (int i = 0; i < o.q.np; i++) {
             const Param *q = o.q.p[i];
             for (size_t g = 0; g < tensor_len(&q->value); g++)
@@ -343,7 +347,8 @@ static void closed_form(void **state)
     }
     for (int i = 0; i < 3; i++)
         assert_true(fabs(grad_sum(a.q.p[i]) - (double)basis * grad_sum(b.q.p[i])) < 1e-3);
-    assert_true(*(const float *)store_find(&a.ps, "layer.quant_activation.iteration")->value.data == 2);
+    assert_true(*(const float *)store_find(&a.ps, "layer.quant_activation.iteration")->value.data ==
+                2);
     close_one(&a), close_one(&b);
 }
 
@@ -354,9 +359,10 @@ static void proxquant_share(void **state)
     static const struct {
         int step, epoch, n;
         double share;
-    } rows[] = {{5, 0, 4, 0.8},  {5, 2, 4, 0.8},  {5, 3, 4, 0.6},   {5, 12, 4, 0},  {5, 15, 5, 0},
-                {5, 99, 4, 0},   {5, 0, -1, 0},   {10, 0, -1, 1},   {10, 5, -1, 0.5}, {10, 10, 3, 0},
-                {20, 25, 0, 0},  {1, 0, 0, 0},    {9, 7, 3, 1 - 3.0 / 9}};
+    } rows[] = {{5, 0, 4, 0.8},        {5, 2, 4, 0.8}, {5, 3, 4, 0.6}, {5, 12, 4, 0},
+                {5, 15, 5, 0},         {5, 99, 4, 0},  {5, 0, -1, 0},  {10, 0, -1, 1},
+                {10, 5, -1, 0.5},      {10, 10, 3, 0}, {20, 25, 0, 0}, {1, 0, 0, 0},
+                {9, 7, 3, 1 - 3.0 / 9}};
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         const double got = kw_proxquant_share(rows[i].step, rows[i].epoch, at, rows[i].n);

@@ -1,5 +1,5 @@
-/* test/test_keyword_policy.c -- the keyword language's quantizers within a net: what a policy changes
- * of them, and zeros around maps. */
+/* test/test_keyword_policy.c -- the keyword language's quantizers within a net: what a policy
+ * changes of them, and zeros around maps. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -68,7 +68,8 @@ static void attributes_have_effect(void **state)
         fill_one(&a, -6, 7), fill_one(&b, -6, 7);
         if (set(&b, rows[k].attr, rows[k].value, &e)) fail_msg("%s: %s", rows[k].attr, e.msg);
         if (b.q.relower != rows[k].relower)
-            fail_msg("%s %s: programs %s", rows[k].method, rows[k].attr, b.q.relower ? "dropped" : "kept");
+            fail_msg("%s %s: programs %s", rows[k].method, rows[k].attr,
+                     b.q.relower ? "dropped" : "kept");
         room_one(&b);
         run_one(&a), run_one(&b);
         if (!memcmp(a.y.data, b.y.data, tensor_bytes(&a.y)) &&
@@ -86,14 +87,16 @@ static void attributes_refused(void **state)
         int bits;
         const char *attr, *value, *says; /* NULL: accepted, without effect */
     } rows[] = {
-        {"lsq", Q_WEIGHT, 2, "adaptive", "meen", "adaptive: meen; expected one of none, var, mean, mean-var, var-mean"},
+        {"lsq", Q_WEIGHT, 2, "adaptive", "meen",
+         "adaptive: meen; expected one of none, var, mean, mean-var, var-mean"},
         {"lsq", Q_WEIGHT, 2, "quant_loss_function", "L3", "expected one of L1, L2, QDL"},
         {"lsq", Q_WEIGHT, 2, "stable", "soon", "stable: soon; expected a number"},
         {"lsq", Q_WEIGHT, 2, "clip_val", "wide", "clip_val: wide; expected a number"},
         {"lsq", Q_WEIGHT, 2, "colour", "red", "lsq has no attribute 'colour'"},
         {"lsq", Q_WEIGHT, 2, "gamma", "2", "lsq has no attribute 'gamma'"},
         {"lsq", Q_WEIGHT, 2, "level_num", "1", "level_num: 1 levels; expected 2 to 256"},
-        {"lsq", Q_WEIGHT, 2, "norm_group", "3", "norm_group: 3; expected 1 or the number of groups"},
+        {"lsq", Q_WEIGHT, 2, "norm_group", "3",
+         "norm_group: 3; expected 1 or the number of groups"},
         {"fatnn", Q_ACT, 2, "level_num", "3", "fatnn keeps the 4 it was made with"},
         {"fatnn", Q_ACT, 2, "half_range", "False", "fatnn on both sides of 0 has 3 levels, not 4"},
         {"lq", Q_ACT, 2, "num_levels", "-1", "lq keeps the 4 it was made with"},
@@ -113,7 +116,8 @@ static void attributes_refused(void **state)
         open_one(new_one(&t), rows[k].method, rows[k].role, rows[k].bits, 4,
                  rows[k].role == Q_WEIGHT ? weight_dim : map_dim);
         r = set(&t, rows[k].attr, rows[k].value, &e);
-        if (!rows[k].says && !kw_attr_idle(&t.q, rows[k].attr) && !str_eq(rows[k].attr, "norm_group"))
+        if (!rows[k].says && !kw_attr_idle(&t.q, rows[k].attr) &&
+            !str_eq(rows[k].attr, "norm_group"))
             fail_msg("%s counts as one with an effect", rows[k].attr);
         if (!rows[k].says && r) fail_msg("%s: %s", rows[k].attr, e.msg);
         if (rows[k].says && (!r || !strstr(e.msg, rows[k].says)))
@@ -144,7 +148,8 @@ static Rig open_rig(const RigOpts *o)
     return r;
 }
 
-/* A loss that a policy switches on within a run reaches the programs and the loss that is reported. */
+/* A loss that a policy switches on within a run reaches the programs and the loss that is reported.
+ */
 static void loss_in_a_net(void **state)
 {
     const RigOpts o = options("lsq", true);
@@ -161,7 +166,8 @@ static void loss_in_a_net(void **state)
     rig_close(&r);
 }
 
-/* proxquant at a share of 1 is the float net (but for normalised weights), at 0 the quantized one. */
+/* proxquant at a share of 1 is the float net (but for normalised weights), at 0 the quantized one.
+ */
 static void blend_in_a_net(void **state)
 {
     RigOpts o = options("lsq", true), plain;
@@ -202,11 +208,11 @@ static void padding_costs_only_where_it_matters(void **state)
         int bits;
         bool pads;
     } rows[] = {
-        {"lsq", true, false, "none", 2, false}, {"lsq", true, false, "STE-scale", 2, true},
-        {"lsq", false, false, "none", 2, true}, {"lsq", false, true, "none", 2, false},
+        {"lsq", true, false, "none", 2, false},    {"lsq", true, false, "STE-scale", 2, true},
+        {"lsq", false, false, "none", 2, true},    {"lsq", false, true, "none", 2, false},
         {"dorefa", true, false, "none", 2, false}, {"pact", true, false, "none", 2, false},
-        {"lq", true, false, "none", 2, true},   {"lq", true, true, "none", 2, false},
-        {"xnor", true, false, "STE", 1, true},  {"xnor", true, true, "STE", 1, false},
+        {"lq", true, false, "none", 2, true},      {"lq", true, true, "none", 2, false},
+        {"xnor", true, false, "STE", 1, true},     {"xnor", true, true, "STE", 1, false},
     };
     (void)state;
     for (size_t k = 0; k < ARRAY_LEN(rows); k++) {
@@ -216,7 +222,8 @@ static void padding_costs_only_where_it_matters(void **state)
         o.quant.kw.tag[Q_ACT].grad_type = rows[k].grad_type;
         o.quant.kw.padding_after_quant = rows[k].after;
         n = pads(&o);
-        if ((n > 0) != rows[k].pads) fail_msg("row %zu, %s: %d nodes of padding", k, rows[k].method, n);
+        if ((n > 0) != rows[k].pads)
+            fail_msg("row %zu, %s: %d nodes of padding", k, rows[k].method, n);
     }
 }
 
@@ -224,8 +231,8 @@ static void padding_costs_only_where_it_matters(void **state)
 
 enum { SIDE = 5, IN = 3, OUT = 4 };
 
-/* Output of a 3x3 convolution with full-range activations of two bits; `apart`: the zeros are a unit of
- * their own in front of it. */
+/* Output of a 3x3 convolution with full-range activations of two bits; `apart`: the zeros are a
+ * unit of their own in front of it. */
 static void convolve(bool apart, bool after, float *y)
 {
     const int dim[4] = {2, IN, SIDE, SIDE};
@@ -248,10 +255,13 @@ static void convolve(bool apart, bool after, float *y)
     o.kw.tag[Q_ACT].half_range = false;
     o.kw.padding_after_quant = after;
     if (apart) unit = spec_pad(&s, unit, 1, 1, 1, 1);
-    unit = spec_conv(&s, unit, (ConvAttr){.oc = OUT, .k = 3, .stride = 1, .pad = !apart, .init = {INIT_UNIFORM, -1, 1}},
-                     "conv");
+    unit = spec_conv(
+        &s, unit,
+        (ConvAttr){.oc = OUT, .k = 3, .stride = 1, .pad = !apart, .init = {INIT_UNIFORM, -1, 1}},
+        "conv");
     prim = prim_open(&e);
-    if (!prim || spec_finish(&s, spec_flatten(&s, unit), &e) || qplan_build(&qp, &s, &o, &ps, &e)) fail_msg("%s", e.msg);
+    if (!prim || spec_finish(&s, spec_flatten(&s, unit), &e) || qplan_build(&qp, &s, &o, &ps, &e))
+        fail_msg("%s", e.msg);
     in = store_add(&ps, PK_WEIGHT, DT_F32, (Init){INIT_UNIFORM, -1, 1}, 4, dim, "x");
     in->value.layout = LY_NHWC;
     store_init(&ps, 1);
@@ -302,8 +312,10 @@ static void padded_first(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(attributes_have_effect), cmocka_unit_test(attributes_refused),
-        cmocka_unit_test(loss_in_a_net),          cmocka_unit_test(blend_in_a_net),
+        cmocka_unit_test(attributes_have_effect),
+        cmocka_unit_test(attributes_refused),
+        cmocka_unit_test(loss_in_a_net),
+        cmocka_unit_test(blend_in_a_net),
         cmocka_unit_test(padding_costs_only_where_it_matters),
         cmocka_unit_test(padded_first),
     };

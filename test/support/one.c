@@ -29,7 +29,8 @@ void open_one(One *t, const char *method, QRole role, int bits, int ndim, const 
     if (map) t->x.layout = LY_NHWC;
     assert_true(tensor_len(&t->x) <= ONE_MAX);
     t->y = t->dy = t->dx = t->x;
-    t->y.data = t->memory + ONE_MAX, t->dy.data = t->memory + 2 * ONE_MAX, t->dx.data = t->memory + 3 * ONE_MAX;
+    t->y.data = t->memory + ONE_MAX, t->dy.data = t->memory + 2 * ONE_MAX,
+    t->dx.data = t->memory + 3 * ONE_MAX;
     t->c = (QCtx){.phase = PH_TRAIN, .want_dx = true, .aux_loss = &t->aux};
     room_one(t);
 }
