@@ -171,6 +171,20 @@ static void refused(void **state)
         {"nin", "cifar10", "--base 2", "has no parallel branches; expected 1, not 2"},
         {"mobilenetv1", "cifar10, cbas, bireal, react", "--width_alpha 0.3", "bireal: 19 channels of model.0.point_conv.0 are no multiple of the 9 before them"},
         {"mobilenetv1", "cifar10, cbas, group-norm", "", "group-norm needs fm_quant_group"},
+        {"resnet18", "cifar10, origin", "", "net 'resnet18' needs the order of its layers; expected one of cbas, cbsa, cabs, bacs, bcas"},
+        {"resnet50", "cifar10, cbsa", "", "net 'resnet50' needs origin"},
+        {"resnet50", "cifar10, origin, bcas", "", "net 'resnet50' has no order bcas; expected one of cbas, cbsa, cabs, bacs"},
+        {"resnet50", "cifar10, origin, cbsa, DCHR", "", "DCHR is for nets of basic blocks"},
+        {"resnet20", "cifar10, origin, bacs, ReShapeResolution", "--order c", "ReShapeResolution does not go with bacs; expected cbas, cbsa or cabs"},
+        {"resnet20", "cifar10, cbsa, ReShapeResolution, f1x1", "--order c", "f1x1 pads its 1x1 convolution"},
+        {"resnet20", "cifar10, cbsa, ReShapeResolution, f3x3, ldn3x3", "--order c", "ldn3x3 and f3x3 exclude each other"},
+        {"resnet20", "cifar10, cbsa, ReShapeResolution", "", "ReShapeResolution with order: none; expected letters c, b, a"},
+        {"resnet20", "cifar10, cbsa, ReShapeResolution", "--order ba", "ReShapeResolution with order: ba; expected letters c, b, a, one c among them"},
+        {"resnet20", "cifar10, cbsa, prone, preBN", "", "prone and preBN exclude each other"},
+        {"resnet20", "cifar10, cbsa, origin, fixup", "--base 3", "fixup has one branch a block; base: 3"},
+        {"resnet20", "cifar10, cbsa, group-norm", "", "group-norm needs fm_quant_group"},
+        {"resnet34_", "cifar10, cbsa, origin, singleconv", "", "is too large"},
+        {"pytorch-resnet18", "group-norm", "", "group-norm needs fm_quant_group"},
     };
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {

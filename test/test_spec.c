@@ -181,6 +181,31 @@ static int bad_pool(Spec *s, int x)
     return spec_pool(s, x, (PoolAttr){.kind = POOL_GLOBAL_AVG});
 }
 
+static int bad_unused(Spec *s, int x)
+{
+    x = spec_act(s, x, (ActAttr){.kind = AK_PRELU}, "a");
+    spec_mark(s, x, UM_UNUSED);
+    return spec_pool(s, x, (PoolAttr){.kind = POOL_GLOBAL_AVG});
+}
+
+/* Units that only declare parameters are nobody's readers. */
+static void test_unused(void **state)
+{
+    Spec s = {0};
+    Err e = {0};
+    int x = spec_input(&s, 3, 32, 32), c, extra;
+    (void)state;
+    c = spec_conv(&s, x, (ConvAttr){.oc = 4, .k = 1}, "c");
+    extra = spec_norm(&s, c, (NormAttr){.eps = 1e-5f, .affine = true}, "extra");
+    spec_mark(&s, extra, UM_UNUSED);
+    x = spec_norm(&s, c, (NormAttr){.eps = 1e-5f, .affine = true}, "n");
+    if (spec_finish(&s, spec_pool(&s, x, (PoolAttr){.kind = POOL_GLOBAL_AVG}), &e)) fail_msg("%s", e.msg);
+    assert_int_equal(s.u[c].nreaders, 1);
+    assert_int_equal(s.u[c].reader, x);
+    assert_int_equal(s.u[c].norm, x);
+    spec_free(&s);
+}
+
 /* Builders go on after a fault; spec_finish names the first one. */
 static void test_faults(void **state)
 {
@@ -193,6 +218,7 @@ static void test_faults(void **state)
         {bad_groups, "2 groups do not divide 3 input and 4 output channels"},
         {bad_name, "norm same (unit 2): unit 1 has the same name"},
         {bad_dead, "act unused (unit 1): nothing reads it"},
+        {bad_unused, "act a (unit 1): is marked as unused and is read"},
         {bad_linear, "reads 3 x 32 x 32; flatten it first"},
         {bad_size, "is too large"},
         {bad_output, "not logits"},
@@ -235,6 +261,7 @@ int main(void)
         cmocka_unit_test(test_shapes),   cmocka_unit_test(test_ceil_mode),
         cmocka_unit_test(test_analyses), cmocka_unit_test(test_order),
         cmocka_unit_test(test_faults),   cmocka_unit_test(test_print),
+        cmocka_unit_test(test_unused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
