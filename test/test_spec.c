@@ -183,9 +183,9 @@ static int bad_pool(Spec *s, int x)
 
 static int bad_unused(Spec *s, int x)
 {
-    x = spec_act(s, x, (ActAttr){.kind = AK_PRELU}, "a");
-    spec_mark(s, x, UM_UNUSED);
-    return spec_pool(s, x, (PoolAttr){.kind = POOL_GLOBAL_AVG});
+    const int a = spec_act(s, x, (ActAttr){.kind = AK_PRELU}, "a");
+    spec_mark(s, a, UM_UNUSED);
+    return spec_pool(s, spec_add(s, a, x), (PoolAttr){.kind = POOL_GLOBAL_AVG});
 }
 
 /* Units that only declare parameters are nobody's readers. */
