@@ -231,6 +231,16 @@ static bool acts(const PolicySection *s, PolicyWhen when, int64_t epoch)
     return when != PW_EPOCH;
 }
 
+const PolicyItem *policy_sets(const Policy *p, const char *attr)
+{
+    for (int s = 0; s < p->n; s++)
+        for (int b = 0; b < p->s[s].nblocks; b++) {
+            const PolicyItem *it = find(&p->s[s].block[b], attr);
+            if (it) return it;
+        }
+    return NULL;
+}
+
 bool policy_acts(const Policy *p, int64_t epoch)
 {
     for (int i = 0; i < p->n; i++)

@@ -57,6 +57,8 @@ int policy_layers(const QPlan *qp, int *unit);
 /* The blocks of PW_INIT, or of PW_EPOCH with this epoch among their triggers. Number of values set, or -1
  * with ERR_CONFIG. Programs made before do not fit any more where it is not 0. */
 int policy_apply(const Policy *p, PolicyWhen when, int64_t epoch, QPlan *qp, Err *e);
+/* The first item that sets this attribute, or NULL. */
+const PolicyItem *policy_sets(const Policy *p, const char *attr);
 /* Whether any rule is for this epoch. */
 bool policy_acts(const Policy *p, int64_t epoch);
 

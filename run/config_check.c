@@ -355,6 +355,10 @@ static void check_resume(const Config *c, Faults *f)
 static void check_run(const Config *c, Faults *f)
 {
     const RunOpts *r = &c->run;
+    const PolicyItem *stable = policy_sets(&r->policy, "stable");
+    if (stable && r->stable_epoch && keys_good(c, "stable_epoch", "policy"))
+        fault_key(f, c, "stable_epoch", "stable_epoch: %d contradicts stable: %s of the policy (%s:%d); expected "
+                  "one of them", r->stable_epoch, stable->value[0], stable->file, stable->line);
     check_resume(c, f);
     if (r->start_epoch >= run_epochs(r) && keys_good(c, "start_epoch", "num_epochs"))
         fault_key(f, c, "start_epoch", "start_epoch: %d; expected less than num_epochs: %d",

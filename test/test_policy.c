@@ -189,6 +189,15 @@ static void impossible_rules_are_refused(void **state)
     }
 }
 
+static void stable_has_one_master(void **state)
+{
+    char *why = tiny_fault(root, "refused", KEYS("policy={init: [{by_index: all, stable: 7}]}", "stable_epoch=1"));
+    (void)state;
+    assert_non_null(why);
+    assert_non_null(strstr(why, "stable_epoch: 1 contradicts stable: 7 of the policy"));
+    free(why);
+}
+
 /* A change of levels takes the clip level along and clears its momentum, whatever the optimizer. */
 static void momentum_is_cleared(void **state)
 {
@@ -265,8 +274,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(faults_name_their_line),     cmocka_unit_test(yaml_faults_name_their_place),
         cmocka_unit_test(file_and_map_agree),         cmocka_unit_test(rules_reach_what_they_name),
-        cmocka_unit_test(impossible_rules_are_refused), cmocka_unit_test(momentum_is_cleared),
-        cmocka_unit_test(checkpoints_bring_their_rules),
+        cmocka_unit_test(impossible_rules_are_refused), cmocka_unit_test(stable_has_one_master),
+        cmocka_unit_test(momentum_is_cleared),        cmocka_unit_test(checkpoints_bring_their_rules),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
