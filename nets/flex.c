@@ -124,5 +124,5 @@ int net_flex(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *
         }
     x = tail(&k, x);
     kn_declare(s, 0, "", order);
-    return spec_finish(s, x, e);
+    return kn_finish(&k, x, e);
 }

@@ -79,5 +79,5 @@ int net_pytorch_resnet(Spec *s, const NetDef *net, NetNames names, const NetOpts
         }
     x = kn_classifier(&k, x, "fc");
     if (kn_word(&k, NW_first_last)) s->u[x].marks &= ~(unsigned)UM_LAST;
-    return spec_finish(s, x, e);
+    return kn_finish(&k, x, e);
 }
