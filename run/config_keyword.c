@@ -105,7 +105,7 @@ static void idle(Faults *f, const Config *c, const char *key, const char *fmt, .
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    if (c->words.original)
+    if (c->words.original || c->words.nuse > 0) /* words come with the original's options */
         log_msg(LOG_INFO, "%s", text);
     else
         fault_key(f, c, key, "%s", text);
