@@ -13,7 +13,7 @@
 
 #define NODE_MAX_IN    8
 #define NODE_MAX_OUT   6
-#define GRAD_MAX_PARTS 8
+#define GRAD_MAX_PARTS 136 /* Group-Net: two readers for each of up to 64 branches */
 
 typedef struct Graph Graph;
 typedef struct Node Node;
