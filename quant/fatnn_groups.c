@@ -11,25 +11,15 @@
 
 enum { T_OFF, T_A, T_INV, TABLES };
 
-typedef struct Rows {
-    size_t c, n; /* channels, rows */
-} Rows;
-
-static Rows rows_of(const Tensor *x)
-{
-    const size_t c = (size_t)(x->ndim == 4 ? x->dim[1] : x->dim[x->ndim - 1]);
-    return (Rows){c, tensor_len(x) / c};
-}
-
 void fatnn_groups_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch)
 {
-    const size_t c = rows_of(x).c;
+    const size_t c = kw_rows(x).c;
     (void)q, (void)ph;
     *save = FATNN_STEPS * TABLES * c * sizeof(float);
     *scratch = STAT_PARTS * FATNN_STEPS * c * sizeof(double);
 }
 
-static void fill_tables(const Fatnn *p, const Rows *r, float *table)
+static void fill_tables(const Fatnn *p, const KwRows *r, float *table)
 {
     for (size_t k = 0; k < r->c; k++) {
         const Steps s = fatnn_steps(p, (int)(k * (size_t)p->k.groups / r->c));
@@ -48,7 +38,7 @@ static float low_of(const Fatnn *p, int step)
 void fatnn_groups_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
 {
     Fatnn *p = q->priv;
-    const Rows r = rows_of(x);
+    const KwRows r = kw_rows(x);
     const float *xs = x->data;
     float *ys = y->data, *table = c->save;
     kw_begin(q, c);
@@ -80,7 +70,7 @@ static double row_inside(const float *x, const float *t, size_t c, float low)
     return count;
 }
 
-static void groups_inside(const Fatnn *p, const Rows *r, const float *x, const float *table,
+static void groups_inside(const Fatnn *p, const KwRows *r, const float *x, const float *table,
                           double *inside)
 {
     double part[STAT_PARTS][FATNN_STEPS] = {{0}};
@@ -118,7 +108,7 @@ KERNEL void row_n_bwd(int n, const float *table, size_t c, float low, const floa
     }
 }
 
-static void rows_bwd(const Fatnn *p, const Rows *r, StatSpan span, const float *table,
+static void rows_bwd(const Fatnn *p, const KwRows *r, StatSpan span, const float *table,
                      const float *f, const float *x, const float *dy, float *dx, double *sum)
 {
     const float low = low_of(p, 0);
@@ -137,7 +127,7 @@ static void rows_bwd(const Fatnn *p, const Rows *r, StatSpan span, const float *
 void fatnn_groups_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c)
 {
     const Fatnn *p = q->priv;
-    const Rows r = rows_of(x);
+    const KwRows r = kw_rows(x);
     const float *xs = x->data, *g = dy->data, *table = c->save;
     float *d = dx ? dx->data : NULL, f[FATNN_STEPS] = {1, 1, 1};
     const size_t per = FATNN_STEPS * r.c;

@@ -281,3 +281,9 @@ void kw_act_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, co
     if (scaled && !q->fault) *(float *)k->gamma->grad.data += (float)acc[nacc];
     if (fn->end) fn->end(q, acc);
 }
+
+KwRows kw_rows(const Tensor *x)
+{
+    const size_t c = (size_t)(x->ndim == 4 ? x->dim[1] : x->dim[x->ndim - 1]);
+    return (KwRows){c, tensor_len(x) / c};
+}

@@ -115,6 +115,12 @@ void kw_act_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t
 void kw_act_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c);
 void kw_act_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c);
 
+/* Activations value by value, channels innermost: one row is a pixel of a map, or a sample of a linear layer. */
+typedef struct KwRows {
+    size_t c, n; /* channels, rows */
+} KwRows;
+KwRows kw_rows(const Tensor *x);
+
 /* Weights, by Keyword.weight. */
 void kw_weight_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch);
 void kw_weight_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c);

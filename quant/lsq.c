@@ -163,17 +163,7 @@ static void act_end(QInst *q, const double *acc)
  * Values stand channel by channel: one row is one pixel of a map, or one sample of a linear layer.
  */
 
-typedef struct Rows {
-    size_t c, n; /* channels, rows */
-} Rows;
-
-static Rows rows_of(const Tensor *x)
-{
-    const size_t c = (size_t)(x->ndim == 4 ? x->dim[1] : x->dim[x->ndim - 1]);
-    return (Rows){c, tensor_len(x) / c};
-}
-
-static int group_of(const Keyword *k, const Rows *r, size_t channel)
+static int group_of(const Keyword *k, const KwRows *r, size_t channel)
 {
     return (int)(channel * (size_t)k->groups / r->c);
 }
@@ -183,7 +173,7 @@ enum { SUMS = 2 };
 
 static void whole_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch)
 {
-    const Rows r = rows_of(x);
+    const KwRows r = kw_rows(x);
     (void)q, (void)ph;
     *save = 2 * r.c * sizeof(float); /* of each channel: C, gamma */
     *scratch = STAT_PARTS * SUMS * r.c * sizeof(double);
@@ -192,7 +182,7 @@ static void whole_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, 
 static void whole_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
 {
     Lsq *p = q->priv;
-    const Rows r = rows_of(x);
+    const KwRows r = kw_rows(x);
     const bool half = p->half;
     const float *xs = x->data, n = p->k.n;
     float *ys = y->data, *C = c->save, *gamma = C + r.c;
@@ -212,7 +202,7 @@ static void whole_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
     }
 }
 
-static double count_inside(const Lsq *p, const float *x, const float *C, const Rows *r)
+static double count_inside(const Lsq *p, const float *x, const float *C, const KwRows *r)
 {
     const float low = p->half ? 0 : -1;
     double part[STAT_PARTS], all = 0;
@@ -231,7 +221,7 @@ static double count_inside(const Lsq *p, const float *x, const float *C, const R
     return all;
 }
 
-static void whole_rows_bwd(const Lsq *p, const Rows *r, StatSpan span, const float *x,
+static void whole_rows_bwd(const Lsq *p, const KwRows *r, StatSpan span, const float *x,
                            const float *dy, float *dx, const float *C, double *sum)
 {
     const float *gamma = C + r->c, n = p->k.n, f = p->f, low = p->half ? 0 : -1;
@@ -260,7 +250,7 @@ static void whole_rows_bwd(const Lsq *p, const Rows *r, StatSpan span, const flo
 static void whole_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c)
 {
     Lsq *p = q->priv;
-    const Rows r = rows_of(x);
+    const KwRows r = kw_rows(x);
     const float *xs = x->data, *g = dy->data, *C = c->save;
     float *d = dx ? dx->data : NULL;
     double *sums = c->scratch;

@@ -26,17 +26,23 @@ static const PolicyItem *find(const PolicyBlock *b, const char *key)
 
 /* ---- faults that need no net ---- */
 
+int policy_fault(Err *e, const char *file, int line, int col, const char *fmt, va_list ap)
+{
+    char text[400];
+    Err one;
+    vsnprintf(text, sizeof text, fmt, ap);
+    err_at(&one, ERR_CONFIG, file, line, col, "policy: %s", text);
+    return err_add(e, ERR_CONFIG, "%s", one.msg);
+}
+
 static int fault(Err *e, const PolicyItem *at, const char *fmt, ...) PRINTF_LIKE(3, 4);
 static int fault(Err *e, const PolicyItem *at, const char *fmt, ...)
 {
-    char text[400];
     va_list ap;
-    Err one;
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    policy_fault(e, at->file, at->line, at->col, fmt, ap);
     va_end(ap);
-    err_at(&one, ERR_CONFIG, at->file, at->line, at->col, "policy: %s", text);
-    return err_add(e, ERR_CONFIG, "%s", one.msg);
+    return -1;
 }
 
 /* A layer's number, or -1. */

@@ -12,6 +12,8 @@
 #ifndef QUANT_POLICY_H
 #define QUANT_POLICY_H
 
+#include <stdarg.h>
+
 #include "quant/qplan.h"
 
 typedef enum PolicyWhen { PW_INIT, PW_EPOCH, PW_NORM, PW_ELTWISE, PW_COUNT } PolicyWhen;
@@ -61,5 +63,8 @@ int policy_apply(const Policy *p, PolicyWhen when, int64_t epoch, QPlan *qp, Err
 const PolicyItem *policy_sets(const Policy *p, const char *attr);
 /* Whether any rule is for this epoch. */
 bool policy_acts(const Policy *p, int64_t epoch);
+
+/* Adds a fault of a policy at its place to those of `e`; -1. */
+int policy_fault(Err *e, const char *file, int line, int col, const char *fmt, va_list ap);
 
 #endif

@@ -64,15 +64,6 @@ static const struct {
     {"peak_memory_mib", "peak memory (MiB)", 0, peak_memory},
 };
 
-static const char *result_text(double v, int digits, char buf[40])
-{
-    if (isfinite(v))
-        snprintf(buf, 40, "%.*f", digits, v);
-    else
-        strcpy(buf, "-");
-    return buf;
-}
-
 /* ---- keys ---- */
 
 /* Every run has its own folder and name. */
@@ -216,7 +207,7 @@ static void print_text(const Compare *c)
         char buf[40];
         put_cell(&t.out, results[k].title, t.first, false);
         for (int i = 0; i < c->n; i++)
-            put_cell(&t.out, result_text(results[k].get(&c->run[i]), results[k].digits, buf),
+            put_cell(&t.out, runrecord_number(results[k].get(&c->run[i]), results[k].digits, buf),
                      t.width[i], i + 1 == c->n);
         str_puts(&t.out, "\n");
     }
@@ -329,7 +320,7 @@ static int write_page(const Compare *c, Err *e)
         char buf[MAX_RUNS][40];
         const char *cell[MAX_RUNS + 1] = {results[k].title};
         for (int i = 0; i < c->n; i++)
-            cell[i + 1] = result_text(results[k].get(&c->run[i]), results[k].digits, buf[i]);
+            cell[i + 1] = runrecord_number(results[k].get(&c->run[i]), results[k].digits, buf[i]);
         html_row(&out, t.column, c->n + 1, cell);
     }
     html_table_end(&out);

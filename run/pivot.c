@@ -56,18 +56,9 @@ static void row_costs(const Pivot *p, int row, double *seconds, double *speed)
     *speed = n ? sum / n : (double)NAN;
 }
 
-static const char *number(double v, int digits, char buf[32])
-{
-    if (isfinite(v))
-        snprintf(buf, 32, "%.*f", digits, v);
-    else
-        strcpy(buf, "-");
-    return buf;
-}
-
 void pivot_text(const Pivot *p, Str *out)
 {
-    char buf[32];
+    char buf[40];
     str_printf(out, "| %s |", p->rows);
     for (int c = 0; c < p->ncolumns; c++) str_printf(out, " %s %s, top-1 (%%) |", p->by, p->column[c]);
     str_puts(out, " speed (images/s) | time (s) |\n|---|");
@@ -77,9 +68,9 @@ void pivot_text(const Pivot *p, Str *out)
         double seconds, speed;
         row_costs(p, r, &seconds, &speed);
         str_printf(out, "| %s |", p->row[r]);
-        for (int c = 0; c < p->ncolumns; c++) str_printf(out, " %s |", number(top1(p->cell[r][c]), 2, buf));
-        str_printf(out, " %s |", number(speed, 0, buf));
-        str_printf(out, " %s |\n", number(seconds, 0, buf));
+        for (int c = 0; c < p->ncolumns; c++) str_printf(out, " %s |", runrecord_number(top1(p->cell[r][c]), 2, buf));
+        str_printf(out, " %s |", runrecord_number(speed, 0, buf));
+        str_printf(out, " %s |\n", runrecord_number(seconds, 0, buf));
     }
 }
 
@@ -112,7 +103,7 @@ void pivot_page(const Pivot *p, Str *out)
     const int n = p->ncolumns + 3;
     HtmlColumn *column = xcalloc((size_t)n, sizeof *column);
     const char **cell = xcalloc((size_t)n, sizeof *cell);
-    char(*buf)[32] = xcalloc((size_t)n, sizeof *buf);
+    char(*buf)[40] = xcalloc((size_t)n, sizeof *buf);
     char(*title)[80] = xcalloc((size_t)n, sizeof *title);
     column[0] = (HtmlColumn){p->rows, false};
     for (int c = 0; c < p->ncolumns; c++) {
@@ -126,9 +117,9 @@ void pivot_page(const Pivot *p, Str *out)
         double seconds, speed;
         row_costs(p, r, &seconds, &speed);
         cell[0] = p->row[r];
-        for (int c = 0; c < p->ncolumns; c++) cell[1 + c] = number(top1(p->cell[r][c]), 2, buf[1 + c]);
-        cell[n - 2] = number(speed, 0, buf[n - 2]);
-        cell[n - 1] = number(seconds, 0, buf[n - 1]);
+        for (int c = 0; c < p->ncolumns; c++) cell[1 + c] = runrecord_number(top1(p->cell[r][c]), 2, buf[1 + c]);
+        cell[n - 2] = runrecord_number(speed, 0, buf[n - 2]);
+        cell[n - 1] = runrecord_number(seconds, 0, buf[n - 1]);
         html_row(out, column, n, cell);
     }
     html_table_end(out);

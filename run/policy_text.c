@@ -26,14 +26,10 @@ typedef struct Reader {
 static void fault(Reader *r, const char *fmt, ...) PRINTF_LIKE(2, 3);
 static void fault(Reader *r, const char *fmt, ...)
 {
-    char text[400];
     va_list ap;
-    Err one;
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    policy_fault(r->e, r->file, r->line, r->col, fmt, ap);
     va_end(ap);
-    err_at(&one, ERR_CONFIG, r->file, r->line, r->col, "policy: %s", text);
-    err_add(r->e, ERR_CONFIG, "%s", one.msg);
     r->faults++;
 }
 

@@ -127,3 +127,12 @@ void runrecord_free(RunRecord *r)
     arena_free(&r->arena);
     *r = (RunRecord){0};
 }
+
+const char *runrecord_number(double v, int digits, char buf[40])
+{
+    if (isfinite(v))
+        snprintf(buf, 40, "%.*f", digits, v);
+    else
+        strcpy(buf, "-");
+    return buf;
+}

@@ -36,6 +36,8 @@ const char *runrecord_option(const RunRecord *r, const char *key); /* "" where i
 /* Over all starts of the program: seconds; the peak of memory in bytes, NaN: not recorded. */
 double runrecord_seconds(const RunRecord *r);
 double runrecord_peak_memory(const RunRecord *r);
+/* Rounded to so many digits; "-" where it is not finite. Returns buf. */
+const char *runrecord_number(double v, int digits, char buf[40]);
 double runrecord_speed(const RunRecord *r); /* images/s of the last epoch; NaN: none */
 
 #endif

@@ -16,9 +16,10 @@
 #include "run/keys.h"
 #include "run/policy_text.h"
 #include "run/session.h"
+#include "test/support/temp.h"
 #include "test/support/tiny.h"
 
-static char root[] = "/tmp/qrun-test-policy.XXXXXX";
+static char *root;
 
 static void quiet(LogLevel level, const char *text)
 {
@@ -257,16 +258,14 @@ static int set_up(void **state)
 {
     (void)state;
     log_set(LOG_ERROR, quiet);
-    return mkdtemp(root) ? 0 : -1;
+    root = temp_folder("policy");
+    return root ? 0 : -1;
 }
 
 static int tear_down(void **state)
 {
-    char *command = xasprintf("rm -rf '%s'", root);
-    int r = system(command);
     (void)state;
-    free(command);
-    return r;
+    return temp_remove(root);
 }
 
 int main(void)
