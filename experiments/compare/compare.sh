@@ -33,6 +33,16 @@ widths() {
     esac
 }
 
+# METHOD BITS -- where its clip level for maps starts (DoReFa: stands), the same for all that have one: fewer levels, less range.
+# Two epochs are too short to bring it there from one value for all.
+clip() {
+    case $2 in 4) start=3 ;; 3) start=2 ;; 2) start=1.5 ;; *) return ;; esac
+    case $1 in
+    dorefa) echo "fm_boundary=$start" ;;
+    apot | fat | fat_uniform | adabits | pact | lsq | xnor | xnor_gamma | dorefa_bin) echo "act_clip_init=$start" ;;
+    esac
+}
+
 names=
 for f in "$here"/*.yml; do
     name=$(basename "$f" .yml)
@@ -51,7 +61,7 @@ for s in $stages; do
         wt=${w%:*} fm=${w#*:}
         run=$out/compare/${s}_w${wt}a$fm
         stage "$s, $wt-bit weights, $fm-bit maps" "$here/$s.yml" "log_dir=$run" "wt_bit=$wt" "fm_bit=$fm" \
-            "fp_pretrained_file=$init" ${data:+"dataset_dir=$data"} ${epochs:+"num_epochs=$epochs"} "$@" >&2
+            $(clip "$s" "$fm") "fp_pretrained_file=$init" ${data:+"dataset_dir=$data"} ${epochs:+"num_epochs=$epochs"} "$@" >&2
         runs="$runs $run"
         [ "$s" = float ] || quantized="$quantized $run"
     done
