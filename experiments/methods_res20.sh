@@ -12,6 +12,7 @@ Short trainings of ResNet-20 on CIFAR-10, and a table of what came out. Stages:
   apot4 apot3           APoT, 2 epochs each: 4 bit from float, 3 bit from 4
   fat5 fat4 fat3        FAT, the same recipe: 5 bit from float, then each from the run one bit wider (use_pretrain)
   hysteresis            1-bit weights, 2-bit activations, 5 epochs
+  hysteresis_pact       the same with trained clip levels, from 2
 
   -d DIR    data set folder or archive (dataset_dir)
   -i FILE   float weights to begin with
@@ -27,7 +28,7 @@ END_USAGE
 
 here=$(dirname "$0")
 . "$here/chain.sh"
-all='float apot4 apot3 fat5 fat4 fat3 hysteresis'
+all='float apot4 apot3 fat5 fat4 fat3 hysteresis hysteresis_pact'
 stages=$all table=$here/results/methods_res20.md
 options d:i:o:q:r:s:nh "$@"
 shift "$used"
@@ -72,9 +73,11 @@ for s in $stages; do
     apot?) same_recipe "apot/res20_${s#apot}bit.yml" "pretrained_file=$from" "$@" ;;
     fat5) same_recipe fat/res20_5bit.yml "pretrained_file=$from" "$@" ;;
     fat?) same_recipe "fat/res20_${s#fat}bit.yml" use_pretrain=true "$@" ;;
-    hysteresis)
+    hysteresis*)
+        variant=
+        [ "$s" = hysteresis ] || variant='quant_variant=pact act_clip_init=2'
         stage "res20 $s" "$configs/hysteresis/res20_w1a2.yml" "log_dir=$(folder "$s")" "pretrained_file=$from" num_epochs=5 \
-            lr=0.1 'multistep_lr_milestones=[2,4]' "$@"
+            lr=0.1 'multistep_lr_milestones=[2,4]' $variant "$@"
         ;;
     esac
 done
@@ -128,12 +131,13 @@ END_HEAD
         printf '| %s | %s | %s | %.2f | %.0f | %.0f s |\n' "$s" "${from:-published weights}" "$(top1_by_epoch "$run")" \
             "$(result_of "$run" best_top1)" "$(result_of "$run" images_per_second)" "$(result_of "$run" seconds)"
     done
-    run=$(folder hysteresis)
-    if [ -f "$run/metrics.jsonl" ]; then
-        printf '\nHysteresis: changes of sign of the binary weights within an epoch.\n\n'
+    for s in hysteresis hysteresis_pact; do
+        run=$(folder "$s")
+        [ -f "$run/metrics.jsonl" ] || continue
+        printf '\n%s: changes of sign of the binary weights, for each update of an epoch.\n\n' "$s"
         printf '| epoch | per cent of the weights | of the first epoch |\n|---|---|---|\n'
         flips_by_epoch "$run"
-    fi
+    done
 } >"$table.tmp"
 mv "$table.tmp" "$table"
 echo "table: $table"
