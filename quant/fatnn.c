@@ -401,9 +401,10 @@ static bool pad_matters(const QInst *q)
     return p->ste_scale || p->closed || kw_pad_counts(q);
 }
 
-#define ACT                                                                                        \
+#define COMMON                                                                                     \
     .priv_size = sizeof(Fatnn), .init = init, .set = kw_set, .set_text = kw_set_text,              \
-    .pad_matters = pad_matters, .release = kw_release
+    .release = kw_release
+#define ACT COMMON, .pad_matters = pad_matters
 
 static const QFn act = {
     ACT,           .nacc = FATNN_STEPS, .begin = act_begin, .row = act_row, .row_bwd = act_row_bwd,
@@ -415,16 +416,8 @@ static const QFn act_whole = {ACT, .need = whole_need, .forward = whole_forward,
 static const QFn act_groups = {ACT, .need = fatnn_groups_need, .forward = fatnn_groups_forward,
                                .backward = fatnn_groups_backward};
 
-static const QFn weight = {
-    .priv_size = sizeof(Fatnn),
-    .init = init,
-    .need = kw_weight_need,
-    .forward = kw_weight_forward,
-    .backward = kw_weight_backward,
-    .set = kw_set,
-    .set_text = kw_set_text,
-    .release = kw_release,
-};
+static const QFn weight = {COMMON, .need = kw_weight_need, .forward = kw_weight_forward,
+                           .backward = kw_weight_backward};
 
 static int configure(QInst *q, Err *e)
 {

@@ -3,11 +3,7 @@
 load support/shell
 
 setup_file() {
-    qrun=${QRUN:-build/release/qrun}
-    case $qrun in /*) ;; *) qrun=$PWD/$qrun ;; esac
-    shared=$(mktemp -d)
-    export qrun shared
-    cd "$shared"
+    own_folder
     tiny="smoke synth_train=96 synth_val=64 batch_size=32"
     "$qrun" -q $tiny num_epochs=2 log_dir=a >a.txt 2>err.txt || { cat err.txt; return 1; }
     "$qrun" -q $tiny num_epochs=1 lr=0.01 bit=3 log_dir=b >b.txt 2>err.txt || { cat err.txt; return 1; }

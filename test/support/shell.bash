@@ -23,3 +23,12 @@ is() { # GOT WANTED
         return 1
     }
 }
+
+# For setup_file: the program's path in $qrun, a folder of the file's own in $shared, and there.
+own_folder() {
+    qrun=${QRUN:-build/release/qrun}
+    case $qrun in /*) ;; *) qrun=$PWD/$qrun ;; esac
+    shared=$(mktemp -d)
+    export qrun shared
+    cd "$shared"
+}
