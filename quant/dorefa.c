@@ -194,6 +194,11 @@ static int act_configure(QInst *q, Err *e)
     return 0;
 }
 
+const QKey kw_dorefa_weight_keys[] = {{.key = "wt_level"}, {.key = "wt_boundary"}, {.key = "wt_quant_group"}, {.key = "wt_gamma"}, {.key = "wt_bin"},
+                                      KW_VAR_MEAN,  KW_STABLE,       KW_KEYS,            {0}};
+static const QKey act_keys[] = {{.key = "fm_level"}, {.key = "fm_boundary"}, KW_STABLE, KW_KEYS, {0}};
+static const QKey out_keys[] = {{.key = "ot_level"}, {.key = "ot_boundary"}, {.key = "ot_gamma"}, KW_STABLE, KW_KEYS, {0}};
+
 const QFn kw_dorefa_weight = {
     .priv_size = sizeof(Dorefa),
     .init = weight_init,
@@ -210,6 +215,7 @@ const QMethod quant_dorefa = {
     .doc =
         "uniform levels below a fixed bound, weights through tanh; wt_bin: binary weights (DoReFa)",
     .role = {[Q_WEIGHT] = &kw_dorefa_weight, [Q_ACT] = &act, [Q_OUT] = &act},
+    .keys = {[Q_WEIGHT] = kw_dorefa_weight_keys, [Q_ACT] = act_keys, [Q_OUT] = out_keys},
     .traits = QT_ZERO_FIXED,
     .unit_bits = kw_unit_bits,
 };

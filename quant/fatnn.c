@@ -437,11 +437,19 @@ static int configure(QInst *q, Err *e)
     return 0;
 }
 
+#define TAG_KEYS(tag)                                                                              \
+    {.key = tag "_level"}, {.key = tag "_quant_group"}, {.key = tag "_grad_type", .value = "STE-scale"}, {.key = tag "_scale"}, KW_STABLE, KW_KEYS
+
+static const QKey weight_keys[] = {TAG_KEYS("wt"), KW_VAR_MEAN, {.key = "wt_gamma"}, {0}};
+static const QKey act_keys[] = {TAG_KEYS("fm"),   {.key = "fm_boundary"}, {.key = "fm_half_range"},
+                                {.key = "closed_form"},  {.key = "custom_update", .with = "closed_form"}, {0}};
+
 const QMethod quant_fatnn = {
     .name = "fatnn",
     .alias = "non-uniform",
     .doc = "two to four levels between trained thresholds, as whole numbers (FATNN)",
     .role = {[Q_WEIGHT] = &weight, [Q_ACT] = &act},
+    .keys = {[Q_WEIGHT] = weight_keys, [Q_ACT] = act_keys},
     .traits = QT_ZERO_FIXED,
     .unit_bits = kw_unit_bits,
 };

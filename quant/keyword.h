@@ -137,5 +137,13 @@ extern const QFn kw_blended;
 double kw_proxquant_share(int step, int epoch, const int *at, int n);
 
 extern const QFn kw_dorefa_weight; /* pact has the same */
+extern const QKey kw_dorefa_weight_keys[];
+
+/* ---- rows of QMethod.keys that several methods have ---- */
+#define KW_KEYS   {.key = "proxquant"}, {.key = "padding_after_quant"} /* all of them */
+#define KW_STABLE {.key = "stable"}, {.key = "stable_epoch"}           /* those with a warm-up */
+#define KW_VAR_MEAN                                                                                \
+    {.key = "wt_adaptive", .value = "var-mean"},                                                   \
+        {.key = "independent_norm", .with = "wt_adaptive", .with_value = "var-mean"}
 
 #endif

@@ -362,10 +362,18 @@ static const QFn weight = {
     .release = kw_release,
 };
 
+#define TAG_KEYS(tag)                                                                              \
+    {.key = tag "_level"}, {.key = tag "_quant_group"}, {.key = tag "_half_range"}, {.key = tag "_scale"},                     \
+        {.key = tag "_adaptive", .value = "mean"}, {.key = tag "_adaptive", .value = "var"}, {.key = "custom_update"}, KW_STABLE, KW_KEYS
+
+static const QKey weight_keys[] = {TAG_KEYS("wt"), {.key = "wt_adaptive", .value = "mean-var"}, {0}};
+static const QKey act_keys[] = {TAG_KEYS("fm"), {0}};
+
 const QMethod quant_lq = {
     .name = "lq",
     .doc =
         "levels that are sums of a few basis numbers, fitted to the data in every step (LQ-Nets)",
     .role = {[Q_WEIGHT] = &weight, [Q_ACT] = &act},
+    .keys = {[Q_WEIGHT] = weight_keys, [Q_ACT] = act_keys},
     .unit_bits = kw_unit_bits,
 };

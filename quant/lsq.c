@@ -357,9 +357,20 @@ static int configure(QInst *q, Err *e)
     return 0;
 }
 
+/* Of any tensor, by the prefix of its keys. */
+#define TAG_KEYS(tag)                                                                              \
+    {.key = tag "_level"}, {.key = tag "_boundary"}, {.key = tag "_quant_group"}, {.key = tag "_grad_type", .value = "STE-scale"},      \
+        {.key = tag "_grad_scale"}, {.key = tag "_scale", .with = tag "_grad_scale"},                            \
+        {.key = tag "_correlate", .with = "stable"}, KW_STABLE, KW_KEYS
+
+static const QKey weight_keys[] = {TAG_KEYS("wt"), KW_VAR_MEAN, {.key = "wt_gamma"}, {0}};
+static const QKey act_keys[] = {TAG_KEYS("fm"), {.key = "fm_half_range"}, {.key = "fm_map_values"}, {0}};
+static const QKey out_keys[] = {TAG_KEYS("ot"), {.key = "ot_half_range"}, {.key = "ot_gamma"}, {0}};
+
 const QMethod quant_lsq = {
     .name = "lsq",
     .doc = "uniform levels over a learned range, of weights and activations (LSQ)",
     .role = {[Q_WEIGHT] = &weight, [Q_ACT] = &act, [Q_OUT] = &act},
+    .keys = {[Q_WEIGHT] = weight_keys, [Q_ACT] = act_keys, [Q_OUT] = out_keys},
     .unit_bits = kw_unit_bits,
 };

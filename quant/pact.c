@@ -108,10 +108,14 @@ static int act_configure(QInst *q, Err *e)
     return 0;
 }
 
+static const QKey act_keys[] = {
+    {.key = "fm_level"}, {.key = "fm_boundary"}, {.key = "fm_correlate", .with = "stable"}, KW_STABLE, KW_KEYS, {0}};
+
 const QMethod quant_pact = {
     .name = "pact",
     .doc = "uniform levels below a trained clip level, weights as dorefa (PACT)",
     .role = {[Q_WEIGHT] = &kw_dorefa_weight, [Q_ACT] = &act},
+    .keys = {[Q_WEIGHT] = kw_dorefa_weight_keys, [Q_ACT] = act_keys},
     .traits = QT_ZERO_FIXED,
     .unit_bits = kw_unit_bits,
 };

@@ -187,6 +187,14 @@ typedef struct QFn {
     void (*release)(QInst *q);
 } QFn;
 
+/* A configuration key that a role of a method reads. Rows of one key: any of them. A key that some method has in its rows
+ * has no effect with the others, and is then refused, or noted (run/config_reads.c). */
+typedef struct QKey {
+    const char *key;                                             /* "wt_level" */
+    const char *value;                                           /* other than its default: this one only; NULL: any */
+    const char *with, *with_value;                               /* and only where this key has that value; NULL: any but its default */
+} QKey;
+
 struct Lower;
 struct LayerForm;
 struct QPlan;
@@ -196,6 +204,7 @@ typedef struct QMethod {
     const char *name, *doc;
     const char *alias;                                           /* another name in configurations; NULL: none */
     const QFn *role[Q_NROLES];                                   /* NULL = not offered */
+    const QKey *keys[Q_NROLES];                                  /* ended by one without a name; NULL: none that only some methods read */
     unsigned traits;
     int default_edge_bits;                                       /* first and last layer when first_bit/last_bit is 0; 0 = like the rest */
     const char *edge_method;                                     /* method of their weights ("fixed8"), NULL = this one */

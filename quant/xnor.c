@@ -183,9 +183,14 @@ static int configure(QInst *q, Err *e)
     return 0;
 }
 
+static const QKey weight_keys[] = {{.key = "wt_quant_group"}, {.key = "wt_grad_type", .value = "STE"}, {.key = "wt_gamma"}, KW_VAR_MEAN, KW_KEYS, {0}};
+static const QKey act_keys[] = {
+    {.key = "fm_grad_type", .value = "STE"}, {.key = "fm_grad_type", .value = "Triangle"}, {.key = "fm_custom"}, KW_KEYS, {0}};
+
 const QMethod quant_xnor = {
     .name = "xnor",
     .doc = "signs times a mean magnitude (XNOR-Net); wt_gamma: with a trained factor (XNOR-Net++)",
     .role = {[Q_WEIGHT] = &weight, [Q_ACT] = &act},
+    .keys = {[Q_WEIGHT] = weight_keys, [Q_ACT] = act_keys},
     .unit_bits = kw_unit_bits,
 };

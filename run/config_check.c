@@ -178,6 +178,7 @@ void config_derive(Config *c, Faults *f)
 {
     config_derive_keyword(c);
     config_derive_words(c, f);
+    config_derive_reads(c);
     derive_decay(c, f);
     config_derive_adabits(c, family(c) == NAMES_ADABITS);
     derive_batch(c, f);
@@ -409,6 +410,7 @@ void config_check(const Config *c, Faults *f)
     check_run(c, f);
     config_check_f8net(c, f);
     config_check_keyword(c, f);
+    config_check_reads(c, f);
     config_check_words(c, f);
     check_keyword_net(c, f);
 }

@@ -98,9 +98,17 @@ static void put_comment(const char *s, Str *out)
     for (; *s; s++) str_printf(out, "%c", iscntrl((unsigned char)*s) ? '?' : *s);
 }
 
+/* The value as a run records it. */
+static void put_recorded(const Config *c, const Config *plain, const Key *k, Str *out)
+{
+    key_value_text(c->state[k - keys].idle ? plain : c, k, out);
+}
+
 void config_resolved(const Config *c, Str *out)
 {
+    Config plain;
     Str origin = {0};
+    config_default(&plain);
     str_puts(out, "# Every option of the run");
     if (*c->run.config_file) {
         str_puts(out, ", from ");
@@ -119,9 +127,9 @@ void config_resolved(const Config *c, Str *out)
             str_printf(out, "%.*s: {%s: ", (int)(dot - k->name), k->name, dot + 1);
         else
             str_printf(out, "%s: ", k->name);
-        key_value_text(c, k, out);
+        put_recorded(c, &plain, k, out);
         if (dot) str_puts(out, "}");
-        if (c->state[i].origin != ORIGIN_DEFAULT) {
+        if (c->state[i].origin != ORIGIN_DEFAULT && !c->state[i].idle) {
             origin.len = 0;
             key_origin_text(&c->state[i], &origin);
             pad(out, from, 40);
@@ -131,19 +139,21 @@ void config_resolved(const Config *c, Str *out)
         str_puts(out, "\n");
     }
     str_free(&origin);
+    config_free(&plain);
 }
 
 int config_differs(const Config *c, const char *resolved_file, Str *out, Err *e)
 {
-    Config old;
+    Config old, plain;
     Str a = {0}, b = {0};
     int differs = 0, rc = config_load(&old, resolved_file, 0, NULL, e);
+    config_default(&plain);
     for (size_t i = 0; i < nkeys && rc == 0; i++) {
         const Key *k = &keys[i];
         if (!is_listed(k) || (k->flags & KF_NO_RESULT)) continue;
         a.len = b.len = 0;
-        key_value_text(&old, k, &a);
-        key_value_text(c, k, &b);
+        put_recorded(&old, &plain, k, &a);
+        put_recorded(c, &plain, k, &b);
         if (str_eq(a.s, b.s)) continue;
         if ((k->flags & KF_MAY_LACK) && (str_eq(a.s, "0") || str_eq(b.s, "0"))) continue;
         if ((k->flags & KF_MAY_GROW) && strtod(b.s, NULL) > strtod(a.s, NULL)) continue;
@@ -153,6 +163,7 @@ int config_differs(const Config *c, const char *resolved_file, Str *out, Err *e)
     str_free(&a);
     str_free(&b);
     config_free(&old);
+    config_free(&plain);
     return rc ? -1 : differs;
 }
 
@@ -199,6 +210,15 @@ static void put_kind(const Key *k, Str *out)
     str_free(&range);
 }
 
+/* Methods that read it, where not all may. */
+static void put_readers(const Key *k, Str *out)
+{
+    Str who = {0};
+    config_readers(k->name, &who);
+    if (who.len) str_printf(out, " (%s)", who.s);
+    str_free(&who);
+}
+
 static void help_key(const Key *k, Str *out)
 {
     str_printf(out, "%s\n", k->name);
@@ -209,7 +229,9 @@ static void help_key(const Key *k, Str *out)
         if (strlen(k->def) > 2)
             str_printf(out, "  accepted    %.*s\n", (int)strlen(k->def) - 2, k->def + 1);
     } else {
-        str_printf(out, "  %s\n  value       ", k->doc);
+        str_printf(out, "  %s", k->doc);
+        put_readers(k, out);
+        str_puts(out, "\n  value       ");
         put_kind(k, out);
         str_printf(out, "\n  default     %s\n", str_eq(k->def, "''") ? "empty" : k->def);
     }
@@ -275,6 +297,7 @@ static void docs_row(const Key *k, Str *out)
                    strlen(k->def) > 2 ? k->def + 1 : "-");
     }
     put_cell(k->doc, out);
+    put_readers(k, out);
     str_printf(out, " | %s |\n", k->from);
     str_free(&kind);
 }

@@ -10,14 +10,6 @@
 #include "run/config_value.h"
 #include "run/keys.h"
 
-static const struct {
-    const char *quant, *bit, *level, *enable;
-} role_keys[Q_NROLES] = {
-    [Q_WEIGHT] = {"wt_quant", "wt_bit", "wt_level", "wt_enable"},
-    [Q_ACT] = {"fm_quant", "fm_bit", "fm_level", "fm_enable"},
-    [Q_OUT] = {"ot_quant", "ot_bit", "ot_level", "ot_enable"},
-};
-
 static const char **method_of(Config *c, int role)
 {
     QOpts *q = &c->quant;
@@ -203,30 +195,17 @@ static void explain_methods(Config *c)
 
 /* ---- words that set a key ---- */
 
-static bool is_dorefa(const char *method)
+static bool holds(Config *c, const WordRow *r)
 {
-    return str_eq(method, "dorefa") || str_eq(method, "pact") || str_eq(method, "lsq") ||
-           str_eq(method, "fatnn");
-}
-
-static bool holds(Config *c, WordWhen when)
-{
-    const QOpts *q = &c->quant;
-    const bool plain = str_eq(q->wt_quant, "dorefa") || str_eq(q->wt_quant, "pact");
-    const bool fm_non_uniform = str_eq(q->fm_quant, "fatnn");
-    const bool closed_form = use_of(c, "closed_form") || use_of(c, "fm_closed_form");
+    const bool xnor = str_eq(c->quant.wt_quant, "xnor"), reads = config_reads(c, r->key);
     const bool on[WW_COUNT] = {
         [WW_ALWAYS] = true,
-        [WW_LQ] = str_eq(q->wt_quant, "lq") || str_eq(q->fm_quant, "lq") ||
-                  (fm_non_uniform && closed_form),
-        [WW_FM_NON_UNIFORM] = fm_non_uniform,
-        [WW_WT_TWO] = plain && levels_of(c, Q_WEIGHT) == 2,
-        [WW_WT_XNOR] = str_eq(q->wt_quant, "xnor"),
-        [WW_WT_DOREFA] = is_dorefa(q->wt_quant),
-        [WW_OT_DOREFA] = is_dorefa(q->ot_quant),
-        [WW_VAR_MEAN] = str_eq(q->kw.tag[Q_WEIGHT].adaptive, "var-mean"),
+        [WW_READ] = reads,
+        [WW_WT_TWO] = reads && levels_of(c, Q_WEIGHT) == 2,
+        [WW_XNOR] = xnor,
+        [WW_NOT_XNOR] = reads && !xnor,
     };
-    return on[when];
+    return on[r->when];
 }
 
 static void set_keys(Config *c, Faults *f)
@@ -242,7 +221,7 @@ static void set_keys(Config *c, Faults *f)
                       r->doc);
             continue;
         }
-        if (!holds(c, r->when)) {
+        if (!holds(c, r)) {
             outcome(c, u, "no effect here");
             continue;
         }
@@ -315,30 +294,42 @@ static void check_words(const Config *c, Faults *f)
                   family, family);
 }
 
-static const QMethod *method_named(const Config *c, int role)
+/* Methods that quantize in this role, and the words for them. */
+static void put_methods(int role, bool words, Str *out)
 {
-    const QOpts *q = &c->quant;
-    return quant_find(role == Q_WEIGHT ? q->wt_quant : role == Q_ACT ? q->fm_quant : q->ot_quant);
+    const char *sep = " (keyword: ";
+    for (int i = 0; quant_methods[i]; i++)
+        if (quant_methods[i]->role[role])
+            str_printf(out, "%s%s", out->len ? ", " : "", quant_methods[i]->name);
+    for (size_t i = 0; words && i < nword_rows; i++) {
+        const WordRow *r = &word_rows[i];
+        if (r->effect != WE_METHOD || !(r->roles >> role & 1) || !quant_find(r->method)->role[role]) continue;
+        str_printf(out, "%s%s", sep, r->name);
+        sep = ", ";
+    }
+    if (words) str_puts(out, ")");
 }
 
 /* A role without a method, or with one that has no such quantizer or not so many levels. */
 static void check_role(const Config *c, int role, Faults *f)
 {
+    static const char *const tensors[Q_NROLES] = {"weights", "inputs of layers", "outputs of layers"};
     const QOpts *q = &c->quant;
     const char *quant = role_keys[role].quant, *bit = role_keys[role].bit;
-    const QMethod *m = method_named(c, role);
-    const int bits = role == Q_WEIGHT ? q->wt_bit : role == Q_ACT ? q->fm_bit : q->ot_bit;
+    const QMethod *m = quant_find(role_method(q, role));
+    const int bits = role_bits(q, role);
     if (!keys_good(c, quant, bit)) return;
     if (key_typed(c, role_keys[role].enable) && c->words.enable[role] && bits == 32)
         fault_key(f, c, role_keys[role].enable, "%s: true without %s; expected the number of bits",
                   role_keys[role].enable, bit);
-    if (m && !m->role[role] && bits < 32)
-        fault_key(f, c, key_state(c, quant)->origin == ORIGIN_RULE ? "keyword" : quant,
-                  "%s: %s quantizes no %s; expected %s", quant, m->name,
-                  role == Q_WEIGHT ? "weights"
-                  : role == Q_ACT  ? "inputs of layers"
-                                   : "outputs of layers",
-                  role == Q_OUT ? "dorefa or lsq (keyword: dorefa, ot_lsq)" : "another method");
+    if (m && !m->role[role] && bits < 32) {
+        const bool by_word = key_state(c, quant)->origin == ORIGIN_RULE;
+        Str methods = {0};
+        put_methods(role, by_word, &methods);
+        fault_key(f, c, by_word ? "keyword" : quant, "%s: %s quantizes no %s; expected %s", quant,
+                  m->name, tensors[role], methods.s);
+        str_free(&methods);
+    }
 }
 
 void config_check_words(const Config *c, Faults *f)
@@ -351,19 +342,17 @@ void config_check_words(const Config *c, Faults *f)
 
 bool config_wants_method(const Config *c, int role, Faults *f)
 {
-    static const char *const beside[] = {"lsq",         "fm_lsq",         "wt_lsq",        "ot_lsq",
-                                         "non-uniform", "fm_non-uniform", "wt_non-uniform"};
     const char *key = key_state(c, role_keys[role].bit)->origin == ORIGIN_RULE
                           ? role_keys[role].level
                           : role_keys[role].bit;
     if (!key_typed(c, "keyword") || key_typed(c, role_keys[role].quant)) return false;
     key_state(c, role_keys[role].quant)->bad = true; /* nothing more is said about it */
-    for (size_t i = 0; i < ARRAY_LEN(beside); i++) {
-        const WordUse *u = given(c, beside[i]);
-        if (!u || !(u->row->roles >> role & 1)) continue;
+    for (int i = 0; i < c->words.nuse; i++) {
+        const WordRow *r = c->words.use[i].row;
+        if (r->effect != WE_METHOD || r->beside != WB_WITH || !(r->roles >> role & 1)) continue;
         fault_key(f, c, "keyword",
                   "keyword: %s counts only beside dorefa or pact; expected one of them too",
-                  beside[i]);
+                  r->name);
         return true;
     }
     fault_key(f, c, key,

@@ -56,6 +56,7 @@ typedef struct KeyState {
     int line, col;
     const char *typed; /* the name used */
     bool bad;          /* the value given was refused */
+    bool idle;         /* nothing reads it, which was noted: resolved.yml has the default */
     int repeated_line; /* an earlier line of the same file that set it too; 0: none */
 } KeyState;
 
@@ -133,6 +134,19 @@ void config_note_words(const Config *c); /* to the log */
 bool config_wants_method(const Config *c, int role, Faults *f);
 void config_derive_keyword(Config *c);
 void config_check_keyword(const Config *c, Faults *f);
+/* The keys that say what quantizes a role, and what they hold. */
+typedef struct RoleKeys {
+    const char *quant, *bit, *level, *enable;
+} RoleKeys;
+extern const RoleKeys role_keys[Q_NROLES];
+const char *role_method(const QOpts *o, int role);
+int role_bits(const QOpts *o, int role);
+/* Keys that only some methods read (QMethod.keys). A method in use reads the key as it is set; those that
+ * are set and not read; names of the methods that read one, nothing where it is no such key. */
+bool config_reads(const Config *c, const char *key);
+void config_derive_reads(Config *c);
+void config_check_reads(const Config *c, Faults *f);
+void config_readers(const char *key, Str *out);
 /* precision, fp16 and opt_level. */
 void config_derive_precision(Config *c);
 void config_check_precision(const Config *c, Faults *f);

@@ -15,16 +15,13 @@ typedef enum WordEffect { WE_SECTION, WE_NET, WE_METHOD, WE_SETS, WE_NOTHING, WE
 /* Whether dorefa or pact must be among the words. */
 typedef enum WordBeside { WB_ANY, WB_WITH, WB_WITHOUT } WordBeside;
 
-/* What must hold for a key to be set. */
+/* What must hold for a key to be set. Keys that are read: as set by the words above, and alone. */
 typedef enum WordWhen {
     WW_ALWAYS,
-    WW_LQ,             /* a fit with a running mean */
-    WW_FM_NON_UNIFORM,
-    WW_WT_TWO,         /* dorefa or pact weights of two levels */
-    WW_WT_XNOR,
-    WW_WT_DOREFA,      /* one of dorefa, pact, lsq, non-uniform */
-    WW_OT_DOREFA,
-    WW_VAR_MEAN,
+    WW_READ,     /* a method in use reads the key (QMethod.keys) */
+    WW_WT_TWO,   /* and weights have two levels */
+    WW_XNOR,     /* weights by xnor */
+    WW_NOT_XNOR, /* weights by another method that reads the key */
     WW_COUNT
 } WordWhen;
 

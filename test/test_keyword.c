@@ -13,7 +13,7 @@
 
 #include "engine/spec.h"
 #include "quant/keyword.h"
-#include "run/config.h"
+#include "run/keys.h"
 #include "test/one.h"
 
 /* A clip level for each channel, all the same, is one clip level: another code, the same numbers.
@@ -256,6 +256,23 @@ static void edges_stay_float(void **state)
     assert_int_equal(kw_unit_bits(&o, Q_OUT, UM_LAST, 3), 32);
 }
 
+/* The rows of a method's keys name keys, and values that these can have. */
+static void keys_of_methods(void **state)
+{
+    int rows = 0;
+    (void)state;
+    for (int i = 0; quant_methods[i]; i++)
+        for (int r = 0; r < Q_NROLES; r++)
+            for (const QKey *k = quant_methods[i]->keys[r]; k && k->key; k++, rows++) {
+                const Key *key = key_find(k->key), *with = k->with ? key_find(k->with) : NULL;
+                if (!quant_methods[i]->role[r] || !key || !key_has_value(key) || !str_eq(key->name, k->key) ||
+                    (k->value && !choices_have(key->choices, k->value)) || (k->with && !with) ||
+                    (k->with_value && !choices_have(with->choices, k->with_value)))
+                    fail_msg("%s: %s: %s", quant_methods[i]->name, k->key, k->value ? k->value : "");
+            }
+    assert_true(rows > 50);
+}
+
 /* Keys without effect are refused, each with what was expected. */
 static void keys_without_effect(void **state)
 {
@@ -267,16 +284,28 @@ static void keys_without_effect(void **state)
         {"wt_grad_scale=fan-scale",
          "wt_grad_scale: fan-scale has no effect with wt_quant: dorefa; expected lsq"},
         {"fm_half_range=false", NULL},
-        {"fm_correlate=0.5", "fm_correlate: 0.5 has no effect with stable: 0"},
-        {"fm_scale=0.7", "fm_scale: 0.7 has no effect with fm_grad_scale: none"},
+        {"fm_correlate=0.5", "fm_correlate: 0.5 has no effect with stable: 0; expected more than 0"},
+        {"fm_scale=0.7", "fm_scale: 0.7 has no effect with fm_grad_scale: none; "
+         "expected fan-scale, scale-fan, element-scale, scale-element"},
         {"wt_adaptive=mean", "wt_adaptive: mean has no effect with wt_quant: dorefa; expected lq"},
         {"custom_update=true",
-         "custom_update has no effect with wt_quant: dorefa and fm_quant: lsq; expected lq"},
+         "custom_update: true has no effect with wt_quant: dorefa and fm_quant: lsq; expected lq, "
+         "fatnn with closed_form"},
         {"fm_grad_type=Triangle",
          "fm_grad_type: Triangle has no effect with fm_quant: lsq; expected xnor"},
         {"ot_gamma=true", "ot_gamma: true has no effect with ot_quant: none"},
         {"wt_bin=true", "wt_bin: true with 4 levels; expected wt_bit: 1"},
         {"independent_norm=true", "no effect with wt_adaptive: none; expected var-mean"},
+        {"fm_correlate=0.5 stable_epoch=1", NULL},
+        {"fm_correlate=0.5 policy={init: [{by_index: all, stable: 7}]}", NULL},
+        {"independent_norm=true policy={epoch 1: [{by_index: all, by_tag: wt, adaptive: var-mean}]}", NULL},
+        {"wt_quant=fatnn wt_level=3 fm_quant=fatnn custom_update=true",
+         "custom_update: true has no effect with closed_form: false; expected true"},
+        {"wt_quant=lq fm_quant=lq fm_adaptive=var-mean",
+         "fm_adaptive: var-mean is for no method; expected none, mean, var"},
+        {"wt_quant=apot fm_quant=apot stable_epoch=1",
+         "stable_epoch: 1 has no effect with wt_quant: apot and fm_quant: apot; expected dorefa, "
+         "fatnn, lq, lsq, pact"},
         {"wt_level=1", "wt_level: 1 level; expected 2 to 256, or 0"},
         {"fm_level=300", "300"},
     };
@@ -284,18 +313,24 @@ static void keys_without_effect(void **state)
     for (size_t i = 0; i < ARRAY_LEN(at); i++) {
         Config c;
         Err e = {0};
-        char *ov[7];
-        int bad;
+        char *ov[12], *more = xasprintf("%s", at[i].key), *next = more;
+        int bad, n = 6;
         ov[0] = xasprintf("%s", "model=resnet20"), ov[1] = xasprintf("%s", "dataset=synthetic");
         ov[2] = xasprintf("%s", "wt_quant=dorefa"), ov[3] = xasprintf("%s", "fm_quant=lsq");
-        ov[4] = xasprintf("%s", "wt_bit=2"), ov[5] = xasprintf("%s", "fm_bit=2"),
-        ov[6] = xasprintf("%s", at[i].key);
-        bad = config_load(&c, "", 7, ov, &e);
+        ov[4] = xasprintf("%s", "wt_bit=2"), ov[5] = xasprintf("%s", "fm_bit=2");
+        while (next) { /* keys between blanks; a policy is the last */
+            char *end = str_starts(next, "policy=") ? NULL : strchr(next, ' ');
+            if (end) *end = 0;
+            ov[n++] = next;
+            next = end ? end + 1 : NULL;
+        }
+        bad = config_load(&c, "", n, ov, &e);
         if (!at[i].says && bad) fail_msg("%s: %s", at[i].key, e.msg);
         if (at[i].says && (!bad || !strstr(e.msg, at[i].says)))
             fail_msg("%s: '%s' does not say '%s'", at[i].key, e.msg, at[i].says);
         config_free(&c);
-        for (int k = 0; k < 7; k++) free(ov[k]);
+        for (int k = 0; k < 6; k++) free(ov[k]);
+        free(more);
     }
 }
 
@@ -306,7 +341,7 @@ int main(void)
         cmocka_unit_test(gamma_gradient),       cmocka_unit_test(faults),
         cmocka_unit_test(nan_is_seen),          cmocka_unit_test(counting),
         cmocka_unit_test(fan_of_grouped_convolutions), cmocka_unit_test(attributes),           cmocka_unit_test(edges_stay_float),
-        cmocka_unit_test(keys_without_effect),
+        cmocka_unit_test(keys_of_methods), cmocka_unit_test(keys_without_effect),
     };
     return cmocka_run_group_tests_name("keyword", tests, NULL, NULL);
 }

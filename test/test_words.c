@@ -236,6 +236,32 @@ static void test_net_words(void **state)
     free(resolved);
 }
 
+/* A key without effect beside words is a note, and no part of what the run records. */
+static void test_idle_keys(void **state)
+{
+    static const char *const text[] = {
+        NET "keyword: [dorefa]\nwt_bit: 2\nfm_half_range: false\nstable: 7\nwt_scale: 0.3\n",
+        "model: resnet18\ndataset: imagenet\nkeyword: [origin, cbsa, group-norm]\nfm_quant_group: 4\n"};
+    char *resolved = fs_join(folder, "resolved.yml");
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(text); i++) {
+        Config c;
+        Str shown = {0};
+        Err e = {0};
+        load_good(&c, "t.yml", text[i]);
+        assert_int_equal(c.quant.kw.tag[Q_ACT].quant_group, i ? 4 : 0); /* the net's */
+        assert_int_equal(c.quant.kw.stable, i ? 0 : 7);
+        config_resolved(&c, &shown);
+        if (fs_write(resolved, shown.s, shown.len, &e)) fail_msg("%s", e.msg);
+        shown.len = 0;
+        if (config_differs(&c, resolved, &shown, &e) != 0)
+            fail_msg("resolved.yml is another configuration: %s %s", shown.s, e.msg);
+        config_free(&c);
+        str_free(&shown);
+    }
+    free(resolved);
+}
+
 /* ---- what is refused ---- */
 
 #define FLEX "model: resnet18\ndataset: imagenet\n"
@@ -525,7 +551,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table),          cmocka_unit_test(test_options),
         cmocka_unit_test(test_methods),        cmocka_unit_test(test_keys),
-        cmocka_unit_test(test_net_words),      cmocka_unit_test(test_rejected),
+        cmocka_unit_test(test_net_words), cmocka_unit_test(test_idle_keys),      cmocka_unit_test(test_rejected),
         cmocka_unit_test(test_accepted),       cmocka_unit_test(test_shell),
         cmocka_unit_test(test_shell_defaults), cmocka_unit_test(test_shell_rejected),
         cmocka_unit_test(test_shell_growth),
