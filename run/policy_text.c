@@ -178,8 +178,9 @@ static void assignment(Reader *r, const char *key, const char *value)
         fault(r, "unknown section '%.40s'; expected init, epoch, norm or eltwise", key + 3);
         return;
     }
-    if (!r->ns) {
-        fault(r, "'%.40s' stands in no section; expected on init: or on epoch: 10 20 before it", key);
+    if (!r->ns) { /* one fault for all lines before the first section: the file may be something else */
+        if (!r->faults)
+            fault(r, "'%.40s' stands in no section; expected on init: or on epoch: 10 20 before it", key);
         return;
     }
     if (policy_chooses(&probe)) {
@@ -204,14 +205,16 @@ int policy_parse(Policy *p, Arena *a, const char *file, const char *text, Err *e
         text += len + (text[len] != 0);
         if (!*line) continue;
         r.line = n, r.col = 1;
+        if (!colon && r.faults && !r.ns) break;
         if (!colon) {
             fault(&r, "'%.40s' has no ':', and ends the reading in the original; expected KEY: VALUE", line);
             break;
         }
         const char *head = stripped(a, line, (size_t)(colon - line)),
                    *rest = stripped(a, colon + 1, strcspn(colon + 1, ":"));
-        if (strchr(colon + 1, ':')) fault(&r, "a second ':'; expected KEY: VALUE");
-        if (!begin_section(&r, head, rest, true)) assignment(&r, head, rest);
+        const bool begins = begin_section(&r, head, rest, true);
+        if (strchr(colon + 1, ':') && r.ns) fault(&r, "a second ':'; expected KEY: VALUE");
+        if (!begins) assignment(&r, head, rest);
     }
     end_block(&r);
     *p = (Policy){.s = r.s, .n = r.ns};

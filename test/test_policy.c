@@ -67,6 +67,24 @@ static void faults_name_their_line(void **state)
     }
 }
 
+/* A run's configuration in place of a policy: one line, whatever is in it. */
+static void another_file_is_one_fault(void **state)
+{
+    static const char *const text[] = {"model: resnet20\nwt_bit: 2\nlr: 0.1\n",
+                                       "keyword:\n  - dorefa\n  - fix\nwt_bit: 2\n",
+                                       "_default: a:b\npretrained_file: c:d\n"};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(text); i++) {
+        Arena a = {0};
+        Policy p;
+        Err e = {0};
+        if (!policy_parse(&p, &a, "p", text[i], &e)) fail_msg("accepted:\n%s", text[i]);
+        if (!strstr(e.msg, "stands in no section; expected on init:") || strchr(e.msg, '\n'))
+            fail_msg("%s\ngave: %s", text[i], e.msg);
+        arena_free(&a);
+    }
+}
+
 static void yaml_faults_name_their_place(void **state)
 {
     static const struct {
@@ -271,7 +289,7 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(faults_name_their_line),     cmocka_unit_test(yaml_faults_name_their_place),
+        cmocka_unit_test(faults_name_their_line),     cmocka_unit_test(another_file_is_one_fault), cmocka_unit_test(yaml_faults_name_their_place),
         cmocka_unit_test(file_and_map_agree),         cmocka_unit_test(rules_reach_what_they_name),
         cmocka_unit_test(impossible_rules_are_refused), cmocka_unit_test(stable_has_one_master),
         cmocka_unit_test(momentum_is_cleared),        cmocka_unit_test(checkpoints_bring_their_rules),
