@@ -21,7 +21,8 @@ bool keys_good(const Config *c, const char *a, const char *b)
 
 void fault_key(Faults *f, const Config *c, const char *canonical, const char *fmt, ...)
 {
-    const KeyState *st = key_state(c, canonical);
+    const KeyState *own = key_state(c, canonical), *words = key_state(c, "keyword");
+    const KeyState *st = own->origin == ORIGIN_RULE && str_eq(own->file, BY_KEYWORD) ? words : own;
     const char *file = *c->run.config_file ? c->run.config_file : "command line";
     char text[900];
     va_list ap;

@@ -154,6 +154,10 @@ void config_check_f8net(const Config *c, Faults *f)
         fault_key(f, c, "last_bit",
                   "last_bit has no effect with f8net, whose layers all have the "
                   "word lengths of weight_format and input_format");
+    if (c->net.freeze_norms && keys_good(c, "less_bn", NULL))
+        fault_key(f, c, "less_bn",
+                  "less_bn: true with f8net, whose layers round their weights behind the norm of each "
+                  "batch; expected less_bn: false");
     if (o->rescale_forward_conv && str_eq(c->quant.rescale_type, "constant") &&
         keys_good(c, "rescale_forward_conv", "rescale_type"))
         fault_key(f, c, "rescale_forward_conv",

@@ -63,7 +63,7 @@ static bool excludes(NetWord w)
 /* Words that shape the net. What stays in the key `keyword` is these: the others become keys. */
 static void shape_net(Config *c)
 {
-    static const char rule[] = "by keyword";
+    static const char rule[] = BY_KEYWORD;
     WordOpts *w = &c->words;
     bool shaped = false;
     w->nword = 0;
@@ -99,11 +99,11 @@ static void shape_data(Config *c)
     if (!u) return;
     if (!key_typed(c, "num_classes")) {
         c->data.num_classes = word == NW_cifar10 ? 10 : 100;
-        key_by_rule(c, "num_classes", "by keyword");
+        key_by_rule(c, "num_classes", BY_KEYWORD);
     }
     if (!key_typed(c, "image_size")) {
         c->data.image_size = 32;
-        key_by_rule(c, "image_size", "by keyword");
+        key_by_rule(c, "image_size", BY_KEYWORD);
     }
 }
 
@@ -160,7 +160,7 @@ static void choose_method(Config *c, int role, Faults *f)
     if (!quant_find(*method))
         fault_key(f, c, "keyword", "keyword: %s is not available in this version (%s)",
                   u->row->name, u->row->doc);
-    key_by_rule(c, role_keys[role].quant, "by keyword");
+    key_by_rule(c, role_keys[role].quant, BY_KEYWORD);
     outcome(c, u, arena_printf(&c->arena, "%s: %s", role_keys[role].quant, u->row->method));
 }
 
@@ -229,7 +229,7 @@ static void set_keys(Config *c, Faults *f)
             outcome(c, u, arena_printf(&c->arena, "%s is given", r->key));
             continue;
         }
-        value_by_rule(c, k, r->value, "by keyword");
+        value_by_rule(c, k, r->value, BY_KEYWORD);
         outcome(c, u, arena_printf(&c->arena, "%s: %s", r->key, r->value));
     }
 }

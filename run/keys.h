@@ -110,6 +110,7 @@ int config_place(const Config *c, Err *e);
 bool key_typed(const Config *c, const char *key);
 bool keys_good(const Config *c, const char *a, const char *b);
 void key_by_rule(Config *c, const char *key, const char *rule);
+#define BY_KEYWORD "by keyword" /* the rule of words; a fault of such a value has the place of `keyword` */
 
 void fault_key(Faults *f, const Config *c, const char *canonical, const char *fmt, ...)
     PRINTF_LIKE(4, 5);

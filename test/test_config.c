@@ -379,6 +379,11 @@ static void test_faults(void **state)
         {"wt_quant: f8net\nfm_quant: f8net\nlast_bit: 32\n", NULL,
          "F:5:1: error: last_bit has no effect with f8net, whose layers all have the word lengths of "
          "weight_format and input_format"},
+        {"wt_quant: f8net\nfm_quant: f8net\nless_bn: true\n", NULL,
+         "F:5:1: error: less_bn: true with f8net, whose layers round their weights behind the norm of "
+         "each batch; expected less_bn: false"},
+        {"wt_quant: f8net\nfm_quant: f8net\nkeyword: [less_bn]\n", NULL, "F:5:1: error: less_bn: true with f8net, whose layers round their weights behind the norm of "
+         "each batch; expected less_bn: false"},
         {"int_op_only: True\n", NULL,
          "F:3:1: error: int_op_only: the network is not quantized; expected wt_quant and fm_quant: "
          "f8net without floating_model"},
