@@ -148,6 +148,7 @@ void kw_begin(QInst *q, const QCtx *c)
     if (c->phase != PH_TRAIN) return;
     *(float *)k->iteration->value.data = step;
     *(float *)k->level_num->value.data = (float)k->levels;
+    param_touch(k->iteration); /* the end of the warm-up changes what was made of weights alone */
 }
 
 void kw_fault(QInst *q, const char *fmt, ...)
