@@ -128,8 +128,9 @@ static Runs runs_of(const QInst *q, const Tensor *x)
 {
     const size_t G = (size_t)((const Lq *)q->priv)->k.groups, n = tensor_len(x);
     const size_t c = (size_t)(x->ndim == 4 ? x->dim[1] : x->dim[x->ndim - 1]);
+    const size_t sample = n / (size_t)x->dim[0];
     if (q->role == Q_WEIGHT) return (Runs){n, n / G, G, n / G};
-    return (Runs){n, c / G, G, n / (size_t)x->dim[0]};
+    return (Runs){n, G == 1 ? sample : c / G, G, sample};
 }
 
 /* save: the top level of each group, then m and s of each sample. */
@@ -189,36 +190,60 @@ static void find_levels(const Lq *p, int group, Levels *v)
     }
 }
 
-/* Number of thresholds below x. */
-static int level_of(const Levels *v, int L, float x)
+#define BLOCK 256 /* values summed in float, then in double */
+
+/* n <= BLOCK values of one group and norm: y, and what falls on each level, unless sum is NULL. Every
+ * threshold is compared with every value, in vector registers: quicker than a search up to 64 levels. */
+static void quantize_block(const Levels *v, int L, const float *norm, bool passes, const float *x,
+                           float *y, size_t n, double *sum)
 {
-    int low = 0, high = L - 1; /* t[1..low] are below x, t[high + 1 ..] are not */
-    while (low < high) {
-        const int mid = (low + high + 1) / 2;
-        if (x > v->t[mid])
-            low = mid;
-        else
-            high = mid - 1;
+    const float lowest = v->s[0];
+    float u[BLOCK], level[BLOCK], above = 0;
+    int count = (int)n;
+    SIMD_FOR(i, n) u[i] = (x[i] - norm[0]) / norm[1];
+    SIMD_FOR(i, n) level[i] = lowest;
+    if (sum) {
+        PAR_PRAGMA_(omp simd reduction(+ : above))
+        for (size_t i = 0; i < n; i++) above += u[i];
     }
-    return low;
+    for (int k = 1; k < L; k++) { /* sum, count: of what is above threshold k - 1 */
+        const float t = v->t[k], s = v->s[k];
+        float higher = 0;
+        int number = 0;
+        SIMD_FOR(i, n)
+        {
+            const float here = u[i] > t ? s : lowest; /* s ascends: the last one is the largest */
+            level[i] = level[i] > here ? level[i] : here;
+        }
+        if (!sum) continue;
+        PAR_PRAGMA_(omp simd reduction(+ : higher, number))
+        for (size_t i = 0; i < n; i++) {
+            higher += u[i] > t ? u[i] : 0;
+            number += u[i] > t ? 1 : 0;
+        }
+        sum[2 * k - 2] += count - number;
+        sum[2 * k - 1] += (double)above - (double)higher;
+        above = higher, count = number;
+    }
+    if (sum) {
+        sum[2 * L - 2] += count;
+        sum[2 * L - 1] += (double)above;
+    }
+    SIMD_FOR(i, n)
+    y[i] = passes ? x[i] : isnan(u[i]) ? u[i] : level[i] * norm[1] + norm[0];
 }
 
-/* Values [from, to): y, and what falls on each level. */
+/* Values [from, to): y, and what falls on each level, unless sums is NULL. */
 static void quantize(const Lq *p, const Runs *r, const Levels *lv, const float *ms, StatSpan span,
                      const float *x, float *y, double *sums)
 {
     const int L = p->k.levels;
-    for (size_t at = span.from; at < span.to;) {
+    for (size_t at = span.from, n; at < span.to; at += n) {
         const size_t group = at / r->len % r->groups, end = (at / r->len + 1) * r->len;
-        const Levels *v = &lv[group];
-        double *sum = sums + group * (size_t)L * 2;
-        for (; at < end && at < span.to; at++) {
-            const float *norm = ms + 2 * (at / r->sample), u = (x[at] - norm[0]) / norm[1];
-            const int k = level_of(v, L, u);
-            y[at] = p->k.passes ? x[at] : isnan(u) ? u : v->s[k] * norm[1] + norm[0];
-            sum[2 * k] += 1;
-            sum[2 * k + 1] += (double)u;
-        }
+        n = (end < span.to ? end : span.to) - at;
+        if (n > BLOCK) n = BLOCK;
+        quantize_block(&lv[group], L, ms + 2 * (at / r->sample), p->k.passes, x + at, y + at, n,
+                       sums ? sums + group * (size_t)L * 2 : NULL);
     }
 }
 
@@ -297,6 +322,7 @@ static void forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
     const Lq *p = q->priv;
     const Runs r = runs_of(q, x);
     const size_t parts = parts_of(p, &r), per = sums_of(p, &r);
+    const bool train = c->phase == PH_TRAIN;
     float *top = c->save, *ms = norms(&r, top), *ys = y->data;
     const float *xs = x->data;
     double *sums = c->scratch;
@@ -307,13 +333,13 @@ static void forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
         find_levels(p, (int)g, &lv[g]);
         top[g] = lv[g].s[p->k.levels - 1];
     }
-    memset(sums, 0, parts * per * sizeof *sums);
+    if (train) memset(sums, 0, parts * per * sizeof *sums);
     PARALLEL_FOR(i, parts)
     {
         const StatSpan span = parts == 1 ? (StatSpan){0, r.n} : stat_span(r.n, (size_t)i);
-        quantize(p, &r, lv, ms, span, xs, ys, sums + (size_t)i * per);
+        quantize(p, &r, lv, ms, span, xs, ys, train ? sums + (size_t)i * per : NULL);
     }
-    if (c->phase != PH_TRAIN) return;
+    if (!train) return;
     for (size_t i = 1; i < parts; i++)
         for (size_t k = 0; k < per; k++) sums[k] += sums[i * per + k];
     for (size_t g = 0; g < r.groups && !q->fault; g++)
