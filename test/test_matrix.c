@@ -2,9 +2,8 @@
  * resume; finite, and every weight has moved. What is refused stands in a table with its reason.
  *
  * The first net, which is small, runs every set-up of every method at every bit width it supports. By default the
- * others are one depth of each family, with every set-up at one width; where they have millions of weights, with
- * the first set-up of each method. QRUN_FULL=1: every depth, every set-up, every width. Prints a line for each
- * net and one for all. Nets run beside each other, each in a process of its own: test_matrix NET runs one. */
+ * others are one depth of each family, QRUN_FULL=1: every depth, with every set-up at one width; where they have
+ * millions of weights, with the first set-up of each method. Prints a line for each net and one for all. Nets run beside each other, each in a process of its own: test_matrix NET runs one. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -304,12 +303,6 @@ static void check_one(const char *what, const RigOpts *o)
     rig_close(&a);
 }
 
-static bool full(void)
-{
-    const char *v = getenv("QRUN_FULL");
-    return v && *v && !str_eq(v, "0");
-}
-
 static void assert_refused(const RigOpts *o, const char *why)
 {
     Rig r;
@@ -343,7 +336,7 @@ static bool first_of_method(const Setup *s)
 static bool chosen(const NetDef *net, size_t n, const Setup *s, int bits)
 {
     const int usual = s->f8 || s->min_bits > 4 ? s->max_bits : s->max_bits < 4 ? s->max_bits : 4;
-    if (full() || net == nets[0]) return true;
+    if (net == nets[0]) return true;
     return bits == usual && (n <= MANY_WEIGHTS || first_of_method(s));
 }
 
@@ -433,6 +426,12 @@ static void every_method_is_here(void **state)
             fail_msg("method '%s' has no row in `setups` for its %s", m->name,
                      wt ? "activations" : "weights");
     }
+}
+
+static bool full(void)
+{
+    const char *v = getenv("QRUN_FULL");
+    return v && *v && !str_eq(v, "0");
 }
 
 /* The first of a family of nets, or any with QRUN_FULL. */
