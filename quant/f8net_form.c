@@ -65,10 +65,9 @@ static int conv_form(const QPlan *qp, int unit, const F8Layer *l, LayerForm *f, 
 int f8net_form(const QPlan *qp, int unit, int variant, LayerForm *f, Err *e)
 {
     const Unit *u = &qp->spec->u[unit];
-    Arena *arena = f->arena;
     F8Layer l;
     (void)variant;
-    *f = (LayerForm){.arena = arena};
+    *f = (LayerForm){.arena = f->arena, .values_only = f->values_only};
     if (!qp->opts->f8.floating_model)
         return err_set(
             e, ERR_CONFIG,
@@ -83,7 +82,7 @@ int f8net_form(const QPlan *qp, int unit, int variant, LayerForm *f, Err *e)
             u->name);
     f8net_layer(qp, unit, false, &l);
     input_form(qp, unit, &l, &f->in);
-    if (!arena) return 0;
+    if (f->values_only) return 0;
     return u->kind == U_LINEAR ? linear_form(qp, unit, &l, f, e) : conv_form(qp, unit, &l, f, e);
 }
 

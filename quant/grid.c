@@ -390,13 +390,10 @@ void grid_row(const Grid *g, const float *x, float *y, size_t n)
 
 bool grid_form(const Grid *g, QuantForm *f)
 {
-    if (g->set.n > FORM_MAX_LEVELS || (g->set.n && g->range == GRID_BOTH)) return false;
+    if (g->set.n && g->range == GRID_BOTH) return false;
     if (g->set.n) {
         if (g->sign < 0) form_step(f, FORM_MUL, g->sign);
-        form_step(f, FORM_LEVELS, 0);
-        f->nlevels = g->set.n;
-        memcpy(f->threshold, g->t, (size_t)g->set.n * sizeof *g->t);
-        memcpy(f->value, g->value, (size_t)g->set.n * sizeof *g->value);
+        form_levels(f, g->set.n, false, 1, g->t, g->value);
         return true;
     }
     if (g->hi < INFINITY) form_step(f, FORM_MIN, g->hi);
@@ -414,9 +411,9 @@ int grid_act_form(const QInst *q, const Grid *g, QuantForm *f, Err *e)
     if (q->fault) return err_set(e, ERR_RUN, "%s", q->fault);
     if (grid_form(g, f)) return 0;
     return err_set(e, ERR_CONFIG,
-                   "%s: its input is quantized (%s, %d bits); levels that are not uniform have a "
-                   "form up to %d of them",
-                   q->unit, q->method->name, q->bits, FORM_MAX_LEVELS);
+                   "%s: its input is quantized (%s, %d bits); levels that are not uniform and on "
+                   "both sides of 0 have no form in float operations",
+                   q->unit, q->method->name, q->bits);
 }
 
 /* Sums are made in float over a block, in double over the blocks. */

@@ -71,7 +71,7 @@ bool grid_scale(Grid *g, float alpha);
 void grid_row(const Grid *g, const float *x, float *y, size_t n);
 
 /* The row as a list of operations, bit by bit (but for the sign of a zero, and NaN), after a
- * grid_scale that returned true. False: more than FORM_MAX_LEVELS levels, or levels on both sides. */
+ * grid_scale that returned true. False: levels on both sides. */
 bool grid_form(const Grid *g, QuantForm *f);
 /* As the QFn.form of activations whose clip level has just been read: with what is in the way. */
 int grid_act_form(const QInst *q, const Grid *g, QuantForm *f, Err *e);

@@ -28,14 +28,6 @@ static int param_value(Lower *lw, Param *p)
     return p ? graph_param(lw->g, p) : -1;
 }
 
-/* The convolution's zeros go around its input before the quantizer. */
-static bool pads_first(const Lower *lw, int unit, const QInst *q)
-{
-    const Unit *u = &lw->spec->u[unit];
-    return u->kind == U_CONV && u->u.conv.pad > 0 && q->fn->pad_matters && !q->opts->kw.padding_after_quant &&
-           q->fn->pad_matters(q);
-}
-
 int lower_act(Lower *lw, int unit)
 {
     QInst *q = qplan_get(lw->qp, unit, Q_ACT, lw->variant);
@@ -44,7 +36,7 @@ int lower_act(Lower *lw, int unit)
     if (lw->quantized[unit] >= 0) return lw->quantized[unit];
     x = lower_input(lw, unit, 0);
     if (!q) return x;
-    if (pads_first(lw, unit, q)) {
+    if (qplan_pads_first(lw->qp, unit, q)) {
         const int pad = u->u.conv.pad, around[4] = {pad, pad, pad, pad};
         x = graph_pad(lw->g, u->name, x, around);
         lw->padded[unit] = true;
@@ -109,7 +101,7 @@ static QInst *chainable(const Lower *lw, int r)
     if (lw->qp->u[r].method && !(lw->qp->u[r].method->traits & QT_CHAINED))
         return NULL; /* lowers itself: it wants the plain input */
     q = qplan_get(lw->qp, r, Q_ACT, lw->variant);
-    if (q && pads_first(lw, r, q)) return NULL;
+    if (q && qplan_pads_first(lw->qp, r, q)) return NULL;
     return q && q->fn->row && !q->fn->forward && !q->fn->backward ? q : NULL;
 }
 

@@ -251,6 +251,13 @@ QInst *qplan_get(const QPlan *qp, int unit, QRole role, int variant)
     return &q[variant];
 }
 
+bool qplan_pads_first(const QPlan *qp, int unit, const QInst *q)
+{
+    const Unit *u = &qp->spec->u[unit];
+    return u->kind == U_CONV && u->u.conv.pad > 0 && q->fn->pad_matters &&
+           !q->opts->kw.padding_after_quant && q->fn->pad_matters(q);
+}
+
 int qplan_bits(const QPlan *qp, int unit, QRole role, int variant)
 {
     const QInst *q = qplan_get(qp, unit, role, variant);

@@ -39,6 +39,8 @@ void qplan_free(QPlan *qp);
 
 /* The instance for a role of a unit in one variant, or NULL when that tensor stays float (none, or switched off). */
 QInst *qplan_get(const QPlan *qp, int unit, QRole role, int variant);
+/* The zeros of a convolution's padding go around its input before this quantizer of it. */
+bool qplan_pads_first(const QPlan *qp, int unit, const QInst *q);
 /* Bits the unit's tensor has in a variant: 32 when float. */
 int qplan_bits(const QPlan *qp, int unit, QRole role, int variant);
 

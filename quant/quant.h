@@ -135,7 +135,7 @@ typedef struct QInst {
     Param *owner;          /* weight role: the latent weight */
     Param *p[6];           /* its parameters and buffers, in order of declaration */
     int np;
-    const char *fault;     /* set by begin or forward when the tensor cannot be quantized (constant weights, clip level 0): one line that
+    const char *fault;     /* set by begin, forward or form when the tensor cannot be quantized (constant weights, clip level 0): one line that
                             * names the parameter, valid as long as the instance. The output is then zeros, never NaN; the executor
                             * stops the run with this text. NULL when the last begin or forward went well. */
     void *priv;            /* fn->priv_size bytes, zeroed: level tables, FFT plans, what `begin` read */
@@ -168,13 +168,14 @@ typedef struct QFn {
     void (*row)(const QInst *q, const float *x, float *y, size_t n);          /* y may be x */
     void (*row_bwd)(const QInst *q, const float *x, const float *dy, float *dx, size_t n, double *acc);
     void (*end)(QInst *q, const double *acc);
-    /* The rows as a list of float operations (quant/form.h), bit by bit, with the parameters as they are; f is empty. -1 with `e`. */
-    int (*form)(QInst *q, struct QuantForm *f, Err *e);
-
     /* Whole tensor. backward writes dx (never adds) and ADDS into q->p[k]->grad. */
     void (*need)(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch);
     void (*forward)(QInst *q, const Tensor *x, Tensor *y, const QCtx *c);
     void (*backward)(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx, const QCtx *c);
+
+    /* An evaluation of activations or outputs as a list of float operations (quant/form.h), bit by bit, with the parameters as they
+     * are; f has no steps yet. -1 with `e`. */
+    int (*form)(QInst *q, struct QuantForm *f, Err *e);
 
     void (*after_step)(QInst *q);                                /* after the optimizer: hysteresis, prox */
     int (*set)(QInst *q, const char *attr, double v, Err *e);    /* a policy's `attr = v`; -1: a fault, QSET_UNKNOWN: not its attribute */

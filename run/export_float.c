@@ -28,19 +28,25 @@ typedef struct FloatExport {
 
 /* ---- what cannot be written ---- */
 
+static int unit_check(const QPlan *qp, int unit, int variant, Arena *arena, Err *e)
+{
+    const Unit *u = &qp->spec->u[unit];
+    LayerForm f = {.arena = arena, .values_only = true};
+    UnitForm other;
+    if (u->kind == U_NORM && u->u.norm.kind != NK_BATCH && u->u.norm.kind != NK_FROZEN &&
+        u->u.norm.kind != NK_STATIC)
+        return err_set(e, ERR_CONFIG, "%s: this kind of norm is not available", u->name);
+    return u->kind == U_CONV || u->kind == U_LINEAR ? layer_form(qp, unit, variant, &f, e)
+                                                    : unit_form(qp, unit, &other, e);
+}
+
 int export_float_check(const QPlan *qp, int variant, Err *e)
 {
-    for (int i = 0; i < qp->spec->n; i++) {
-        const Unit *u = &qp->spec->u[i];
-        const bool layer = u->kind == U_CONV || u->kind == U_LINEAR;
-        LayerForm f = {0};
-        UnitForm other;
-        if (u->kind == U_NORM && u->u.norm.kind != NK_BATCH && u->u.norm.kind != NK_FROZEN &&
-            u->u.norm.kind != NK_STATIC)
-            return err_set(e, ERR_CONFIG, "%s: this kind of norm is not available", u->name);
-        if (layer ? layer_form(qp, i, variant, &f, e) : unit_form(qp, i, &other, e)) return -1;
-    }
-    return 0;
+    Arena arena = {0};
+    int r = 0;
+    for (int i = 0; !r && i < qp->spec->n; i++) r = unit_check(qp, i, variant, &arena, e);
+    arena_free(&arena);
+    return r;
 }
 
 /* ---- helpers ---- */
@@ -71,6 +77,13 @@ static const char *input_of(FloatExport *x, int unit, int k, int rank)
     return onnx_node(
         x->m, "Reshape", name,
         ONNX_IN(x->value[src], onnx_list(x->m, 4, (const int[]){0, x->spec->u[src].c, 1, 1})));
+}
+
+/* Zeros around a map: {top, bottom, left, right}. */
+static const char *padded(FloatExport *x, const char *value, const char *name, const int p[4])
+{
+    const int all[8] = {0, 0, p[0], p[2], 0, 0, p[1], p[3]};
+    return onnx_node(x->m, "Pad", name, ONNX_IN(value, onnx_list(x->m, 8, all)));
 }
 
 static const char *param(FloatExport *x, const Param *p)
@@ -137,6 +150,16 @@ static int fold(FloatExport *x, int unit, int norm, LayerForm *f)
     return 0;
 }
 
+/* A convolution's own zeros. */
+static const char *around(FloatExport *x, int unit, const char *value)
+{
+    const Unit *u = &x->spec->u[unit];
+    const int pad = u->u.conv.pad;
+    char name[96];
+    snprintf(name, sizeof name, "%s/pad", u->name);
+    return padded(x, value, name, (const int[]){pad, pad, pad, pad});
+}
+
 /* A convolution or linear unit by operator `op`: its input and weights; whatever is done to its
  * output comes by layer_end. */
 static int layer_begin(FloatExport *x, int unit, const char *op, int rank, LayerForm *f)
@@ -150,7 +173,9 @@ static int layer_begin(FloatExport *x, int unit, const char *op, int rank, Layer
     norm = foldable_norm(x, unit, f);
     if (norm >= 0 && fold(x, unit, norm, f)) return -1;
     if (f->norm) x->folded[x->spec->u[unit].norm] = true;
-    in = export_form(x->m, input_of(x, unit, 0, rank), &f->in, prefix, "in");
+    in = input_of(x, unit, 0, rank);
+    if (f->pad_first) in = around(x, unit, in);
+    in = export_form(x->m, in, rank, &f->in, prefix, "in");
     w = onnx_init(x->m, DT_F32, t->ndim, t->dim, f->w, "%s", qu->weight->name);
     if (f->b) b = vector(x, t->dim[0], f->b, prefix, "bias");
     x->rank[unit] = rank;
@@ -160,7 +185,8 @@ static int layer_begin(FloatExport *x, int unit, const char *op, int rank, Layer
 
 static void layer_end(FloatExport *x, int unit, const LayerForm *f)
 {
-    x->value[unit] = export_form(x->m, x->value[unit], &f->out, x->spec->u[unit].name, "q");
+    x->value[unit] = export_form(x->m, x->value[unit], x->rank[unit], &f->out,
+                                 x->spec->u[unit].name, "q");
 }
 
 /* ---- units ---- */
@@ -169,10 +195,12 @@ static int conv_unit(FloatExport *x, int unit)
 {
     const ConvAttr *a = &x->spec->u[unit].u.conv;
     LayerForm f;
+    int pad;
     if (layer_begin(x, unit, "Conv", 4, &f)) return -1;
+    pad = f.pad_first ? 0 : a->pad;
     onnx_attr_ints(x->m, "kernel_shape", 2, (const int[]){a->k, a->k});
     onnx_attr_ints(x->m, "strides", 2, (const int[]){a->stride, a->stride});
-    onnx_attr_ints(x->m, "pads", 4, (const int[]){a->pad, a->pad, a->pad, a->pad});
+    onnx_attr_ints(x->m, "pads", 4, (const int[]){pad, pad, pad, pad});
     onnx_attr_ints(x->m, "dilations", 2, (const int[]){a->dilation, a->dilation});
     onnx_attr_int(x->m, "group", a->groups);
     layer_end(x, unit, &f);
@@ -304,11 +332,9 @@ static int scalar_unit(FloatExport *x, int unit)
 
 static int pad_unit(FloatExport *x, int unit)
 {
-    const int *p = x->spec->u[unit].u.pad;
-    const int all[8] = {0, 0, p[0], p[2], 0, 0, p[1], p[3]};
     x->rank[unit] = 4;
-    x->value[unit] = onnx_node(x->m, "Pad", NODE_NAME(x, unit),
-                               ONNX_IN(input_of(x, unit, 0, 4), onnx_list(x->m, 8, all)));
+    x->value[unit] =
+        padded(x, input_of(x, unit, 0, 4), NODE_NAME(x, unit), x->spec->u[unit].u.pad);
     return 0;
 }
 

@@ -17,43 +17,10 @@
 #include "engine/spec.h"
 #include "quant/form.h"
 #include "run/export.h"
+#include "test/form_run.h"
 #include "test/onnx_net.h"
 
 /* ---- forms against rows ---- */
-
-static float apply(const QuantForm *f, const FormStep *s, float x)
-{
-    int k = 0;
-    switch (s->op) {
-    case FORM_MAX:
-        return x > s->v ? x : s->v;
-    case FORM_MIN:
-        return x < s->v ? x : s->v;
-    case FORM_ADD:
-        return x + s->v;
-    case FORM_MUL:
-        return x * s->v;
-    case FORM_DIV:
-        return x / s->v;
-    case FORM_ROUND:
-        return rintf(x);
-    case FORM_FLOOR:
-        return floorf(x);
-    case FORM_LEVELS:
-        for (int i = 1; i < f->nlevels; i++) k = x >= f->threshold[i] ? i : k;
-        return f->value[k];
-    case FORM_NOPS:
-        break;
-    }
-    fail_msg("step %d", (int)s->op);
-    return 0;
-}
-
-static float form_value(const QuantForm *f, float x)
-{
-    for (int i = 0; i < f->n; i++) x = apply(f, &f->step[i], x);
-    return x;
-}
 
 static const struct {
     const char *method, *variant, *scheme;
@@ -75,6 +42,9 @@ static const struct {
     {"apot", "imagenet", "original", 1, 1, 0, 0, 3, -1.9f},
     {"apot", "mnist", "original", 1, 0, 0, 0, 4, 1.3f},
     {"apot", "cifar", "original", 1, 1, 0, 0, 2, 8},
+    {"apot", "cifar", "original", 1, 1, 0, 0, 5, 3.3f},
+    {"apot", "imagenet", "original", 1, 1, 0, 0, 6, -2.1f},
+    {"apot", "mnist", "original", 1, 0, 0, 0, 8, 1.9f},
     {"fat", "cifar", "original", 0, 1, 0, 0, 5, 4.4f},
     {"fat_uniform", "imagenet", "original", 0, 1, 0, 0, 2, 1.6f},
     {"hysteresis", "", "original", 1, 1, 0, 0, 4, 0},
@@ -85,14 +55,13 @@ static const struct {
 static void compare_near(const QInst *q, const QuantForm *f, size_t i, float x)
 {
     const float at[] = {nextafterf(x, -INFINITY), x, nextafterf(x, INFINITY)};
-    float y[ARRAY_LEN(at)];
+    float y[ARRAY_LEN(at)], form[ARRAY_LEN(at)];
     q->fn->row(q, at, y, ARRAY_LEN(at));
-    for (size_t k = 0; k < ARRAY_LEN(at); k++) {
-        const float form = form_value(f, at[k]);
-        if (form != y[k])
+    form_run(f, 1, ARRAY_LEN(at), at, form);
+    for (size_t k = 0; k < ARRAY_LEN(at); k++)
+        if (form[k] != y[k])
             fail_msg("quantizer %zu (%s, %d bits): of %a the row makes %a, the form %a", i,
-                     q->method->name, q->bits, (double)at[k], (double)y[k], (double)form);
-    }
+                     q->method->name, q->bits, (double)at[k], (double)y[k], (double)form[k]);
 }
 
 static void test_forms(void **state)
@@ -103,7 +72,8 @@ static void test_forms(void **state)
         ParamStore ps = {0};
         QOpts o;
         QInst q;
-        QuantForm f = {0};
+        Arena arena = {0};
+        QuantForm f = {.arena = &arena};
         QCtx c = {.phase = PH_EVAL};
         Err e = {0};
         Rng g = rng_stream(3, RNG_TEST, i, 0);
@@ -133,6 +103,7 @@ static void test_forms(void **state)
             compare_near(&q, &f, i, (float)((double)clip * rng_range(&g, -1.5, 1.5)));
         qinst_free(&q);
         store_free(&ps);
+        arena_free(&arena);
     }
 }
 
@@ -196,6 +167,7 @@ static void test_methods(void **state)
         int wt_bit, fm_bit;
     } cases[] = {
         {"resnet20_cifar", "apot", "apot", "_apot4", true, 4, 4},
+        {"resnet20_cifar", "apot", "apot", "_apot5", true, 5, 5},
         {"resnet20_cifar", "apot", "apot", "_uniform5", false, 5, 5},
         {"mnist_resnet10", "fat", "fat", "_fat4", false, 4, 4},
         {"vgg7_cifar", "hysteresis", "hysteresis", "_hysteresis", true, 1, 3},
