@@ -13,6 +13,7 @@
 #include <math.h>
 
 #include "engine/par.h"
+#include "quant/form.h"
 #include "quant/keyword.h"
 
 typedef struct Dorefa {
@@ -33,6 +34,7 @@ static void set_steps(Dorefa *p)
 /* ---- activations, outputs ---- */
 
 static int act_configure(QInst *q, Err *e);
+static int act_steps(QInst *q, QuantForm *f, Err *e);
 
 static int act_init(QInst *q, ParamStore *ps, Err *e)
 {
@@ -41,6 +43,7 @@ static int act_init(QInst *q, ParamStore *ps, Err *e)
     if (!q->enabled) return 0;
     p->k.groups = 1;
     p->k.configure = act_configure;
+    p->k.steps = act_steps;
     kw_add_gamma(q, ps);
     return act_configure(q, e);
 }
@@ -72,6 +75,19 @@ static void act_row_bwd(const QInst *q, const float *x, const float *dy, float *
     (void)acc;
     if (kw_idle_bwd(q, dy, dx, n) || !dx) return;
     SIMD_FOR(i, n) dx[i] = x[i] >= 0 && x[i] <= B ? dy[i] : 0;
+}
+
+static int act_steps(QInst *q, QuantForm *f, Err *e)
+{
+    const Dorefa *p = q->priv;
+    (void)e;
+    set_steps(q->priv);
+    form_step(f, FORM_MAX, 0);
+    form_step(f, FORM_MIN, p->bound);
+    form_step(f, FORM_MUL, p->steps);
+    form_step(f, FORM_ROUND, 0);
+    form_step(f, FORM_DIV, p->steps);
+    return 0;
 }
 
 /* ---- weights ---- */
@@ -180,8 +196,8 @@ static int weight_init(QInst *q, ParamStore *ps, Err *e)
 
 #define ACT                                                                                        \
     .priv_size = sizeof(Dorefa), .init = act_init, .begin = act_begin, .row = act_row,             \
-    .row_bwd = act_row_bwd, .set = kw_set, .set_text = kw_set_text, .pad_matters = kw_pad_counts,  \
-    .release = kw_release
+    .row_bwd = act_row_bwd, .form = kw_form, .set = kw_set, .set_text = kw_set_text,               \
+    .pad_matters = kw_pad_counts, .release = kw_release
 
 static const QFn act = {ACT};
 static const QFn act_whole = {ACT, .need = kw_act_need, .forward = kw_act_forward,

@@ -21,6 +21,7 @@
 
 #include "engine/par.h"
 #include "quant/fatnn.h"
+#include "quant/form.h"
 #include "quant/stat.h"
 
 #define BLOCK 256 /* summed in float, then in double */
@@ -171,6 +172,7 @@ static int check(const QInst *q, Err *e)
 }
 
 static int configure(QInst *q, Err *e);
+static int steps(QInst *q, QuantForm *f, Err *e);
 
 static int init(QInst *q, ParamStore *ps, Err *e)
 {
@@ -184,6 +186,7 @@ static int init(QInst *q, ParamStore *ps, Err *e)
     if (check(q, e)) return -1;
     p->k.fixed_levels = true;
     p->k.configure = configure;
+    p->k.steps = steps;
     p->basis = 1;
     for (int i = 0; i < FATNN_STEPS; i++) p->f[i] = 1;
     if (q->role == Q_ACT) kw_add_idle_clip(q, ps); /* in checkpoints; the warm-up moves it */
@@ -341,6 +344,40 @@ static void whole_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *
     fatnn_add_grads(p, 0, dA);
 }
 
+/* ---- activations in float operations ---- */
+
+typedef struct Step {
+    float off, a, low;
+} Step;
+
+static bool is_up(const void *arg, float x)
+{
+    const Step *s = arg;
+    return code((x - s->off) * s->a, s->low) > s->low;
+}
+
+/* Steps stand one behind the other, so their sum is a level between thresholds. */
+static int steps(QInst *q, QuantForm *f, Err *e)
+{
+    const Fatnn *p = q->priv;
+    const int L = p->k.levels, G = p->k.groups;
+    const float by = p->closed ? param_scalar(p->k.basis) : 1;
+    float *t = arena_alloc(f->arena, (size_t)L * (size_t)G * sizeof *t),
+          *y = arena_alloc(f->arena, (size_t)L * (size_t)G * sizeof *y);
+    (void)e;
+    if (!fatnn_usable(q)) return 0;
+    for (int g = 0; g < G; g++) {
+        const Steps s = fatnn_steps(p, g);
+        for (int k = 0; k < L; k++) {
+            const Step step = {s.off[k ? k - 1 : 0], s.a[k ? k - 1 : 0], s.low[k ? k - 1 : 0]};
+            t[k * G + g] = k ? form_smallest(is_up, &step) : 0;
+            y[k * G + g] = (s.low[0] + (float)k) * by;
+        }
+    }
+    form_levels(f, L, false, G, t, y);
+    return 0;
+}
+
 /* ---- weights ---- */
 
 static void row(const QInst *q, int group, const float *w, float *y, size_t n)
@@ -404,7 +441,7 @@ static bool pad_matters(const QInst *q)
 #define COMMON                                                                                     \
     .priv_size = sizeof(Fatnn), .init = init, .set = kw_set, .set_text = kw_set_text,              \
     .release = kw_release
-#define ACT COMMON, .pad_matters = pad_matters
+#define ACT COMMON, .form = kw_form, .pad_matters = pad_matters
 
 static const QFn act = {
     ACT,           .nacc = FATNN_STEPS, .begin = act_begin, .row = act_row, .row_bwd = act_row_bwd,

@@ -29,8 +29,7 @@ static const float *spread(const QuantForm *f, int n, int groups, const float *v
     float *to = arena_alloc(f->arena, (size_t)n * (size_t)c * sizeof *to);
     for (int i = 0; i < n; i++)
         for (int k = 0; k < c; k++)
-            to[(size_t)i * (size_t)c + (size_t)k] =
-                v[i * groups + (int)((int64_t)k * groups / c)];
+            to[(size_t)i * (size_t)c + (size_t)k] = v[i * groups + (int)((int64_t)k * groups / c)];
     return to;
 }
 
@@ -93,7 +92,8 @@ static int value_form(const QPlan *qp, int unit, QRole role, int variant, LayerF
     QInst *q = qplan_get(qp, unit, role, variant);
     QuantForm *f = role == Q_ACT ? &l->in : &l->out;
     const Unit *u = &qp->spec->u[unit];
-    const int c = role == Q_ACT ? u->ic : u->c, pad = role == Q_ACT && l->pad_first ? u->u.conv.pad : 0;
+    const int c = role == Q_ACT ? u->ic : u->c,
+              pad = role == Q_ACT && l->pad_first ? u->u.conv.pad : 0;
     *f = (QuantForm){.arena = l->arena, .c = c};
     f->image = (size_t)c * (size_t)((role == Q_ACT ? u->ih : u->h) + 2 * pad) *
                (size_t)((role == Q_ACT ? u->iw : u->w) + 2 * pad);

@@ -46,6 +46,7 @@ typedef struct Keyword {
     const KwTag *o;                /* that one */
     const QFn *inner;              /* the role without blend and loss: see kw_use */
     int (*configure)(QInst *q, Err *e); /* the tag has changed: derived fields, kw_use. NULL: nothing to do */
+    int (*steps)(QInst *q, struct QuantForm *f, Err *e); /* activations, outputs: see kw_form */
     const KwWeight *weight;
     KwMeasure needs;               /* what `measured` wants to know of each group */
     int levels, groups, norm_groups, stable;
@@ -135,6 +136,10 @@ extern const QFn kw_blended;
  * 10 one part of so many less at the start and at each of the n epochs `at`, and 0 where n is below 0
  * (a schedule without such epochs). */
 double kw_proxquant_share(int step, int epoch, const int *at, int n);
+
+/* QFn.form of them all: Keyword.steps, with gamma and blend behind. `steps` adds the method's own
+ * operations to f, and may set q->fault. -1 with `e`: the settings allow none. (keyword_form.c) */
+int kw_form(QInst *q, struct QuantForm *f, Err *e);
 
 extern const QFn kw_dorefa_weight; /* pact has the same */
 extern const QKey kw_dorefa_weight_keys[];

@@ -207,6 +207,7 @@ const QFn kw_blended = {
     .need = need,
     .forward = forward,
     .backward = backward,
+    .form = kw_form,
     .set = kw_set,
     .set_text = kw_set_text,
     .pad_matters = pad_matters,

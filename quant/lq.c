@@ -19,9 +19,11 @@
 #include <string.h>
 
 #include "engine/par.h"
+#include "quant/form.h"
 #include "quant/keyword.h"
 #include "quant/stat.h"
 
+#define EPS        1e-5f
 #define MAX_DIGITS 8
 #define MAX_SUMS   8192 /* levels times groups up to which parts have sums of their own */
 
@@ -80,6 +82,8 @@ static void fill_tables(QInst *q, ParamStore *ps)
     }
 }
 
+static int steps(QInst *q, QuantForm *f, Err *e);
+
 static int configure(QInst *q, Err *e)
 {
     Lq *p = q->priv;
@@ -105,6 +109,7 @@ static int init(QInst *q, ParamStore *ps, Err *e)
     p->half = p->k.o->half_range;
     p->k.fixed_levels = true;
     p->k.configure = configure;
+    p->k.steps = steps;
     p->basis = p->k.basis = add_table(q, ps, DT_F32, p->bits, p->k.groups, "basis");
     p->auxil = add_table(q, ps, DT_F32, p->bits, p->k.groups, "auxil");
     fill_tables(q, ps);
@@ -161,14 +166,13 @@ static void need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t
 
 static void find_norms(const Lq *p, const float *x, const Runs *r, float *ms)
 {
-    const float eps = 1e-5f;
     PARALLEL_FOR(i, r->n / r->sample)
     {
         double mean = 0, std = 0;
         if (p->centers || p->scales_mean || p->scales_std)
             stat_mean_std(x + (size_t)i * r->sample, r->sample, &mean, &std);
         ms[2 * i] = p->centers ? (float)mean : 0;
-        ms[2 * i + 1] = p->scales_mean ? (float)mean + eps : p->scales_std ? (float)std + eps : 1;
+        ms[2 * i + 1] = p->scales_mean ? (float)mean + EPS : p->scales_std ? (float)std + EPS : 1;
     }
 }
 
@@ -245,6 +249,56 @@ static void quantize(const Lq *p, const Runs *r, const Levels *lv, const float *
         quantize_block(&lv[group], L, ms + 2 * (at / r->sample), p->k.passes, x + at, y + at, n,
                        sums ? sums + group * (size_t)L * 2 : NULL);
     }
+}
+
+/* ---- in float operations ---- */
+
+/* What an image is divided by: a mean or deviation of another order, whose last bits may differ. */
+static int image_scale(const Lq *p, QuantForm *f)
+{
+    const double n = (double)f->image;
+    int mean = form_mean(f, FORM_IMAGE, 0), apart;
+    if (p->scales_mean) return form_step(f, FORM_ADD, EPS);
+    mean = form_step(f, FORM_MUL, -1);
+    apart = form_of(f, FORM_ADD, 0, mean);
+    form_of(f, FORM_MUL, apart, apart);
+    form_mean(f, FORM_IMAGE, f->n);
+    form_step(f, FORM_MUL, (float)(n / (n - 1)));
+    form_step(f, FORM_SQRT, 0);
+    return form_step(f, FORM_ADD, EPS);
+}
+
+/* Levels and thresholds of each group, thresholds in order: rounding can turn those around a level
+ * that stands twice. */
+static int steps(QInst *q, QuantForm *f, Err *e)
+{
+    const Lq *p = q->priv;
+    const int L = p->k.levels, G = p->k.groups;
+    const double scale = p->k.o->scale;
+    float *t = arena_alloc(f->arena, (size_t)L * (size_t)G * sizeof *t),
+          *s = arena_alloc(f->arena, (size_t)L * (size_t)G * sizeof *s);
+    int by = 0;
+    if (!(scale >= 0 && scale <= 1))
+        return err_set(e, ERR_CONFIG,
+                       "%s: its input is quantized (lq) by thresholds outside of their levels "
+                       "(fm_scale: %g), which have no form in float operations; expected fm_scale "
+                       "from 0 to 1",
+                       q->unit, scale);
+    for (int g = 0; g < G; g++) {
+        Levels v;
+        find_levels(p, g, &v);
+        for (int k = 0; k < L; k++) {
+            s[k * G + g] = v.s[k];
+            t[k * G + g] = k > 1 ? fmaxf(v.t[k], t[(k - 1) * G + g]) : k ? v.t[k] : 0;
+        }
+    }
+    if (p->scales_mean || p->scales_std) {
+        by = image_scale(p, f);
+        form_of(f, FORM_DIV, 0, by);
+    }
+    form_levels(f, L, true, G, t, s);
+    if (by) form_of(f, FORM_MUL, f->n, by);
+    return 0;
 }
 
 /* ---- the fit ---- */
@@ -372,6 +426,7 @@ static const QFn act = {
     .need = need,
     .forward = forward,
     .backward = act_backward,
+    .form = kw_form,
     .pad_matters = kw_pad_always, /* zeros count for the basis and the normalisation */
     .set = kw_set,
     .set_text = kw_set_text,

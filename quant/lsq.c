@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "engine/par.h"
+#include "quant/form.h"
 #include "quant/keyword.h"
 #include "quant/stat.h"
 
@@ -113,6 +114,7 @@ static float magnitude(const Lsq *p, int group)
 }
 
 static int configure(QInst *q, Err *e);
+static int steps(QInst *q, QuantForm *f, Err *e);
 
 static int init(QInst *q, ParamStore *ps, Err *e)
 {
@@ -120,6 +122,7 @@ static int init(QInst *q, ParamStore *ps, Err *e)
     if (kw_init(q, ps, e)) return -1;
     if (!q->enabled) return 0;
     p->k.configure = configure;
+    p->k.steps = steps;
     kw_add_clip(q, ps);
     kw_add_gamma(q, ps);
     return configure(q, e);
@@ -271,6 +274,31 @@ static void whole_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *
     }
 }
 
+/* `level` of `clipped`, between a division by C and a multiplication. */
+static int steps(QInst *q, QuantForm *f, Err *e)
+{
+    const Lsq *p = q->priv;
+    const int G = p->k.groups;
+    float *C = arena_alloc(f->arena, (size_t)G * sizeof *C);
+    (void)e;
+    kw_divisor(q, p->k.clip);
+    for (int g = 0; g < G; g++) C[g] = magnitude(p, g);
+    form_by_group(f, FORM_DIV, G, C);
+    form_step(f, FORM_MAX, p->half ? 0 : -1);
+    form_step(f, FORM_MIN, 1);
+    if (!p->half) {
+        form_step(f, FORM_ADD, 1);
+        form_step(f, FORM_DIV, 2);
+    }
+    form_step(f, FORM_MUL, p->k.n);
+    form_step(f, FORM_ROUND, 0);
+    if (!p->half) form_step(f, FORM_MUL, 2);
+    form_step(f, FORM_DIV, p->k.n);
+    if (!p->half) form_step(f, FORM_ADD, -1);
+    form_by_group(f, FORM_MUL, G, C);
+    return 0;
+}
+
 /* ---- weights ---- */
 
 static void row(const QInst *q, int group, const float *w, float *y, size_t n)
@@ -333,10 +361,15 @@ static const QFn act = {COMMON,
                         .row = act_row,
                         .row_bwd = act_row_bwd,
                         .end = act_end,
+                        .form = kw_form,
                         .pad_matters = pad_matters};
 
-static const QFn act_whole = {COMMON, .need = whole_need, .forward = whole_forward,
-                              .backward = whole_backward, .pad_matters = pad_matters};
+static const QFn act_whole = {COMMON,
+                              .need = whole_need,
+                              .forward = whole_forward,
+                              .backward = whole_backward,
+                              .form = kw_form,
+                              .pad_matters = pad_matters};
 
 static const QFn weight = {COMMON, .need = kw_weight_need, .forward = kw_weight_forward,
                            .backward = kw_weight_backward};

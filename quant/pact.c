@@ -11,6 +11,7 @@
 #include <math.h>
 
 #include "engine/par.h"
+#include "quant/form.h"
 #include "quant/keyword.h"
 
 typedef struct Pact {
@@ -20,6 +21,7 @@ typedef struct Pact {
 } Pact;
 
 static int act_configure(QInst *q, Err *e);
+static int act_steps(QInst *q, QuantForm *f, Err *e);
 
 static int act_init(QInst *q, ParamStore *ps, Err *e)
 {
@@ -28,6 +30,7 @@ static int act_init(QInst *q, ParamStore *ps, Err *e)
     if (!q->enabled) return 0;
     p->k.groups = 1; /* one level whatever fm_quant_group says */
     p->k.configure = act_configure;
+    p->k.steps = act_steps;
     kw_add_clip(q, ps);
     return act_configure(q, e);
 }
@@ -43,6 +46,19 @@ static void act_begin(QInst *q, const QCtx *c)
     log_msg(LOG_WARN, "%s: the clip level has become negative (%g)", p->k.clip->name,
             (double)p->clip);
     p->warned = true;
+}
+
+static int act_steps(QInst *q, QuantForm *f, Err *e)
+{
+    const Pact *p = q->priv;
+    (void)e;
+    act_begin(q, &(QCtx){.phase = PH_EVAL});
+    form_step(f, FORM_MAX, 0);
+    form_step(f, FORM_MIN, p->clip);
+    form_step(f, FORM_MUL, p->steps);
+    form_step(f, FORM_ROUND, 0);
+    form_step(f, FORM_DIV, p->steps);
+    return 0;
 }
 
 static void act_row(const QInst *q, const float *x, float *y, size_t n)
@@ -94,8 +110,8 @@ static void act_end(QInst *q, const double *acc)
 
 #define ACT                                                                                        \
     .priv_size = sizeof(Pact), .nacc = 1, .init = act_init, .begin = act_begin, .row = act_row,    \
-    .row_bwd = act_row_bwd, .end = act_end, .set = kw_set, .set_text = kw_set_text,                \
-    .pad_matters = kw_pad_counts, .release = kw_release
+    .row_bwd = act_row_bwd, .end = act_end, .form = kw_form, .set = kw_set,                        \
+    .set_text = kw_set_text, .pad_matters = kw_pad_counts, .release = kw_release
 
 static const QFn act = {ACT};
 static const QFn act_whole = {ACT, .need = kw_act_need, .forward = kw_act_forward,

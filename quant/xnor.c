@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "engine/par.h"
+#include "quant/form.h"
 #include "quant/keyword.h"
 
 typedef enum Slope { SLOPE_ONE, SLOPE_STE, SLOPE_TRIANGLE } Slope;
@@ -26,6 +27,7 @@ typedef struct Xnor {
 
 static const KwWeight signs;
 static int configure(QInst *q, Err *e);
+static int steps(QInst *q, QuantForm *f, Err *e);
 
 static int init(QInst *q, ParamStore *ps, Err *e)
 {
@@ -36,11 +38,18 @@ static int init(QInst *q, ParamStore *ps, Err *e)
     if (!q->enabled) return 0;
     p->k.fixed_levels = true;
     p->k.configure = configure;
+    p->k.steps = steps;
     p->k.weight = &signs;
     p->k.needs = KW_ABS_SUM;
     p->by_channel = str_eq(q->opts->kw.fm_custom, "resolution");
     kw_add_gamma(q, ps);
     return configure(q, e);
+}
+
+/* Activations have an E of their own. */
+static bool is_scaled(const QInst *q)
+{
+    return ((const Xnor *)q->priv)->by_channel || str_eq(q->opts->kw.fm_custom, "channel");
 }
 
 static inline float sign_of(float x)
@@ -123,6 +132,20 @@ static void act_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
     }
 }
 
+/* E is a mean of another order: its last bits may differ. */
+static int steps(QInst *q, QuantForm *f, Err *e)
+{
+    static const float from[] = {0, 0}, to[] = {-1, 1};
+    const bool by_channel = ((const Xnor *)q->priv)->by_channel;
+    const int sign = form_levels(f, 2, false, 1, from, to);
+    int size;
+    (void)e;
+    if (!is_scaled(q)) return 0;
+    size = form_of(f, FORM_ABS, 0, -1);
+    form_of(f, FORM_MUL, form_mean(f, by_channel ? FORM_MAP : FORM_PIXEL, size), sign);
+    return 0;
+}
+
 /* ---- weights ---- */
 
 static void measured(QInst *q)
@@ -161,10 +184,11 @@ static bool pad_matters(const QInst *q)
     .priv_size = sizeof(Xnor), .init = init, .set = kw_set, .set_text = kw_set_text,               \
     .release = kw_release
 
-static const QFn act = {COMMON, .begin = kw_begin, .row = act_row, .row_bwd = act_row_bwd,
-                        .pad_matters = pad_matters};
-static const QFn act_scaled = {COMMON,         .need = act_need,       .forward = act_forward,
-                               .row = act_row, .row_bwd = act_row_bwd, .pad_matters = pad_matters};
+#define ACT                                                                                        \
+    COMMON, .row = act_row, .row_bwd = act_row_bwd, .form = kw_form, .pad_matters = pad_matters
+
+static const QFn act = {ACT, .begin = kw_begin};
+static const QFn act_scaled = {ACT, .need = act_need, .forward = act_forward};
 static const QFn weight = {COMMON, .need = kw_weight_need, .forward = kw_weight_forward,
                            .backward = kw_weight_backward};
 
@@ -177,9 +201,7 @@ static int configure(QInst *q, Err *e)
     p->slope = SLOPE_ONE;
     for (size_t i = 0; i < ARRAY_LEN(slopes); i++)
         if (str_eq(p->k.o->grad_type, slopes[i])) p->slope = (Slope)i;
-    kw_use(q, q->role == Q_WEIGHT                                         ? &weight
-              : p->by_channel || str_eq(q->opts->kw.fm_custom, "channel") ? &act_scaled
-                                                                          : &act);
+    kw_use(q, q->role == Q_WEIGHT ? &weight : is_scaled(q) ? &act_scaled : &act);
     return 0;
 }
 

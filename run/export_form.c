@@ -53,14 +53,14 @@ static const char *few_levels(const StepWriter *w, const char *x)
     for (int k = 1; k < f->nlevels; k++) {
         const char *up =
             reached(w, x, per_channel(w, DT_F32, c, f->threshold + k * c, "threshold", k));
-        y = node(w, "Where", ONNX_IN(up, per_channel(w, DT_F32, c, f->value + k * c, "level", k), y));
+        y = node(w, "Where",
+                 ONNX_IN(up, per_channel(w, DT_F32, c, f->value + k * c, "level", k), y));
     }
     return y;
 }
 
 /* [size][tables] as one list, the levels behind the last never reached. */
-static const char *table(const StepWriter *w, int size, const float *v, bool fill,
-                         const char *part)
+static const char *table(const StepWriter *w, int size, const float *v, bool fill, const char *part)
 {
     const QuantForm *f = w->f;
     const int n = size * f->tables, given = f->nlevels * f->tables;
@@ -82,8 +82,7 @@ static const char *many_levels(const StepWriter *w, const char *x)
     thresholds = table(w, size, w->f->threshold, true, "thresholds");
     k = per_channel(w, DT_S32, c, first, "first", 0);
     for (int bit = size / 2; bit; bit /= 2) {
-        const char *next =
-            node(w, "Add", ONNX_IN(k, onnx_scalar(w->m, DT_S32, (double)(bit * c))));
+        const char *next = node(w, "Add", ONNX_IN(k, onnx_scalar(w->m, DT_S32, (double)(bit * c))));
         const char *up = reached(w, x, node(w, "Gather", ONNX_IN(thresholds, next)));
         k = node(w, "Where", ONNX_IN(up, next, k));
     }
@@ -128,10 +127,8 @@ static const char *write_mean(const StepWriter *w, const char *x, FormPart part)
 
 static const char *write_step(const StepWriter *w, int i)
 {
-    static const char *const unary[FORM_NOPS] = {[FORM_ROUND] = "Round",
-                                                 [FORM_FLOOR] = "Floor",
-                                                 [FORM_ABS] = "Abs",
-                                                 [FORM_SQRT] = "Sqrt"};
+    static const char *const unary[FORM_NOPS] = {
+        [FORM_ROUND] = "Round", [FORM_FLOOR] = "Floor", [FORM_ABS] = "Abs", [FORM_SQRT] = "Sqrt"};
     static const char *const binary[FORM_NOPS] = {[FORM_MAX] = "Max",
                                                   [FORM_MIN] = "Min",
                                                   [FORM_ADD] = "Add",
@@ -152,8 +149,8 @@ static const char *write_step(const StepWriter *w, int i)
     return node(w, binary[s->op], ONNX_IN(x, by));
 }
 
-const char *export_form(Onnx *m, const char *value, int rank, const QuantForm *f,
-                        const char *layer, const char *part)
+const char *export_form(Onnx *m, const char *value, int rank, const QuantForm *f, const char *layer,
+                        const char *part)
 {
     char name[192];
     StepWriter w = {.m = m, .f = f, .name = name, .rank = rank, .value = {value}};
