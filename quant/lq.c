@@ -268,28 +268,24 @@ static int image_scale(const Lq *p, QuantForm *f)
     return form_step(f, FORM_ADD, EPS);
 }
 
-/* Levels and thresholds of each group, thresholds in order: rounding can turn those around a level
- * that stands twice. */
+/* Level k is the last whose threshold is below: with thresholds in any order (scale above 1, a level
+ * that stands twice) those as high as k begin at the least of what follows. */
 static int steps(QInst *q, QuantForm *f, Err *e)
 {
     const Lq *p = q->priv;
     const int L = p->k.levels, G = p->k.groups;
-    const double scale = p->k.o->scale;
     float *t = arena_alloc(f->arena, (size_t)L * (size_t)G * sizeof *t),
           *s = arena_alloc(f->arena, (size_t)L * (size_t)G * sizeof *s);
     int by = 0;
-    if (!(scale >= 0 && scale <= 1))
-        return err_set(e, ERR_CONFIG,
-                       "%s: its input is quantized (lq) by thresholds outside of their levels "
-                       "(fm_scale: %g), which have no form in float operations; expected fm_scale "
-                       "from 0 to 1",
-                       q->unit, scale);
+    (void)e;
     for (int g = 0; g < G; g++) {
         Levels v;
+        float least = INFINITY;
         find_levels(p, g, &v);
-        for (int k = 0; k < L; k++) {
+        for (int k = L - 1; k >= 0; k--) {
+            if (k) least = fminf(least, v.t[k]);
+            t[k * G + g] = least;
             s[k * G + g] = v.s[k];
-            t[k * G + g] = k > 1 ? fmaxf(v.t[k], t[(k - 1) * G + g]) : k ? v.t[k] : 0;
         }
     }
     if (p->scales_mean || p->scales_std) {

@@ -47,10 +47,6 @@ YML
     [ "$status" -eq 2 ]
     [[ "$output" == *"7:1: error: export_onnx: layer1.0.conv1: its input is quantized to powers of two"* ]]
     [ "${#lines[@]}" -eq 1 ]
-    run "$QRUN" "$DIR/float.yml" log_dir="$DIR/run7" wt_quant=lq fm_quant=lq bit=2 fm_scale=3
-    [ "$status" -eq 2 ]
-    [[ "$output" == *"7:1: error: export_onnx: layer1.0.conv1: its input is quantized (lq) by thresholds outside of"* ]]
-    [ "${#lines[@]}" -eq 1 ]
     run "$QRUN" "$DIR/float.yml" log_dir="$DIR/run5" wt_quant=f8net fm_quant=f8net bit=8
     [ "$status" -eq 2 ]
     [[ "$output" == *"7:1: error: export_onnx: conv1: fixed-point numbers are not written as float"* ]]

@@ -185,13 +185,14 @@ static void test_names(void **state)
 static void test_refused(void **state)
 {
     static const struct {
-        const char *wt, *fm, *path, *want;
+        const char *method, *variant, *path, *want;
         int bits;
         ErrKind kind;
     } cases[] = {
-        {"apot", "apot", NULL, "its input is quantized (apot, 5 bits)", 5, ERR_CONFIG},
-        {"f8net", "f8net", NULL, "fixed-point numbers are not written as float", 8, ERR_CONFIG},
-        {"none", "none", "/nowhere/x.onnx", "/nowhere/x.onnx: cannot be written", 32, ERR_RUN},
+        {"hysteresis", "pact_exponential", NULL, "its input is quantized to powers of two", 1,
+         ERR_CONFIG},
+        {"f8net", "", NULL, "fixed-point numbers are not written as float", 8, ERR_CONFIG},
+        {"none", "", "/nowhere/x.onnx", "/nowhere/x.onnx: cannot be written", 32, ERR_RUN},
     };
     const Judge *j = *state;
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -201,7 +202,8 @@ static void test_refused(void **state)
         Model *m;
         Err e = {0};
         qopts_default(&q);
-        q.wt_quant = cases[i].wt, q.fm_quant = cases[i].fm;
+        q.wt_quant = q.fm_quant = cases[i].method;
+        q.quant_variant = cases[i].variant;
         q.wt_bit = q.fm_bit = cases[i].bits;
         m = onnx_net_open(&(OnnxNetCase){.net = nets[0], .q = &q, .size = 16});
         if (!export_float(model_qplan(m), &o, path, &e)) fail_msg("case %zu is written", i);
