@@ -124,13 +124,13 @@ static void row(const QInst *q, const float *x, float *y, size_t n)
 static int form(QInst *q, QuantForm *f, Err *e)
 {
     const Act *a = q->priv;
-    begin(q, &(QCtx){.phase = PH_EVAL});
-    if (q->fault) return err_set(e, ERR_RUN, "%s", q->fault);
     if (a->kind == EXPONENTIAL)
         return err_set(e, ERR_CONFIG,
                        "%s: its input is quantized to powers of two (hysteresis), which has no form "
                        "in float operations",
                        q->unit);
+    begin(q, &(QCtx){.phase = PH_EVAL});
+    if (q->fault) return err_set(e, ERR_RUN, "%s", q->fault);
     if (a->kind != ROUND) form_step(f, FORM_MUL, a->top / (EPS + a->t));
     form_step(f, FORM_ROUND, 0);
     form_step(f, FORM_MAX, 0);
