@@ -3,7 +3,8 @@
  *
  * The first net, which is small, runs every set-up of every method at every bit width it supports. By default the
  * others are one depth of each family, QRUN_FULL=1: every depth, with every set-up at one width; where they have
- * millions of weights, with the first set-up of each method. Prints a line for each net and one for all. Nets run beside each other, each in a process of its own: test_matrix NET runs one. */
+ * millions of weights, with the first set-up of each method. Prints a line for each net and one for all. Nets run
+ * beside each other, each in a process of its own: test_matrix NET runs one. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -33,14 +33,16 @@ widths() {
     esac
 }
 
-# METHOD BITS -- where its clip level for maps starts (DoReFa: stands), the same for all that have one: fewer levels, less range.
-# Two epochs are too short to bring it there from one value for all.
+# METHOD BITS -- where its clip levels start (DoReFa's: stands), the same for all that have them: fewer levels, less range. Two epochs
+# are too short to bring them there from one value for all. Weights, in standard deviations: with 2 bits there is no level but 0
+# and the clip level, and at the methods' own 3 all below 1.5 would become 0.
 clip() {
     case $2 in 4) start=3 ;; 3) start=2 ;; 2) start=1.5 ;; *) return ;; esac
     case $1 in
     dorefa) echo "fm_boundary=$start" ;;
-    apot | fat | fat_uniform | adabits | pact | lsq | xnor | xnor_gamma | dorefa_bin) echo "act_clip_init=$start" ;;
+    apot | fat | fat_uniform | adabits | pact | lsq | xnor | xnor_gamma | dorefa_bin | hysteresis) echo "act_clip_init=$start" ;;
     esac
+    case $1:$2 in apot:2 | fat:2 | fat_uniform:2) echo wt_clip_init=1.3 ;; esac
 }
 
 names=
