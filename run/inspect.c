@@ -170,19 +170,20 @@ static void print_json(const Listing *l, json_t *rows)
     json_decref(o);
 }
 
-/* Whether the last part of a name stands in "a,b,c". */
+/* Whether a name, or what follows one of its dots, stands in "a,b,c". */
 static bool is_asked(const char *name, const char *asked)
 {
-    const char *dot = strrchr(name, '.'), *last = dot ? dot + 1 : name;
+    const size_t len = strlen(name);
     for (const char *p = asked; *p;) {
         const size_t n = strcspn(p, ",");
-        if (n == strlen(last) && !memcmp(p, last, n)) return true;
+        const bool fits = n > 0 && n <= len && !memcmp(name + len - n, p, n);
+        if (fits && (n == len || name[len - n - 1] == '.')) return true;
         p += n + (p[n] == ',');
     }
     return false;
 }
 
-/* Every value of the tensors whose last name part is asked for. */
+/* Every value of the tensors whose names, or ends of names, are asked for. */
 static int print_values(const Listing *l, const char *asked, Err *e)
 {
     Str out = {0};

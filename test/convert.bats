@@ -105,6 +105,8 @@ setup() {
     both "$qrun" inspect a values=act_alpha,num_batches_tracked
     is "$status" 0
     has "$out" "num_batches_tracked: 3"
+    both "$qrun" inspect a values=layer1.0.bn1.num_batches_tracked,er1.0.bn2.num_batches_tracked
+    is "$(printf '%s\n' "$out" | wc -l)" 1
     both "$qrun" inspect a values=nothing
     is "$status" 2
     has "$err" "no tensor's name ends in nothing"
