@@ -176,6 +176,8 @@ static void find_norms(const Lq *p, const float *x, const Runs *r, float *ms)
     }
 }
 
+/* Level k is the last whose threshold is below: with thresholds in any order (scale above 1) those as
+ * high as k begin at the least of what follows. */
 static void find_levels(const Lq *p, int group, Levels *v)
 {
     const float *b = p->basis->value.data;
@@ -192,6 +194,7 @@ static void find_levels(const Lq *p, int group, Levels *v)
         const float share = below_share(p, i);
         v->t[i] = share * v->s[i - 1] + (1 - share) * v->s[i];
     }
+    for (int i = L - 2; i > 0; i--) v->t[i] = fminf(v->t[i], v->t[i + 1]);
 }
 
 #define BLOCK 256 /* values summed in float, then in double */
@@ -268,8 +271,6 @@ static int image_scale(const Lq *p, QuantForm *f)
     return form_step(f, FORM_ADD, EPS);
 }
 
-/* Level k is the last whose threshold is below: with thresholds in any order (scale above 1, a level
- * that stands twice) those as high as k begin at the least of what follows. */
 static int steps(QInst *q, QuantForm *f, Err *e)
 {
     const Lq *p = q->priv;
@@ -280,11 +281,9 @@ static int steps(QInst *q, QuantForm *f, Err *e)
     (void)e;
     for (int g = 0; g < G; g++) {
         Levels v;
-        float least = INFINITY;
         find_levels(p, g, &v);
-        for (int k = L - 1; k >= 0; k--) {
-            if (k) least = fminf(least, v.t[k]);
-            t[k * G + g] = least;
+        for (int k = 0; k < L; k++) {
+            t[k * G + g] = v.t[k ? k : 1];
             s[k * G + g] = v.s[k];
         }
     }
