@@ -57,7 +57,7 @@ static inline __attribute__((always_inline)) float level(Scheme s, float a, floa
     float k;
     if (s == ORIGINAL) return rintf(p * a) / a;
     k = floorf(p * a);
-    k = k < a - 1 ? k : a - 1;
+    k = k > a - 1 ? a - 1 : k; /* NaN stays NaN */
     return s == CENTERED ? (k + 0.5f) / a : k / a;
 }
 
@@ -143,7 +143,8 @@ static bool find_scale(QInst *q, const float *w, const float *y, size_t n)
     const int *d = q->shape;
     stat_mean_std(y, n, &mean, &std);
     if (!((float)std > 0) || !isfinite(std)) {
-        fail(q, "all weights lie on one level; AdaBits' rescaling divides by their deviation");
+        fail(q, std == 0 ? "all weights lie on one level; AdaBits' rescaling divides by their deviation"
+                         : "weights that are not finite; AdaBits' rescaling divides by their deviation");
         return false;
     }
     if (str_eq(q->opts->rescale_type, "stddev"))
@@ -379,7 +380,6 @@ static void act_begin(QInst *q, const QCtx *c)
     snprintf(p->fault, sizeof p->fault, "%s[%d]: the clip level is %g; AdaBits divides by it",
              q->p[0]->name, p->at, (double)alpha);
     q->fault = p->fault;
-    p->alpha = 1;
 }
 
 /* y / A, and z = clip(x) / A. */
@@ -392,8 +392,8 @@ static inline __attribute__((always_inline)) float act_level(Scheme s, bool roun
 
 static inline float clip(float x, float low, float high)
 {
-    x = x > low ? x : low;
-    return x < high ? x : high;
+    x = x <= low ? low : x; /* NaN passes both */
+    return x >= high ? high : x;
 }
 
 /* Always inlined: each call below has constants for `s`, `rounds` and `two`, and a loop of its own.
@@ -450,6 +450,10 @@ KERNEL act_map_bwd(const Act *p, Scheme s, bool rounds, bool two, const float *x
 static void act_row(const QInst *q, const float *x, float *y, size_t n)
 {
     const Act *p = q->priv;
+    if (q->fault) {
+        memset(y, 0, n * sizeof *y);
+        return;
+    }
 #define CALL(scheme, rounds, two) act_map(p, scheme, rounds, two, x, y, n)
     FOR_EACH_KIND(p, CALL);
 #undef CALL

@@ -29,6 +29,7 @@
 #include "quant/form.h"
 
 #define MAX_ACT_BITS 16
+#define MAX_EXP_BITS 7 /* pact_exponential: 2^R is a float */
 #define EPS          1e-6f
 
 typedef enum Kind { ROUND, PACT, SIGMOID, EXPONENTIAL } Kind;
@@ -66,17 +67,19 @@ static int init(QInst *q, ParamStore *ps, Err *e)
     Act *a = q->priv;
     const Variant *v = quant_variant(q, variants, ARRAY_LEN(variants), sizeof *variants, e);
     const double start = q->opts->act_clip_init;
+    int most;
     if (!v) return -1;
     if (!(q->marks & (UM_FIRST | UM_LAST))) q->bits = stage_bits(q->opts, q->name, q->bits);
     if (q->bits == 32) {
         q->enabled = false;
         return 0;
     }
-    if (q->bits < 1 || q->bits > MAX_ACT_BITS)
-        return err_set(e, ERR_CONFIG,
-                       "%s: hysteresis has 1 to %d bits or 32 for activations, not %d", q->unit,
-                       MAX_ACT_BITS, q->bits);
     a->kind = v->kind;
+    most = a->kind == EXPONENTIAL ? MAX_EXP_BITS : MAX_ACT_BITS;
+    if (q->bits < 1 || q->bits > most)
+        return err_set(e, ERR_CONFIG,
+                       "%s: hysteresis%s has 1 to %d bits or 32 for activations, not %d", q->unit,
+                       a->kind == EXPONENTIAL ? " (pact_exponential)" : "", most, q->bits);
     a->top = (float)((1 << q->bits) - 1);
     a->alpha = (float)(q->opts->use_alpha_decay ? q->opts->start_alpha : q->opts->sigmoid_alpha);
     a->t = a->top;
@@ -106,10 +109,14 @@ static void row(const QInst *q, const float *x, float *y, size_t n)
 {
     const Act *a = q->priv;
     const float top = a->top, t = a->t;
-    if (a->kind == EXPONENTIAL) {
+    if (q->fault) {
+        memset(y, 0, n * sizeof *y);
+    } else if (a->kind == EXPONENTIAL) {
         const float unit = (EPS + fabsf(t)) / exp2f(top);
-        for (size_t i = 0; i < n; i++)
-            y[i] = unit * exp2f(fminf(rintf(logf(fabsf(x[i]) / unit) / logf(2)), top));
+        for (size_t i = 0; i < n; i++) {
+            const float e = rintf(logf(fabsf(x[i]) / unit) / logf(2));
+            y[i] = unit * exp2f(e > top ? top : e); /* NaN stays NaN */
+        }
     } else {
         const float in = a->kind == ROUND ? 1 : top / (EPS + t), out = a->kind == ROUND ? 1 : t / top;
         SIMD_FOR(i, n)
@@ -145,6 +152,7 @@ static float slope(const Act *a, float x)
     const float k = a->alpha * (a->top / a->t), u = x * a->top / a->t - 0.5f;
     const float e = expf(-k * ((u - rintf(u)) * (a->t / a->top)));
     const float scale = (float)(1 / (2 / (1 + exp(-(double)k / 2)) - 1));
+    if (isinf(e)) return 0; /* a steep slope far from its step */
     return scale * e / ((1 + e) * (1 + e));
 }
 

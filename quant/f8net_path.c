@@ -40,7 +40,7 @@ static void sum_forward(Node *n, Exec *x)
         if (a->relu) SIMD_FOR(i, m)
             {
                 const float t = u[at + i] + v[at + i] * f;
-                y[at + i] = t > 0 ? t : 0;
+                y[at + i] = t <= 0 ? 0 : t; /* NaN stays NaN */
             }
         else
             SIMD_FOR(i, m) y[at + i] = u[at + i] + v[at + i] * f;

@@ -203,6 +203,8 @@ static void check(int (*build)(Bench *b))
         for (int t = 0; t < 10; t++)
             compare(p, rng_below(&b.r, (uint32_t)tensor_len(&p->value)), &x, loss, big);
     }
+    *(float *)b.ps.p[0]->value.data = NAN;
+    if (!isnan(loss_of(&x, loss))) fail_msg("%s: NaN is not seen in the loss", b.ps.p[0]->name);
     exec_free(&x);
     plan_free(&plan);
     graph_free(&b.g);
