@@ -189,6 +189,8 @@ static void end(QInst *q, const double *acc)
 static int set(QInst *q, const char *attr, double v, Err *e)
 {
     if (!str_eq(attr, "alpha")) return err_set(e, ERR_CONFIG, "%s: no attribute '%s'", q->name, attr), QSET_UNKNOWN;
+    if (!(v > 0) || !isfinite(v))
+        return err_set(e, ERR_CONFIG, "%s: alpha: %g; expected a number above 0", q->unit, v);
     ((Act *)q->priv)->alpha = (float)v;
     return 0;
 }

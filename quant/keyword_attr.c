@@ -123,11 +123,13 @@ static const struct Attr *attr_of(const char *name)
     return NULL;
 }
 
+#define COUNT_MAX (1 << 24) /* iteration, a float, gets no further: for ever */
+
 static int set_attr(QInst *q, const struct Attr *a, double v, Err *e)
 {
     void *field = (char *)q->priv + a->at;
     if (a->kind == FLAG) *(bool *)field = v != 0;
-    if (a->kind == COUNT) *(int *)field = v > 0 ? (int)v : 0;
+    if (a->kind == COUNT) *(int *)field = v >= COUNT_MAX ? COUNT_MAX : v > 0 ? (int)v : 0;
     if (a->kind == NUMBER) *(double *)field = v;
     return a->configures ? configure(q, e) : 0;
 }

@@ -1,6 +1,7 @@
 /* quant/policy.c -- see policy.h. */
 #include "quant/policy.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -143,10 +144,14 @@ static int set_value(QInst *q, const char *attr, const char *value, Err *e)
 {
     char *end;
     double v = strtod(value, &end);
+    int r;
     if (q->fn->set_text) return q->fn->set_text(q, attr, value, e);
     if (!q->fn->set) return QSET_UNKNOWN;
-    if (end == value || *end) v = truth(value);
-    return q->fn->set(q, attr, v, e);
+    if (end != value && !*end) return q->fn->set(q, attr, v, e);
+    v = truth(value);
+    r = q->fn->set(q, attr, v < 0 ? (double)NAN : v, e); /* NaN: is there such an attribute? The fault ends the run */
+    if (r == QSET_UNKNOWN || v >= 0) return r;
+    return err_set(e, ERR_CONFIG, "%s: %s: %.40s; expected a number", q->unit, attr, value);
 }
 
 static int set_enabled(QInst *q, const char *value, Err *e)

@@ -39,6 +39,7 @@ static void attributes_have_effect(void **state)
     } rows[] = {
         {"lsq", Q_ACT, 2, "half_range", "False", true},
         {"lsq", Q_ACT, 2, "stable", "3", true},
+        {"lsq", Q_ACT, 2, "stable", "4e10", true},
         {"lsq", Q_ACT, 2, "level_num", "3", false},
         {"lsq", Q_ACT, 3, "level_num", "-2", false},
         {"lsq", Q_ACT, 2, "clip_val", "0.4", false},

@@ -208,6 +208,27 @@ static void impossible_rules_are_refused(void **state)
     }
 }
 
+/* Methods that only know numbers. */
+static void numbers_are_asked_for(void **state)
+{
+    static const struct {
+        const char *policy, *want; /* NULL: accepted */
+    } rows[] = {
+        {"policy={init: [{by_index: all, by_tag: fm, alpha: fast}]}", "alpha: fast; expected a number"},
+        {"policy={init: [{by_index: all, by_tag: fm, alpha: 0}]}", "alpha: 0; expected a number above 0"},
+        {"policy={init: [{by_index: all, by_tag: fm, colour: red}]}", "no quantizer chosen here (hysteresis) has an attribute 'colour'"},
+        {"policy={init: [{by_index: all, by_tag: fm, alpha: 2}]}", NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char *why = tiny_fault(root, "numbers", (const char *const[]){"fm_quant=hysteresis", "wt_quant=hysteresis", "wt_bit=1",
+                               "fm_bit=2", "quant_variant=pact_sigmoid", "num_epochs=1", "max_steps=1", rows[i].policy, NULL});
+        if (!rows[i].want ? why != NULL : !why || !strstr(why, rows[i].want))
+            fail_msg("%s\ngave: %s\nexpected: %s", rows[i].policy, why ? why : "nothing", rows[i].want ? rows[i].want : "nothing");
+        free(why);
+    }
+}
+
 static void stable_has_one_master(void **state)
 {
     char *why = tiny_fault(root, "refused", KEYS("policy={init: [{by_index: all, stable: 7}]}", "stable_epoch=1"));
@@ -291,7 +312,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(faults_name_their_line),     cmocka_unit_test(another_file_is_one_fault), cmocka_unit_test(yaml_faults_name_their_place),
         cmocka_unit_test(file_and_map_agree),         cmocka_unit_test(rules_reach_what_they_name),
-        cmocka_unit_test(impossible_rules_are_refused), cmocka_unit_test(stable_has_one_master),
+        cmocka_unit_test(impossible_rules_are_refused), cmocka_unit_test(numbers_are_asked_for), cmocka_unit_test(stable_has_one_master),
         cmocka_unit_test(momentum_is_cleared),        cmocka_unit_test(checkpoints_bring_their_rules),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
