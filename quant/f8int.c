@@ -315,6 +315,36 @@ static int build_unit(Builder *b, int unit, Err *e)
     }
 }
 
+/* ---- parameters that whole numbers can be made of ---- */
+
+static int check_values(const Param *p, bool divides, Err *e)
+{
+    const float *v = p ? p->value.data : NULL;
+    for (size_t i = 0; p && i < tensor_len(&p->value); i++) {
+        if (isfinite(v[i]) && (!divides || v[i] != 0)) continue;
+        return err_set(e, ERR_RUN, "%s: a value of %g; integer inference needs finite numbers%s", p->name,
+                       (double)v[i], divides ? " other than 0" : "");
+    }
+    return 0;
+}
+
+static int check_unit(const QPlan *qp, int unit, Err *e)
+{
+    const QUnit *qu = &qp->u[unit];
+    const int behind = qp->spec->u[unit].norm;
+    const NormParams *np = behind >= 0 ? qp->u[behind].norm : &(NormParams){0};
+    const Param *const plain[] = {qu->weight, qu->bias, np->scale, np->shift, np->mean, np->var};
+    F8Layer l;
+    if (!f8net_is(qp, unit)) return 0;
+    f8net_layer(qp, unit, false, &l);
+    for (size_t i = 0; i < ARRAY_LEN(plain); i++)
+        if (check_values(plain[i], false, e)) return -1;
+    for (size_t i = 0; np->var && i < tensor_len(&np->var->value); i++)
+        if (((const float *)np->var->value.data)[i] < 0)
+            return err_set(e, ERR_RUN, "%s: a variance below 0", np->var->name);
+    return check_values(l.alpha, true, e) || check_values(l.fraclen, false, e) ? -1 : 0;
+}
+
 int f8int_build(const QPlan *qp, bool converted, IntNet *net, double *unit, Err *e)
 {
     const Spec *s = qp->spec;
@@ -327,6 +357,8 @@ int f8int_build(const QPlan *qp, bool converted, IntNet *net, double *unit, Err 
         return err_set(
             e, ERR_CONFIG,
             "integer inference needs rounded numbers of at most 8 bits, one length per layer");
+    for (int i = 0; i < s->n; i++)
+        if (check_unit(qp, i, e)) return -1;
     b.of = xcalloc((size_t)s->n, sizeof *b.of);
     for (int i = 0; i < s->n; i++) b.of[i].op = -1;
     for (int i = 0; i < s->n && r == 0; i++) r = build_unit(&b, i, e);

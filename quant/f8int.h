@@ -8,7 +8,8 @@
 /* Fills *net from a net whose layers are F8Net's, with the weights and statistics as they are now.
  * converted: as integize and int_op_only have it, not int_infer; they differ only under
  * compat: original (which layer carries the factor of the average pool). *unit: the logits of
- * training are the integer logits times it. -1 with `e` naming the layer that has no integer form.
+ * training are the integer logits times it. -1 with `e` naming the layer that has no integer form, or
+ * the parameter that no whole numbers can be made of (NaN, a clip level of 0).
  * Free with intnet_free in either case. */
 int f8int_build(const QPlan *qp, bool converted, IntNet *net, double *unit, Err *e);
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quant/f8int.h"
 #include "quant/f8net_ops.h"
 #include "quant/qplan.h"
 #include "run/model.h"
@@ -298,11 +299,63 @@ static void fixed_point_is_the_net(void **state)
     for (size_t i = 0; i < ARRAY_LEN(names); i++) wide_words(net_find(names[i], &(NetNames){0}));
 }
 
+/* A damaged net is no integer net: no number is made up for what is none. */
+static void damaged_parameters_are_refused(void **state)
+{
+    static const struct {
+        const char *end; /* of the first parameter so named */
+        float value;
+        const char *says;
+    } rows[] = {{"conv1.weight", NAN, "conv1.weight: a value of nan; integer inference needs finite numbers"},
+                {"bn1.weight", INFINITY, "bn1.weight: a value of inf"},
+                {"running_mean", -INFINITY, "running_mean: a value of -inf"},
+                {"running_var", -1, "running_var: a variance below 0"},
+                {"fc.alpha", 0, "fc.alpha: a value of 0; integer inference needs finite numbers other than 0"},
+                {"fc.input_fraclen", NAN, "fc.input_fraclen: a value of nan"},
+                {"fc.bias", NAN, "bias: a value of nan"}};
+    const NetDef *net = net_find("mnist_resnet10", &(NetNames){0});
+    NetOpts o = {.model = net->name, .names = "", .num_classes = CLASSES, .in_c = net->in_c, .in_h = SIDE, .in_w = SIDE};
+    QOpts q;
+    Err e = {0};
+    Model *m;
+    ParamStore *ps;
+    (void)state;
+    qopts_default(&q);
+    q.wt_quant = q.fm_quant = "f8net";
+    q.wt_bit = q.fm_bit = 8;
+    q.f8.format_type = "per_layer";
+    q.f8.format_from_metric = true;
+    m = model_new(&o, &q, 0, 7, &e);
+    if (!m) fail_msg("%s", e.msg);
+    ps = model_store(m);
+    for (size_t i = 0; i <= ARRAY_LEN(rows); i++) { /* behind the last: undamaged */
+        Param *p = NULL;
+        float before = 0;
+        IntNet ints;
+        double unit;
+        int r;
+        for (int k = ps->n - 1; k >= 0 && i < ARRAY_LEN(rows); k--)
+            if (str_ends(ps->p[k]->name, rows[i].end)) p = ps->p[k];
+        if (!p && i < ARRAY_LEN(rows)) {
+            for (int k = 0; k < ps->n; k++) print_message("%s\n", ps->p[k]->name);
+            fail_msg("no parameter ends with %s", rows[i].end);
+        }
+        if (p) before = *(float *)p->value.data, *(float *)p->value.data = rows[i].value;
+        r = f8int_build(model_qplan(m), true, &ints, &unit, &e);
+        if (!p ? r != 0 : !r || !strstr(e.msg, rows[i].says))
+            fail_msg("%s: %s", p ? p->name : "undamaged", r ? e.msg : "accepted");
+        if (p) *(float *)p->value.data = before;
+        intnet_free(&ints);
+    }
+    model_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finite_differences),
         cmocka_unit_test(fixed_point_is_the_net),
+        cmocka_unit_test(damaged_parameters_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
