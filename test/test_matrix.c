@@ -98,37 +98,44 @@ static const Setup setups[] = {
     {"fatnn closed",     "fatnn",  "fatnn", "",        true,  true,  1,  1, NULL},
     {"fatnn groups",     "fatnn",  "fatnn", "",        true,  true,  1,  1, NULL},
     {"lsq padded",       "lsq",    "lsq",  "",         true,  true,  2,  2, NULL},
+    {"dorefa outputs",   "dorefa", "dorefa", "",       true,  true,  4,  4, NULL},
+    {"lsq outputs",      "lsq",    "lsq",  "",         true,  true,  4,  4, NULL},
 };
 
 /* Set-ups of the keyword language with other options than the default ones, for some widths. */
 #define TAG(norm, type, factor, ...) {.scale = 0.5, .adaptive = norm, .grad_type = type, .grad_scale = factor, __VA_ARGS__}
 #define USUAL TAG("none", "none", "none", .half_range = true)
-static const struct { const char *label; KwOpts kw; } language[] = {
+typedef struct Language { const char *label; KwOpts kw; const char *ot; } Language;
+static const Language language[] = {
     {"dorefa binary",    {.wt_bin = true, .independent_norm = true, .fm_custom = "none",
-                          .tag = {TAG("var-mean", "none", "none", .gamma = true), TAG("none", "none", "none", .boundary = 2), USUAL}}},
+                          .tag = {TAG("var-mean", "none", "none", .gamma = true), TAG("none", "none", "none", .boundary = 2), USUAL}}, NULL},
     {"pact warm",        {.stable = 1, .fm_custom = "none",
-                          .tag = {TAG("var-mean", "none", "none", 0), TAG("none", "none", "none", .correlate = 0.7), USUAL}}},
+                          .tag = {TAG("var-mean", "none", "none", 0), TAG("none", "none", "none", .correlate = 0.7), USUAL}}, NULL},
     {"lsq groups",       {.fm_custom = "none",
                           .tag = {TAG("none", "STE-scale", "scale-fan", .gamma = true, .quant_group = 2),
-                                  TAG("none", "STE-scale", "scale-element", .quant_group = -1), USUAL}}},
+                                  TAG("none", "STE-scale", "scale-element", .quant_group = -1), USUAL}}, NULL},
     {"lq groups",        {.custom_update = true, .stable = 1, .fm_custom = "none",
                           .tag = {TAG("mean-var", "none", "none", .quant_group = 1),
-                                  TAG("var", "none", "none", .quant_group = 2, .half_range = true), USUAL}}},
+                                  TAG("var", "none", "none", .quant_group = 2, .half_range = true), USUAL}}, NULL},
     {"xnor++",           {.fm_custom = "resolution",
-                          .tag = {TAG("var-mean", "STE", "none", .gamma = true), TAG("none", "Triangle", "none", 0), USUAL}}},
+                          .tag = {TAG("var-mean", "STE", "none", .gamma = true), TAG("none", "Triangle", "none", 0), USUAL}}, NULL},
     {"fatnn",            {.fm_custom = "none",
-                          .tag = {TAG("none", "none", "none", .level = 3), TAG("none", "none", "none", .level = 4, .half_range = true), USUAL}}},
+                          .tag = {TAG("none", "none", "none", .level = 3), TAG("none", "none", "none", .level = 4, .half_range = true), USUAL}}, NULL},
     {"fatnn closed",     {.fm_custom = "none", .closed_form = true, .custom_update = true, .stable = 1,
                           .tag = {TAG("var-mean", "STE-scale", "none", .level = 3, .gamma = true),
-                                  TAG("none", "none", "none", .half_range = true), USUAL}}},
+                                  TAG("none", "none", "none", .half_range = true), USUAL}}, NULL},
     {"fatnn groups",     {.fm_custom = "none", .proxquant = true, .proxquant_step = 5,
                           .tag = {TAG("var-mean", "none", "none", .level = 3, .quant_group = 2),
-                                  TAG("none", "STE-scale", "none", .level = 3, .quant_group = -1), USUAL}}},
+                                  TAG("none", "STE-scale", "none", .level = 3, .quant_group = -1), USUAL}}, NULL},
     {"lsq padded",       {.fm_custom = "none", .proxquant = true, .proxquant_step = 5,
-                          .tag = {TAG("var-mean", "none", "none", 0), TAG("none", "none", "none", 0), USUAL}}},
+                          .tag = {TAG("var-mean", "none", "none", 0), TAG("none", "none", "none", 0), USUAL}}, NULL},
     {"lsq ternary",      {.fm_custom = "none",
                           .tag = {TAG("var-mean", "none", "none", .level = 3, .quant_group = 1),
-                                  TAG("none", "none", "none", .level = 3, .half_range = true), USUAL}}},
+                                  TAG("none", "none", "none", .level = 3, .half_range = true), USUAL}}, NULL},
+    {"dorefa outputs",   {.fm_custom = "none",
+                          .tag = {TAG("var-mean", "none", "none", 0), USUAL, TAG("none", "none", "none", .boundary = 2)}}, "dorefa"},
+    {"lsq outputs",      {.fm_custom = "none", .stable = 1,
+                          .tag = {TAG("var-mean", "none", "none", 0), USUAL, TAG("none", "STE-scale", "scale-element", .quant_group = -1)}}, "lsq"},
 };
 
 /* What must be refused, and a part of what is said. */
@@ -168,15 +175,16 @@ static const struct {
 
 enum { MANY_WEIGHTS = 2000000, MAX_NETS = 96 };
 
-static const KwOpts *language_of(const Setup *s)
+static const Language *language_of(const Setup *s)
 {
     for (size_t i = 0; i < ARRAY_LEN(language); i++)
-        if (str_eq(language[i].label, s->label)) return &language[i].kw;
+        if (str_eq(language[i].label, s->label)) return &language[i];
     return NULL;
 }
 
 static RigOpts options(const NetDef *net, const Setup *s, int bits)
 {
+    const Language *l = language_of(s);
     RigOpts o;
     rig_defaults(&o);
     o.net = net_usual(net);
@@ -192,7 +200,8 @@ static RigOpts options(const NetDef *net, const Setup *s, int bits)
     o.quant.wt_bit = bits, o.quant.fm_bit = str_starts(s->wt, "fixed8") ? 5 : bits;
     o.quant.power = s->power, o.quant.additive = s->additive;
     if (s->f8) o.quant.f8 = *s->f8;
-    if (language_of(s)) o.quant.kw = *language_of(s);
+    if (l) o.quant.kw = l->kw;
+    if (l && l->ot) o.quant.ot_quant = l->ot, o.quant.ot_bit = bits;
     o.optim.lr = 1e-3;
     if (str_eq(s->fm, "xnor")) o.optim.optimizer = "adam"; /* gradients that double from layer to layer */
     o.optim.group[0] =
@@ -418,14 +427,16 @@ static void every_method_is_here(void **state)
     (void)state;
     for (int i = 0; quant_methods[i]; i++) {
         const QMethod *m = quant_methods[i];
-        bool wt = !m->role[Q_WEIGHT], fm = !m->role[Q_ACT];
+        bool wt = !m->role[Q_WEIGHT], fm = !m->role[Q_ACT], ot = !m->role[Q_OUT];
         for (size_t k = 0; k < ARRAY_LEN(setups); k++) {
+            const Language *l = language_of(&setups[k]);
             wt = wt || str_eq(setups[k].wt, m->name);
             fm = fm || str_eq(setups[k].fm, m->name);
+            ot = ot || (l && l->ot && str_eq(l->ot, m->name));
         }
-        if (!wt || !fm)
+        if (!wt || !fm || !ot)
             fail_msg("method '%s' has no row in `setups` for its %s", m->name,
-                     wt ? "activations" : "weights");
+                     !wt ? "weights" : !fm ? "activations" : "outputs");
     }
 }
 
