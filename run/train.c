@@ -80,15 +80,24 @@ static bool finished(const RunOpts *o, const TrainState *st)
 
 /* Where the schedules stand. Epochs that finetune_iters cuts short keep their length for those that
  * move with each update: they count updates, as the original's do. */
-static double fractional_epoch(const Trainer *t)
+static double fractional_epoch(const Trainer *t, int64_t batch)
 {
     const Schedule *s = t->optim.schedule;
     const int64_t last = t->optim.opts->num_epochs;
     if (t->st.epoch >= last) /* extra_epoch: the last update's of the schedule */
         return (double)last - 1 / (double)t->whole;
     if (t->batches < t->whole && s->per_iteration && s->warmup)
-        return (double)(t->st.epoch * t->batches + t->st.batch) / (double)t->whole;
-    return (double)t->st.epoch + (double)t->st.batch / (double)t->whole;
+        return (double)(t->st.epoch * t->batches + batch) / (double)t->whole;
+    return (double)t->st.epoch + (double)batch / (double)t->whole;
+}
+
+/* The rate of the update that this batch of the epoch makes; its place for the optimizer's step. */
+static double set_rate(Trainer *t, int64_t batch)
+{
+    const double epoch = fractional_epoch(t, batch);
+    optim_wake(&t->optim, t->st.epoch * t->batches + batch);
+    t->lr = optim_lr(&t->optim, -1, epoch);
+    return epoch;
 }
 
 /* ---- saving ---- */
@@ -165,20 +174,20 @@ static bool row_wanted(const Trainer *t, int64_t step)
     return step % t->o->log_interval == 0;
 }
 
-/* The optimizer's part, when the gradients of iter_size batches are there; `seen` batches before this
- * one. Those left over at the end of an epoch are forgotten, as in the original. */
-static void apply_gradients(Trainer *t, int64_t seen, bool want_norm, double *grad_norm)
+/* The optimizer's part, when the gradients of iter_size batches are there. Those left over at the end
+ * of an epoch are forgotten, as in the original. */
+static void apply_gradients(Trainer *t, bool want_norm, double *grad_norm)
 {
     const OptimOpts *o = t->optim.opts;
+    const double epoch = set_rate(t, t->st.batch);
+    const int64_t seen = t->st.epoch * t->batches + t->st.batch;
     ParamStore *ps = model_store(t->s.model);
     const bool whole = ++t->st.summed == (o->iter_size > 1 ? o->iter_size : 1);
     const bool clips = whole && o->grad_clip > 0;
     if (want_norm || clips) *grad_norm = gradient_norm(ps);
-    optim_wake(&t->optim, seen);
-    t->lr = optim_lr(&t->optim, -1, fractional_epoch(t));
     if (whole && seen >= t->frozen) {
         if (clips) gradient_clip(ps, *grad_norm, o->grad_clip);
-        optim_step(&t->optim, ps, fractional_epoch(t));
+        optim_step(&t->optim, ps, epoch);
         model_after_step(t->s.model);
     }
     if (whole || t->st.batch + 1 == t->batches) t->st.summed = 0;
@@ -186,8 +195,8 @@ static void apply_gradients(Trainer *t, int64_t seen, bool want_norm, double *gr
 
 static int update(Trainer *t, const Batch *b, double *grad_norm, Err *e)
 {
-    const int64_t seen = t->st.epoch * t->batches + b->number;
     Meter m = {0};
+    ASSERT(b->number == t->st.batch, "batch %" PRId64 " at %" PRId64, (int64_t)b->number, t->st.batch);
     if (!t->st.summed) store_zero_grads(model_store(t->s.model));
     if (t->o->mixup_enable) b = mixup_batch(&t->mixup, b);
     for (int k = 0; k < t->s.nwidths; k++) { /* gradients of all widths add up */
@@ -200,7 +209,7 @@ static int update(Trainer *t, const Batch *b, double *grad_norm, Err *e)
         one.loss *= (double)one.n;
         meter_add(&m, &one);
     }
-    apply_gradients(t, seen, row_wanted(t, t->st.step + 1), grad_norm);
+    apply_gradients(t, row_wanted(t, t->st.step + 1), grad_norm);
     if (t->o->print_each_iter) progress_batch("train", b->number + 1, &m, &t->s.topk);
     meter_add(&t->st.train, &m);
     meter_add(&t->st.interval, &m);
@@ -518,7 +527,7 @@ static int begin(Trainer *t, bool resume, const char *init, Err *e)
         log_msg(LOG_INFO, "going on from epoch %" PRId64 ", update %" PRId64, t->st.epoch + 1,
                 t->st.step);
     t->saved = t->curves = log_clock();
-    t->lr = optim_lr(&t->optim, -1, fractional_epoch(t));
+    set_rate(t, t->st.batch - due(t)); /* rows of an evaluation tell that of the last update */
     return 0;
 }
 

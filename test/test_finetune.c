@@ -171,6 +171,7 @@ static void stopped_after_every_update(void **state)
     static const char *const more = "finetune_iters=3 lr_scheduler=cos_annealing_iter "
                                     "wt_quant=adabits fm_quant=adabits wt_bit=4 fm_bit=4";
     char *often = xasprintf("%s max_time=0.000001", more), *a, *b;
+    double calm[64] = {0}, rate[64] = {0};
     size_t na, nb;
     int starts = 0, status;
     (void)state;
@@ -185,6 +186,10 @@ static void stopped_after_every_update(void **state)
     b = read_run("often", "checkpoints/last.safetensors", &nb);
     assert_int_equal(na, nb);
     assert_memory_equal(a, b, na);
+    assert_int_equal(read_rates("calm", calm), read_rates("often", rate));
+    for (int i = 1; i <= 9; i++) /* also of those whose evaluation came after a new start */
+        if (calm[i] != rate[i])
+            fail_msg("update %d: lr %.9g, undisturbed %.9g", i, rate[i], calm[i]);
     print_message("%d starts for 9 updates in 3 epochs of 8 batches: %zu equal bytes\n", starts,
                   na);
     free(a);
