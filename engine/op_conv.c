@@ -142,17 +142,7 @@ int graph_conv(Graph *g, const char *name, int x, int w, int bias, ConvShape s)
 int graph_linear_as_conv(Graph *g, const char *name, int x, int w, int bias, int n, int ic, int oc)
 {
     const int dim[2] = {n, oc};
-    const ConvShape s = {.n = n,
-                         .ic = ic,
-                         .ih = 1,
-                         .iw = 1,
-                         .oc = oc,
-                         .oh = 1,
-                         .ow = 1,
-                         .k = 1,
-                         .stride = 1,
-                         .dilation = 1,
-                         .groups = 1,
-                         .bias = bias >= 0};
+    ConvShape s = conv_shape_1x1(n, ic, 1, oc, 1);
+    s.bias = bias >= 0;
     return graph_out(g, conv_node(g, name, x, w, bias, &s), tensor_make(DT_F32, 2, dim, NULL));
 }

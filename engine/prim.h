@@ -30,6 +30,24 @@ typedef struct ConvShape {
     bool one_thread; /* works in the thread that runs it: several can run at once */
 } ConvShape;
 
+/* A 1x1 convolution of square maps. */
+static inline ConvShape conv_shape_1x1(int n, int ic, int side, int oc, int stride)
+{
+    const int out = (side - 1) / stride + 1;
+    const ConvShape s = {.n = n,
+                         .ic = ic,
+                         .ih = side,
+                         .iw = side,
+                         .oc = oc,
+                         .oh = out,
+                         .ow = out,
+                         .k = 1,
+                         .stride = stride,
+                         .dilation = 1,
+                         .groups = 1};
+    return s;
+}
+
 typedef enum ConvDir { CONV_FWD, CONV_BWD_DATA, CONV_BWD_WEIGHTS } ConvDir;
 
 typedef struct PrimConv PrimConv;

@@ -97,32 +97,6 @@ static size_t unescape(const char *s, size_t n, char *out)
     return 1;
 }
 
-/* STRING: repr() of a Python 2 str, with its quotes. */
-int pm_text_string(Machine *m, int arg)
-{
-    size_t n, k = 0;
-    const char *s = pm_line(m, &n);
-    char *out;
-    (void)arg;
-    if (!s) return -1;
-    if (n < 2 || (s[0] != '\'' && s[0] != '"') || s[n - 1] != s[0])
-        return pm_fault(m, "a string without quotes");
-    s++;
-    n -= 2;
-    out = pm_take(m, n);
-    for (size_t i = 0; i < n; i++) {
-        size_t used = 0;
-        if (s[i] != '\\') {
-            out[k++] = s[i];
-            continue;
-        }
-        used = unescape(s + i + 1, n - i - 1, out + k++);
-        if (!used) return pm_fault(m, "an unknown escape in a string");
-        i += used;
-    }
-    return pm_push_text(m, PY_BYTES, out, k);
-}
-
 static size_t put_utf8(char *out, unsigned long c)
 {
     if (c < 0x80) {
@@ -147,26 +121,57 @@ static size_t put_utf8(char *out, unsigned long c)
     return 4;
 }
 
+/* One character, or escape, of s (n bytes are left) to out; *put: the bytes written. Returns the
+ * bytes read, 0 for an unknown escape. */
+typedef size_t Decode(const char *s, size_t n, char *out, size_t *put);
+
+static size_t decode_byte(const char *s, size_t n, char *out, size_t *put)
+{
+    const size_t used = *s == '\\' ? unescape(s + 1, n - 1, out) : 0;
+    *put = 1;
+    if (*s == '\\') return used ? 1 + used : 0;
+    *out = *s;
+    return 1;
+}
+
+static size_t decode_letter(const char *s, size_t n, char *out, size_t *put)
+{
+    const size_t digits = *s != '\\' || n < 2 ? 0 : s[1] == 'u' ? 4 : s[1] == 'U' ? 8 : 0;
+    const long c = digits ? hex(s + 2, n - 2, digits) : (unsigned char)*s;
+    if (c < 0 || c > 0x10FFFF) return 0;
+    *put = put_utf8(out, (unsigned long)c);
+    return digits ? 2 + digits : 1;
+}
+
+static int push_decoded(Machine *m, const char *s, size_t n, Decode *one, PyKind kind)
+{
+    char *out = pm_take(m, 2 * n); /* Latin-1 grows to two bytes at most, escapes shrink */
+    size_t k = 0;
+    for (size_t i = 0, used, put = 0; i < n; i += used, k += put)
+        if (!(used = one(s + i, n - i, out + k, &put)))
+            return pm_fault(m, "an unknown escape in a text");
+    return pm_push_text(m, kind, out, k);
+}
+
+/* STRING: repr() of a Python 2 str, with its quotes. */
+int pm_text_string(Machine *m, int arg)
+{
+    size_t n;
+    const char *s = pm_line(m, &n);
+    (void)arg;
+    if (!s) return -1;
+    if (n < 2 || (s[0] != '\'' && s[0] != '"') || s[n - 1] != s[0])
+        return pm_fault(m, "a string without quotes");
+    return push_decoded(m, s + 1, n - 2, decode_byte, PY_BYTES);
+}
+
 /* UNICODE: Latin-1 with \uXXXX and \UXXXXXXXX. */
 int pm_text_unicode(Machine *m, int arg)
 {
-    size_t n, k = 0;
+    size_t n;
     const char *s = pm_line(m, &n);
-    char *out;
     (void)arg;
-    if (!s) return -1;
-    out = pm_take(m, 2 * n);
-    for (size_t i = 0; i < n; i++) {
-        long c = (unsigned char)s[i];
-        size_t digits = c != '\\' || i + 1 == n ? 0 : s[i + 1] == 'u' ? 4 : s[i + 1] == 'U' ? 8 : 0;
-        if (digits) {
-            c = hex(s + i + 2, n - i - 2, digits);
-            i += 1 + digits;
-        }
-        if (c < 0 || c > 0x10FFFF) return pm_fault(m, "an unknown escape in a text");
-        k += put_utf8(out + k, (unsigned long)c);
-    }
-    return pm_push_text(m, PY_STR, out, k);
+    return s ? push_decoded(m, s, n, decode_letter, PY_STR) : -1;
 }
 
 /* LIST and DICT: everything above the mark. */

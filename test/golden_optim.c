@@ -7,56 +7,19 @@
 #include <string.h>
 
 #include "optim/optim.h"
-#include "run/config.h"
+#include "test/golden_options.h"
 
-#define MAX_OVERRIDES 24
-#define MAX_PARAMS    16
+#define MAX_PARAMS 16
 
 /* ---- a configuration of the case ---- */
 
-typedef struct Overrides {
-    Case *c;
-    int n;
-    char *text[MAX_OVERRIDES];
-} Overrides;
-
-static void add(Overrides *o, const char *key, const char *value)
-{
-    ASSERT(o->n < MAX_OVERRIDES, "%d overrides", o->n);
-    o->text[o->n++] = arena_printf(&o->c->arena, "%s=%s", key, value);
-}
-
-/* key=value where the case has params.NAME; lists as they stand. */
-static void add_param(Overrides *o, const char *key, const char *name)
-{
-    const Yaml *v = yaml_path(o->c->y, arena_printf(&o->c->arena, "params.%s", name));
-    Str s = {0};
-    if (!v) return;
-    if (v->kind == Y_LIST) {
-        for (int i = 0; i < v->n; i++) str_printf(&s, "%s%s", i ? "," : "[", v->v[i]->s);
-        str_puts(&s, v->n ? "]" : "[]");
-    } else {
-        str_puts(&s, v->s);
-    }
-    add(o, key, s.s);
-    str_free(&s);
-}
-
-static void add_family(Overrides *o)
+static void add_family(CaseOptions *o)
 {
     const bool adabits = str_eq(case_str(o->c, "method", ""), "adabits");
-    add(o, "model", adabits ? "q_resnet_cifar" : "fix_resnet");
-    add(o, "depth", adabits ? "20" : "18");
-    add(o, "dataset", "synthetic");
-    if (adabits) add(o, "bits_list", "[5,4,3]");
-}
-
-static bool load(Overrides *o, Config *cfg)
-{
-    Err e = {0};
-    if (!config_load(cfg, "", o->n, o->text, &e)) return true;
-    case_fail(o->c, "%s", e.msg);
-    return false;
+    option_add(o, "model", adabits ? "q_resnet_cifar" : "fix_resnet");
+    option_add(o, "depth", adabits ? "20" : "18");
+    option_add(o, "dataset", "synthetic");
+    if (adabits) option_add(o, "bits_list", "[5,4,3]");
 }
 
 /* ---- schedules ---- */
@@ -129,7 +92,7 @@ static void rates_by_update(Case *c)
                                        "exp_decaying_lr_gamma", "exp_decaying_period"};
     const int updates = (int)case_int(c, "params.iters_per_epoch", 0);
     const double warmup = case_num(c, "params.warmup_epochs", 0);
-    Overrides o = {.c = c};
+    CaseOptions o = {.c = c};
     ParamStore ps = {0};
     Optim op = {0};
     Config cfg;
@@ -138,11 +101,11 @@ static void rates_by_update(Case *c)
     float *lr;
     add_family(&o);
     o.text[o.n++] = arena_printf(&c->arena, "bs:%lld", case_int(c, "params.batch_size", 0));
-    add_param(&o, "lr", "lr_in_file");
-    for (size_t i = 0; i < ARRAY_LEN(same); i++) add_param(&o, same[i], same[i]);
-    if (warmup != 0 && warmup != 5) add_param(&o, "warmup_epochs", "warmup_epochs");
+    option_param(&o, "lr", "lr_in_file");
+    for (size_t i = 0; i < ARRAY_LEN(same); i++) option_param(&o, same[i], same[i]);
+    if (warmup != 0 && warmup != 5) option_param(&o, "warmup_epochs", "warmup_epochs");
     if (case_done(c)) return;
-    if (load(&o, &cfg)) {
+    if (options_load(&o, &cfg)) {
         cfg.optim.step_epochs = 1.0 / updates;
         n = cfg.optim.num_epochs * updates;
         lr = arena_alloc(&c->arena, (size_t)n * sizeof *lr);
@@ -237,16 +200,16 @@ static void named_updates(Case *c)
                                        "nesterov",    "weight_decay", "weight_decay_scheme",
                                        "optim_decay", "optim_eps"};
     const int steps = (int)case_int(c, "params.steps", 0);
-    Overrides o = {.c = c};
+    CaseOptions o = {.c = c};
     Params s = {0};
     Optim op = {0};
     Config cfg;
     Err e = {0};
     add_family(&o);
-    for (size_t i = 0; i < ARRAY_LEN(same); i++) add_param(&o, same[i], same[i]);
+    for (size_t i = 0; i < ARRAY_LEN(same); i++) option_param(&o, same[i], same[i]);
     declare(c, &s, steps);
     if (!s.n) case_skip(c, "no parameters with gradients");
-    if (!case_done(c) && load(&o, &cfg)) {
+    if (!case_done(c) && options_load(&o, &cfg)) {
         store_init(&s.ps, 1);
         store_alloc_grads(&s.ps);
         if (optim_init(&op, &cfg.optim, &s.ps, &e)) {

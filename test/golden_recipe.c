@@ -6,43 +6,13 @@
 #include <string.h>
 
 #include "optim/optim.h"
-#include "run/config.h"
+#include "test/golden_options.h"
 
-enum { MAX_OPTIONS = 16 };
-
-typedef struct Options {
-    Case *c;
-    int n;
-    char *text[MAX_OPTIONS];
-} Options;
-
-static void give(Options *o, const char *key, const char *value)
+static bool load(CaseOptions *o, Config *cfg)
 {
-    ASSERT(o->n < MAX_OPTIONS, "%d options", o->n);
-    o->text[o->n++] = arena_printf(&o->c->arena, "%s=%s", key, value);
-}
-
-/* params.NAME, lists as the original's flags are typed: a,b,c. */
-static void give_param(Options *o, const char *name)
-{
-    const Yaml *v = yaml_path(o->c->y, arena_printf(&o->c->arena, "params.%s", name));
-    Str s = {0};
-    if (v && v->kind == Y_LIST)
-        for (int i = 0; i < v->n; i++) str_printf(&s, "%s%s", i ? "," : "", v->v[i]->s);
-    else if (v)
-        str_puts(&s, v->s);
-    if (v) give(o, name, s.len ? s.s : "''");
-    str_free(&s);
-}
-
-static bool load(Options *o, Config *cfg)
-{
-    Err e = {0};
-    give(o, "model", "resnet20");
-    give(o, "dataset", "synthetic");
-    if (!config_load(cfg, "", o->n, o->text, &e)) return true;
-    case_fail(o->c, "%s", e.msg);
-    return false;
+    option_add(o, "model", "resnet20");
+    option_add(o, "dataset", "synthetic");
+    return options_load(o, cfg);
 }
 
 void golden_lr_policy(Case *c)
@@ -53,14 +23,14 @@ void golden_lr_policy(Case *c)
               length = (int)case_int(c, "params.iterations_per_epoch", 1);
     const bool by_update = yaml_path(c->y, "outputs.lr_iter") != NULL;
     const int per = by_update ? length : 1, n = epochs * per;
-    Options o = {.c = c};
+    CaseOptions o = {.c = c};
     ParamStore none = {0};
     Optim op = {0};
     Config cfg;
     Err e = {0};
     float *lr = arena_alloc(&c->arena, (size_t)n * sizeof *lr);
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) give_param(&o, names[i]);
-    give_param(&o, "epochs");
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) option_param(&o, names[i], names[i]);
+    option_param(&o, "epochs", "epochs");
     if (case_done(c) || !load(&o, &cfg)) return;
     if (optim_init(&op, &cfg.optim, &none, &e)) {
         case_fail(c, "%s", e.msg);
@@ -149,7 +119,7 @@ void golden_param_groups(Case *c)
     static const char *const names[] = {"lr",           "weight_decay",   "decay_small", "custom_decay_list",
                                         "custom_decay", "custom_lr_list", "custom_lr"};
     const Yaml *groups = yaml_get(c->y, "groups");
-    Options o = {.c = c};
+    CaseOptions o = {.c = c};
     ParamStore ps = {0};
     Optim op = {0};
     Config cfg;
@@ -158,7 +128,7 @@ void golden_param_groups(Case *c)
         case_fail(c, "the case has no groups");
         return;
     }
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) give_param(&o, names[i]);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) option_param(&o, names[i], names[i]);
     if (!load(&o, &cfg)) return;
     declare(c, groups, &ps);
     if (!case_done(c) && optim_init(&op, &cfg.optim, &ps, &e)) case_fail(c, "%s", e.msg);

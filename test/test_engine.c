@@ -773,17 +773,7 @@ static void test_strided_weights(void **state)
     (void)state;
     assert_non_null(p);
     for (int ic = 1; ic <= 9; ic++) {
-        const ConvShape s = {.n = N,
-                             .ic = ic,
-                             .ih = HW,
-                             .iw = HW,
-                             .oc = OC,
-                             .oh = OHW,
-                             .ow = OHW,
-                             .k = 1,
-                             .stride = 2,
-                             .dilation = 1,
-                             .groups = 1};
+        const ConvShape s = conv_shape_1x1(N, ic, HW, OC, 2);
         PrimConv *c = prim_conv_new(p, CONV_BWD_WEIGHTS, &s, &e);
         const size_t nx = (size_t)(N * HW * HW * ic), ny = N * OHW * OHW * OC;
         float *x = xaligned(nx * sizeof *x), *dy = xaligned(ny * sizeof *dy), *dw, *packed;

@@ -22,17 +22,10 @@
 
 static char *root;
 
-static void quiet(LogLevel level, const char *text)
-{
-    (void)level;
-    (void)text;
-}
-
 static int make_root(void **state)
 {
     (void)state;
-    log_set(LOG_ERROR, quiet);
-    return (root = temp_folder("import")) ? 0 : -1;
+    return temp_begin(&root, "import");
 }
 
 static int drop_root(void **state)

@@ -278,19 +278,8 @@ static void strided_pixels(void **state)
     for (size_t at = 0; at < ARRAY_LEN(channels); at++) {
         const int ic = channels[at], nx = N * SIZE * SIZE * ic;
         const IntConv a = {.k = 1, .stride = 2, .dilation = 1, .groups = 1};
-        const PrimIntShape shape = {.conv = {.n = N,
-                                             .ic = ic,
-                                             .ih = SIZE,
-                                             .iw = SIZE,
-                                             .oc = OC,
-                                             .oh = OUT,
-                                             .ow = OUT,
-                                             .k = 1,
-                                             .stride = 2,
-                                             .dilation = 1,
-                                             .groups = 1},
-                                    .src = DT_U8,
-                                    .dst = DT_S32};
+        const PrimIntShape shape = {
+            .conv = conv_shape_1x1(N, ic, SIZE, OC, 2), .src = DT_U8, .dst = DT_S32};
         PrimIntConv *c = prim_int_conv_new(p, &shape, &e);
         Rng r = rng_stream(1, RNG_TEST, 5, at);
         IntNet net = {0};

@@ -20,6 +20,11 @@
 
 /* ---- attributes ---- */
 
+static void open_row(One *t, const char *method, QRole role, int bits)
+{
+    open_one(new_one(t), method, role, bits, 4, role == Q_WEIGHT ? weight_dim : map_dim);
+}
+
 static int set(One *t, const char *attr, const char *value, Err *e)
 {
     *e = (Err){0};
@@ -62,10 +67,8 @@ static void attributes_have_effect(void **state)
     for (size_t k = 0; k < ARRAY_LEN(rows); k++) {
         One a, b;
         Err e;
-        open_one(new_one(&a), rows[k].method, rows[k].role, rows[k].bits, 4,
-                 rows[k].role == Q_WEIGHT ? weight_dim : map_dim);
-        open_one(new_one(&b), rows[k].method, rows[k].role, rows[k].bits, 4,
-                 rows[k].role == Q_WEIGHT ? weight_dim : map_dim);
+        open_row(&a, rows[k].method, rows[k].role, rows[k].bits);
+        open_row(&b, rows[k].method, rows[k].role, rows[k].bits);
         fill_one(&a, -6, 7), fill_one(&b, -6, 7);
         if (set(&b, rows[k].attr, rows[k].value, &e)) fail_msg("%s: %s", rows[k].attr, e.msg);
         if (b.q.relower != rows[k].relower)
@@ -114,8 +117,7 @@ static void attributes_refused(void **state)
         One t;
         Err e;
         int r;
-        open_one(new_one(&t), rows[k].method, rows[k].role, rows[k].bits, 4,
-                 rows[k].role == Q_WEIGHT ? weight_dim : map_dim);
+        open_row(&t, rows[k].method, rows[k].role, rows[k].bits);
         r = set(&t, rows[k].attr, rows[k].value, &e);
         if (!rows[k].says && !kw_attr_idle(&t.q, rows[k].attr) &&
             !str_eq(rows[k].attr, "norm_group"))

@@ -21,12 +21,6 @@
 
 static char *root;
 
-static void quiet(LogLevel level, const char *text)
-{
-    (void)level;
-    (void)text;
-}
-
 static void put_plain(const char *s, Str *out)
 {
     str_puts(out, s);
@@ -296,9 +290,7 @@ static void checkpoints_bring_their_rules(void **state)
 static int set_up(void **state)
 {
     (void)state;
-    log_set(LOG_ERROR, quiet);
-    root = temp_folder("policy");
-    return root ? 0 : -1;
+    return temp_begin(&root, "policy");
 }
 
 static int tear_down(void **state)

@@ -21,12 +21,6 @@
 
 static char *root;
 
-static void quiet(LogLevel level, const char *text)
-{
-    (void)level;
-    (void)text;
-}
-
 /* ---- mixup ---- */
 
 static void beta_has_its_moments(void **state)
@@ -306,9 +300,7 @@ static void stopped_after_every_update(void **state)
 static int set_up(void **state)
 {
     (void)state;
-    log_set(LOG_ERROR, quiet);
-    root = temp_folder("recipe");
-    return root ? 0 : -1;
+    return temp_begin(&root, "recipe");
 }
 
 static int tear_down(void **state)

@@ -45,12 +45,6 @@ static char *read_text(const char *path, size_t *len)
     return s;
 }
 
-static void quiet(LogLevel level, const char *text)
-{
-    (void)level;
-    (void)text;
-}
-
 /* ---- metrics ---- */
 
 static void topk_ranks(void **state)
@@ -648,8 +642,7 @@ static void constants_travel(void **state)
 static int set_up(void **state)
 {
     (void)state;
-    log_set(LOG_ERROR, quiet);
-    return (root = temp_folder("run")) ? 0 : -1;
+    return temp_begin(&root, "run");
 }
 
 static int tear_down(void **state)

@@ -7,5 +7,7 @@
 char *temp_folder(const char *name);
 /* Removes it with all that is in it, and frees the path; 0 on success. NULL: nothing to do. */
 int temp_remove(char *dir);
+/* For a group's set_up: a new folder in *dir, and no log lines from here on. 0, or -1. */
+int temp_begin(char **dir, const char *name);
 
 #endif
