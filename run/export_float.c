@@ -33,9 +33,6 @@ static int unit_check(const QPlan *qp, int unit, int variant, Arena *arena, Err 
     const Unit *u = &qp->spec->u[unit];
     LayerForm f = {.arena = arena, .values_only = true};
     UnitForm other;
-    if (u->kind == U_NORM && u->u.norm.kind != NK_BATCH && u->u.norm.kind != NK_FROZEN &&
-        u->u.norm.kind != NK_STATIC)
-        return err_set(e, ERR_CONFIG, "%s: this kind of norm is not available", u->name);
     return u->kind == U_CONV || u->kind == U_LINEAR ? layer_form(qp, unit, variant, &f, e)
                                                     : unit_form(qp, unit, &other, e);
 }
@@ -109,7 +106,10 @@ static float *filled(FloatExport *x, int n, float v)
 /* The norm that goes into this layer, or -1. */
 static int foldable_norm(const FloatExport *x, int unit, const LayerForm *f)
 {
-    return x->o->keep_norms || f->quantized || f->norm ? -1 : x->spec->u[unit].norm;
+    const int norm = x->spec->u[unit].norm;
+    const NormKind kind = norm >= 0 ? x->spec->u[norm].u.norm.kind : NK_GROUP;
+    const bool folds = norm_has_stats(kind) && kind != NK_REVERSE;
+    return !folds || x->o->keep_norms || f->quantized || f->norm ? -1 : norm;
 }
 
 /* Factor of a channel of the norm; -1 for a variance that no statistic has. */
@@ -216,17 +216,56 @@ static int linear_unit(FloatExport *x, int unit)
     return 0;
 }
 
+/* v times a norm's scale plus its shift, as constants of their own: PARAMETER + suffix. */
+static const char *affine(FloatExport *x, int unit, const char *v, const char *suffix)
+{
+    const Unit *u = &x->spec->u[unit];
+    const NormParams *p = &x->qp->u[unit].norm[x->o->variant];
+    const int dim[3] = {u->c, 1, 1}, nd = x->rank[unit] == 4 ? 3 : 1;
+    char name[96];
+    if (!p->scale) return v;
+    snprintf(name, sizeof name, "%s/affine", NODE_NAME(x, unit));
+    v = onnx_node(x->m, "Mul", name,
+                  ONNX_IN(v, onnx_init(x->m, DT_F32, nd, dim, p->scale->value.data, "%s%s",
+                                       p->scale->name, suffix)));
+    return onnx_node(x->m, "Add", name,
+                     ONNX_IN(v, onnx_init(x->m, DT_F32, nd, dim, p->shift->value.data, "%s%s",
+                                          p->shift->name, suffix)));
+}
+
+/* Statistics of each image over runs of channels, which become the channels meanwhile. */
+static void own_norm_unit(FloatExport *x, int unit)
+{
+    const Unit *u = &x->spec->u[unit];
+    const int groups = u->u.norm.kind == NK_GROUP ? u->u.norm.groups : u->c,
+              runs[3] = {0, groups, -1}, back[4] = {0, u->c, u->h, u->w};
+    const char *name = NODE_NAME(x, unit), *v = x->value[u->in[0]];
+    char part[96];
+    snprintf(part, sizeof part, "%s/groups", name);
+    v = onnx_node(x->m, "Reshape", part, ONNX_IN(v, onnx_list(x->m, 3, runs)));
+    v = onnx_node(x->m, "InstanceNormalization", name,
+                  ONNX_IN(v, vector(x, groups, filled(x, groups, 1), name, "ones"),
+                          vector(x, groups, filled(x, groups, 0), name, "zeros")));
+    onnx_attr_float(x->m, "epsilon", u->u.norm.eps);
+    v = onnx_node(x->m, "Reshape", part, ONNX_IN(v, onnx_list(x->m, x->rank[unit], back)));
+    x->value[unit] = affine(x, unit, v, "");
+}
+
 static int norm_unit(FloatExport *x, int unit)
 {
     const Unit *u = &x->spec->u[unit];
     const NormParams *p = &x->qp->u[unit].norm[x->o->variant];
-    const char *scale, *shift, *mean, *var;
-    const int layer = u->in[0];
+    const char *scale, *shift, *mean, *var, *in = x->value[u->in[0]];
     double f;
     if (x->folded[unit]) {
-        x->value[unit] = x->value[layer];
+        x->value[unit] = in;
         return 0;
     }
+    if (!norm_has_stats(u->u.norm.kind)) {
+        own_norm_unit(x, unit);
+        return 0;
+    }
+    if (u->u.norm.kind == NK_REVERSE) in = affine(x, unit, in, ".first");
     for (int c = 0; c < u->c; c++)
         if (norm_factor(x, unit, c, &f)) return -1;
     /* Widths that share scale and shift, or have one norm after the other, never share a node. */
@@ -235,7 +274,7 @@ static int norm_unit(FloatExport *x, int unit)
     mean = param(x, p->mean);
     var = param(x, p->var);
     x->value[unit] = onnx_node(x->m, "BatchNormalization", u->name,
-                               ONNX_IN(x->value[layer], scale, shift, mean, var));
+                               ONNX_IN(in, scale, shift, mean, var));
     onnx_attr_float(x->m, "epsilon", u->u.norm.eps);
     return 0;
 }

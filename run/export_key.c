@@ -59,6 +59,8 @@ static int write(const Session *s, const Target *t, const char *weights, Err *e)
         return -1;
     log_msg(LOG_INFO, "%s: the net%s%s as an ONNX graph, %s, opset %d", t->path,
             *t->width ? " at " : "", t->width, s->ints ? "whole numbers" : "float", ONNX_OPSET);
+    if (!s->ints && s->cfg->quant.bf16)
+        log_msg(LOG_INFO, "%s: computes in float; logits of this run are those of bf16", t->path);
     return 0;
 }
 

@@ -78,11 +78,36 @@ static int maps_only(Spec *s, const NetDef *net, NetNames names, const NetOpts *
     return spec_finish(s, x, e);
 }
 
+/* Norms of each image, over maps and over lists, and the one with scale and shift on both sides. */
+static int every_norm(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e)
+{
+    NormAttr a = {.kind = NK_GROUP, .groups = 4, .eps = 1e-3f, .affine = true, .weight_init = 1};
+    int x = spec_input(s, o->in_c, o->in_h, o->in_w);
+    (void)net, (void)names;
+    x = spec_conv(s, x, (ConvAttr){.oc = 8, .k = 3, .init = {INIT_NORMAL, 0, 0.3f}}, "a.conv");
+    x = spec_norm(s, x, a, "a.norm");
+    x = spec_conv(s, x, (ConvAttr){.oc = 8, .k = 3, .init = {INIT_NORMAL, 0, 0.3f}}, "b.conv");
+    x = spec_norm(s, x, (NormAttr){.kind = NK_INSTANCE, .eps = 1e-3f}, "b.norm");
+    x = spec_conv(s, x, (ConvAttr){.oc = 8, .k = 3, .init = {INIT_NORMAL, 0, 0.3f}}, "c.conv");
+    a.kind = NK_REVERSE, a.momentum = 0.1f;
+    x = spec_norm(s, x, a, "c.norm");
+    x = spec_act(s, x, (ActAttr){.kind = AK_RELU, .slope = 0}, "c.act");
+    x = spec_linear(s, spec_flatten(s, x), (LinearAttr){.out = 12, .init = {INIT_NORMAL, 0, 0.2f}},
+                    "d.linear");
+    a.kind = NK_GROUP, a.groups = 3;
+    x = spec_norm(s, x, a, "d.norm");
+    x = spec_linear(s, x, (LinearAttr){.out = o->num_classes, .init = {INIT_NORMAL, 0, 0.2f}},
+                    "d.last");
+    return spec_finish(s, x, e);
+}
+
 static const NetDef net_every = {
     .name = "every_unit", .doc = "", .build = every_unit, .in_c = 3, .in_h = 14, .in_w = 14};
 static const NetDef net_maps = {
     .name = "maps_only", .doc = "", .build = maps_only, .in_c = 3, .in_h = 9, .in_w = 9};
-static const NetDef *const extra[] = {&net_every, &net_maps, NULL};
+static const NetDef net_norms = {
+    .name = "every_norm", .doc = "", .build = every_norm, .in_c = 3, .in_h = 12, .in_w = 12};
+static const NetDef *const extra[] = {&net_every, &net_maps, &net_norms, NULL};
 
 /* Exports a net and notes what its own evaluation makes of a batch. */
 static void add_case(Judge *j, const NetDef *net, const QOpts *q, int size, bool keep_norms,
@@ -134,6 +159,7 @@ static void test_export(void **state)
             add_case(*state, &net_every, &q, size, keep, label);
         }
     add_case(*state, &net_maps, &q, 9, false, "");
+    add_case(*state, &net_norms, &q, 12, false, "");
     q.wt_quant = "apot";
     q.wt_bit = 4;
     add_case(*state, nets[0], &q, 32, false, "_apot4");
