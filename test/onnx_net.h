@@ -12,6 +12,7 @@ enum { ONNX_NET_CLASSES = 10 };
 typedef struct OnnxNetCase {
     const NetDef *net; /* of the registry, or of `extra` */
     const NetDef *const *extra;
+    const NetOpts *opts; /* NULL: what is usual for it */
     const QOpts *q;
     const char *label; /* behind the net's name */
     int size, batch;   /* of the images */

@@ -18,6 +18,7 @@
 
 #include "engine/spec.h"
 #include "quant/keyword.h"
+#include "run/config.h"
 #include "test/form_run.h"
 #include "test/one.h"
 #include "test/onnx_net.h"
@@ -309,12 +310,46 @@ static void test_nets(void **state)
     }
 }
 
+/* Blocks of many branches, space-to-depth, groups of channels, factors behind weights: nets as the
+ * original's configurations have them, with the widths and words of theirs. */
+static void test_configs(void **state)
+{
+    static const char *const names[] = {
+        "group-net.eval.imagenet.bin.resnet18.base5.cabs",
+        "ldq.lsq.finetune.cifar100.2bit.resnet20.cbsa.cba",
+        "lq-net.eval.dali.2bit.resnet18-fg8",
+        "non-uniform.eval.imagenet.2bit.torch-resnet18",
+        "xnor.train-scratch.dali.bin.resnet18-xnor++",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        char *overrides[] = {"dataset_dir=."},
+             *file = xasprintf("configs/keyword/%s.yml", names[i]),
+             *label = xasprintf("_%.*s", (int)strcspn(names[i], "."), names[i]);
+        Config c;
+        const NetDef *def;
+        Err e = {0};
+        if (config_load(&c, file, 1, overrides, &e)) fail_msg("%s", e.msg);
+        if (!(def = net_select(&c.net, &e))) fail_msg("%s: %s", file, e.msg);
+        onnx_net_add(*state, &(OnnxNetCase){.net = def,
+                                            .opts = &c.net,
+                                            .q = &c.quant,
+                                            .label = label,
+                                            .size = strstr(file, "cifar") ? 16 : 32,
+                                            .batch = 4,
+                                            .flips = 1});
+        config_free(&c);
+        free(label);
+        free(file);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forms),     cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_nets),      cmocka_unit_test(judge_test_check),
-        cmocka_unit_test(judge_test_all), cmocka_unit_test(judge_test_disabled),
+        cmocka_unit_test(test_forms),          cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_nets),           cmocka_unit_test(test_configs),
+        cmocka_unit_test(judge_test_check),    cmocka_unit_test(judge_test_all),
+        cmocka_unit_test(judge_test_disabled),
     };
     return cmocka_run_group_tests(tests, judge_setup, judge_teardown);
 }

@@ -34,10 +34,11 @@ static void randomize(ParamStore *ps)
 
 Model *onnx_net_open(const OnnxNetCase *c)
 {
-    NetOpts o = net_usual(c->net);
+    NetOpts o = c->opts ? *c->opts : net_usual(c->net);
     Err e = {0};
     Model *m;
     o.num_classes = ONNX_NET_CLASSES;
+    o.in_c = c->net->in_c;
     o.in_h = o.in_w = c->size;
     o.extra = c->extra;
     m = model_new(&o, c->q, 0, 11, &e);
