@@ -12,9 +12,9 @@
  *               1 without rescale. No gradient through c; the maximum has one.
  *               A linear layer outside training keeps c = 1 and divides its bias by c instead, so
  *               that its logits are those of training divided by c.
- * Activations   A = |alpha|;  y = A Q(clip(x, 0, A) / A), or A (2 Q((clip(x, -A, A) / A + 1) / 2) -
- * 1) for inputs that may be negative (UM_SIGNED, with `double_side`) d alpha = sign(alpha) * sum of
- * dy (y / A - clip(x) / A + [x >= A] - [x <= -A])
+ * Activations   A = |alpha|;  y = A Q(clip(x, 0, A) / A), for inputs that may be negative (UM_SIGNED,
+ *               with `double_side`) A (2 Q((clip(x, -A, A) / A + 1) / 2) - 1)
+ *               d alpha = sign(alpha) * sum of dy (y / A - clip(x) / A + [x >= A] - [x <= -A])
  *
  * Source: Jin, Yang, Liao 2020, "AdaBits: Neural Network Quantization with Adaptive Bit-Widths" and
  * "Neural Network Quantization with Scale-Adjusted Training"; deJQK/AdaBits, models/quant_ops.py:

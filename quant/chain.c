@@ -2,8 +2,8 @@
  *
  *   z = (x - mean) / sqrt(var + eps) * gamma + beta + r,  a = act(z),  y_k = Q_k(a)
  *   dz = act'(z) * (da + sum_k Q_k'(a) dy_k),  dr = dz
- *   dgamma = sum dz xhat,  dbeta = sum dz,  dx = gamma / s * (dz - mean(dz) - xhat * mean(dz *
- * xhat))
+ *   dgamma = sum dz xhat,  dbeta = sum dz
+ *   dx = gamma / s * (dz - mean(dz) - xhat * mean(dz * xhat)),  s = sqrt(var + eps)
  *
  * The map is cut into tiles that stay in the first-level cache, tiles into groups; a group is the
  * unit of parallel work and of summation (float within a tile, double across, groups added in

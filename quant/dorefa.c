@@ -151,10 +151,9 @@ static void row_bwd(const QInst *q, int group, const float *t, const float *g, f
 static void bin_measured(QInst *q)
 {
     Dorefa *p = q->priv;
-    double all = 0, count = 1;
+    double all = 0;
     for (int g = 0; g < p->k.groups; g++) all += p->k.measure[g];
-    for (int i = 0; i < q->ndim; i++) count *= q->shape[i];
-    p->scale = (float)(all / count);
+    p->scale = (float)(all / kw_weights(q));
 }
 
 static void bin_row(const QInst *q, int group, const float *w, float *y, size_t n)

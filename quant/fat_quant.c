@@ -184,11 +184,6 @@ static int init_weight(QInst *q, ParamStore *ps, Err *e)
     return init_grid(q, 2, GRID_BOTH, e);
 }
 
-static int uniform_weight_init(QInst *q, ParamStore *ps, Err *e)
-{
-    return init_weight(q, ps, e);
-}
-
 static int weight_init(QInst *q, ParamStore *ps, Err *e)
 {
     FatQuant *f = q->priv;
@@ -420,7 +415,7 @@ static int show(const QInst *wt, const QInst *act, char *line, size_t n)
 // clang-format on
 
 static const QFn act = ACT(act_init), uniform_act = ACT(uniform_act_init);
-static const QFn weight = WEIGHT(weight_init), uniform_weight = WEIGHT(uniform_weight_init);
+static const QFn weight = WEIGHT(weight_init), uniform_weight = WEIGHT(init_weight);
 
 const QMethod quant_fat = {
     .name = "fat",

@@ -127,12 +127,6 @@ void fatnn_add_grads(const Fatnn *p, int group, const double *dA)
     }
 }
 
-float fatnn_inside_factor(double n, double inside)
-{
-    const double f = inside > 0 ? sqrt(n / inside) : 1;
-    return f >= 2 ? (float)f : 1;
-}
-
 /* Values whose step k is not clipped. */
 static double inside_run(const Steps *t, int k, const float *x, size_t n)
 {
@@ -331,7 +325,7 @@ static void whole_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *
     if (kw_idle_bwd(q, g, d, n)) return;
     if (p->ste_scale) count_inside(p, xs, n, sums, inside);
     for (int i = 0; i < p->n; i++)
-        p->one.f[i] = (p->ste_scale ? fatnn_inside_factor((double)n, inside[i]) : 1) * p->basis;
+        p->one.f[i] = (p->ste_scale ? kw_inside_factor((double)n, inside[i]) : 1) * p->basis;
     memset(sums, 0, par_chunks(n) * FATNN_STEPS * sizeof *sums);
     PARALLEL_FOR(i, par_chunks(n))
     {
@@ -401,9 +395,7 @@ static void sum(const QInst *q, int group, const float *w, const float *g, size_
 static void summed(QInst *q, const double total[2])
 {
     Fatnn *p = q->priv;
-    double n = 1;
-    for (int i = 0; i < q->ndim; i++) n *= q->shape[i];
-    for (int k = 0; k < 2; k++) p->f[k] = fatnn_inside_factor(n, total[k]);
+    for (int k = 0; k < 2; k++) p->f[k] = kw_inside_factor(kw_weights(q), total[k]);
 }
 
 static void row_bwd(const QInst *q, int group, const float *w, const float *g, float *dw, size_t n,

@@ -41,8 +41,6 @@ KERNEL float through(float u, float low, float g)
 /* Steps of a group, as the parameters are. */
 Steps fatnn_steps(const Fatnn *p, int group);
 bool fatnn_usable(QInst *q); /* all alphas can be divided by; else q->fault */
-/* STE-scale: of n values, `inside` that a step does not clip. */
-float fatnn_inside_factor(double n, double inside);
 /* dA_i of a group into the gradient of alpha_i. */
 void fatnn_add_grads(const Fatnn *p, int group, const double *dA);
 

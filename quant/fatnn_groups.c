@@ -135,7 +135,7 @@ void fatnn_groups_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *
     if (kw_idle_bwd(q, g, d, r.n * r.c)) return;
     if (p->ste_scale) {
         groups_inside(p, &r, xs, table, inside);
-        for (int k = 0; k < p->n; k++) f[k] = fatnn_inside_factor((double)(r.n * r.c), inside[k]);
+        for (int k = 0; k < p->n; k++) f[k] = kw_inside_factor((double)(r.n * r.c), inside[k]);
     }
     PARALLEL_FOR(s, STAT_PARTS)
     rows_bwd(p, &r, stat_split(r.n, (size_t)s), table, f, xs, g, d, sums + (size_t)s * per);

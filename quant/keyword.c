@@ -14,7 +14,12 @@
 #define MAX_BITS 8
 
 static const char *const tag[Q_NROLES] = {"wt", "fm", "ot"};
-static const char *const child[Q_NROLES] = {"quant_weight", "quant_activation", "quant_output"};
+
+const char *kw_child(QRole role)
+{
+    static const char *const child[Q_NROLES] = {"quant_weight", "quant_activation", "quant_output"};
+    return child[role];
+}
 
 /* ---- making one ---- */
 
@@ -82,7 +87,7 @@ static Param *add_param(QInst *q, ParamStore *ps, ParamKind kind, float start, c
     int dim[4] = {1, 1, 1, 1}, nd = plain_one && axis && k->groups == 1 ? 1 : 4;
     if (nd == 4) dim[axis] = k->groups;
     return store_add(ps, kind, DT_F32, (Init){INIT_CONST, start, 0}, nd, dim, "%s%s.%s", q->name,
-                     child[q->role], name);
+                     kw_child(q->role), name);
 }
 
 Param *kw_add_param(QInst *q, ParamStore *ps, float start, const char *name, bool plain_one)
@@ -94,7 +99,7 @@ Param *kw_add_state(QInst *q, ParamStore *ps, float start, const char *name)
 {
     const int one = 1;
     return store_add(ps, PK_BUFFER, DT_F32, (Init){INIT_CONST, start, 0}, 1, &one, "%s%s.%s",
-                     q->name, child[q->role], name);
+                     q->name, kw_child(q->role), name);
 }
 
 static float clip_start(const QInst *q)
@@ -154,7 +159,7 @@ void kw_begin(QInst *q, const QCtx *c)
 void kw_fault(QInst *q, const char *fmt, ...)
 {
     Keyword *k = q->priv;
-    const int n = snprintf(k->fault, sizeof k->fault, "%s.%s: ", q->unit, child[q->role]);
+    const int n = snprintf(k->fault, sizeof k->fault, "%s.%s: ", q->unit, kw_child(q->role));
     va_list ap;
     va_start(ap, fmt);
     if (n >= 0 && (size_t)n < sizeof k->fault)
@@ -287,4 +292,17 @@ KwRows kw_rows(const Tensor *x)
 {
     const size_t c = (size_t)(x->ndim == 4 ? x->dim[1] : x->dim[x->ndim - 1]);
     return (KwRows){c, tensor_len(x) / c};
+}
+
+double kw_weights(const QInst *q)
+{
+    double n = 1;
+    for (int i = 0; i < q->ndim; i++) n *= q->shape[i];
+    return n;
+}
+
+float kw_inside_factor(double n, double inside)
+{
+    const double f = inside > 0 ? sqrt(n / inside) : 1;
+    return f >= 2 ? (float)f : 1;
 }

@@ -74,6 +74,8 @@ typedef struct Keyword {
 /* Level count, groups, and the state every quantizer of the language has. With 32 bits the instance is
  * switched off, and the caller declares nothing either (q->enabled is false). */
 int kw_init(QInst *q, ParamStore *ps, Err *e);
+/* "quant_weight", "quant_activation", "quant_output": where the parameters of a role stand below the layer. */
+const char *kw_child(QRole role);
 /* A trained parameter: [groups, 1, 1, 1] (weights), [1, groups, 1, 1], or [1] where plain_one. */
 Param *kw_add_param(QInst *q, ParamStore *ps, float start, const char *name, bool plain_one);
 Param *kw_add_state(QInst *q, ParamStore *ps, float start, const char *name); /* [1], not trained */
@@ -121,6 +123,10 @@ typedef struct KwRows {
     size_t c, n; /* channels, rows */
 } KwRows;
 KwRows kw_rows(const Tensor *x);
+
+double kw_weights(const QInst *q); /* how many the tensor has */
+/* STE-scale: of n values, `inside` that are not clipped: sqrt(n / inside) where that is at least 2, else 1. */
+float kw_inside_factor(double n, double inside);
 
 /* Weights, by Keyword.weight. */
 void kw_weight_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch);

@@ -4,10 +4,12 @@
  * Values that hold the same numbers up to clipping form a class: a sum joins its inputs and its
  * output; ReLU, max pool, dropout, pad and flatten their input and output; so does the norm behind
  * a convolution. Convolutions, linear layers, average pools and concatenations begin a class of
- * their own. clip_owner(u)  the first layer, in Spec order, that reads the class of u's input
+ * their own.
+ *   clip_owner(u)  the first layer, in Spec order, that reads the class of u's input; a unit marked
+ *                  UM_OWN_CLIP is its own
  *   feeds(u)       the first layer after u that reads the class of u's output; average pools are
- * looked through A unit marked UM_OWN_CLIP is its own owner. Source: "master" and "following"
- * layers of F8Net, found there by hand. */
+ *                  looked through
+ * Source: "master" and "following" layers of F8Net, found there by hand. */
 #ifndef QUANT_LINKS_H
 #define QUANT_LINKS_H
 

@@ -2,12 +2,13 @@
  *
  * Per group: bits numbers b_j; code l has digits (l >> j) & 1, as 0 and 1 (half range) or -1 and 1
  * (full): level_l = sum_j digit_lj b_j, sorted S_0 <= S_1 ...; threshold T_i between S_(i-1) and
- * S_i, at the middle for scale 0.5;  y = S_k, k = number of thresholds below x. Training, with the
- * codes B chosen (bits x values): e = (B B')^-1 B x, then b = 0.9 b + 0.1 e, or with custom_update
- * the mean of all steps' e. y has the basis from before. activations   a zero on the diagonal
- * becomes 1e-5;  dx = dy where x < the top level, else 0 weights       B x + 1e-4 b, and the
- * diagonal (A_jj + 1e-4) 1.000001;  dw = dy adaptive        x is (x - m) / s meanwhile: activations
- * s = mean or std of the image + 1e-5, weights m = mean and/or s = std + 1e-5 of the group
+ * S_i, at the middle for scale 0.5;  y = S_k, k the last whose threshold is below x (0: none).
+ * Training, with the codes B chosen (bits x values): e = (B B')^-1 B x, then b = 0.9 b + 0.1 e, or
+ * with custom_update the mean of all steps' e. y has the basis from before.
+ *   activations   a zero on the diagonal of B B' becomes 1e-5;  dx = dy where x < the top level, else 0
+ *   weights       B x + 1e-4 b, and the diagonal (A_jj + 1e-4) 1.000001;  dw = dy
+ *   adaptive      x is (x - m) / s meanwhile: activations s = mean or std of the image + 1e-5, weights
+ *                 m = mean and/or s = std + 1e-5 of the group
  *
  * B B' and B x only need the number and the sum of the values on each level.
  *
@@ -50,10 +51,9 @@ static float digit(const Lq *p, int code, int j)
 
 static Param *add_table(QInst *q, ParamStore *ps, DType type, int rows, int cols, const char *name)
 {
-    static const char *const child[] = {[Q_WEIGHT] = "quant_weight", [Q_ACT] = "quant_activation"};
     const int dim[2] = {rows, cols};
     return store_add(ps, PK_BUFFER, type, (Init){INIT_NONE, 0, 0}, cols ? 2 : 1, dim, "%s%s.%s",
-                     q->name, child[q->role], name);
+                     q->name, kw_child(q->role), name);
 }
 
 /* Threshold i is share * S_(i-1) + (1 - share) * S_i. */
@@ -132,7 +132,7 @@ typedef struct Runs {
 static Runs runs_of(const QInst *q, const Tensor *x)
 {
     const size_t G = (size_t)((const Lq *)q->priv)->k.groups, n = tensor_len(x);
-    const size_t c = (size_t)(x->ndim == 4 ? x->dim[1] : x->dim[x->ndim - 1]);
+    const size_t c = kw_rows(x).c;
     const size_t sample = n / (size_t)x->dim[0];
     if (q->role == Q_WEIGHT) return (Runs){n, n / G, G, n / G};
     return (Runs){n, G == 1 ? sample : c / G, G, sample};

@@ -92,12 +92,6 @@ static double grad_factor(const QInst *q, double N)
     return floor(f) == 1 ? 1 : f;
 }
 
-static float inside_factor(double n, double inside)
-{
-    const double f = inside > 0 ? sqrt(n / inside) : 1;
-    return f >= 2 ? (float)f : 1;
-}
-
 static void add_clip_grad(QInst *q, int group, double dC, double N)
 {
     const Keyword *k = q->priv;
@@ -258,7 +252,7 @@ static void whole_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *
     float *d = dx ? dx->data : NULL;
     double *sums = c->scratch;
     if (kw_idle_bwd(q, g, d, r.n * r.c)) return;
-    if (p->ste_scale) p->f = inside_factor((double)(r.n * r.c), count_inside(p, xs, C, &r));
+    if (p->ste_scale) p->f = kw_inside_factor((double)(r.n * r.c), count_inside(p, xs, C, &r));
     PARALLEL_FOR(s, STAT_PARTS)
     whole_rows_bwd(p, &r, stat_split(r.n, (size_t)s), xs, g, d, C, sums + (size_t)s * SUMS * r.c);
     for (int group = 0; group < p->k.groups; group++) {
@@ -319,7 +313,7 @@ static void sum(const QInst *q, int group, const float *w, const float *g, size_
 
 static void summed(QInst *q, const double total[2])
 {
-    ((Lsq *)q->priv)->f = inside_factor(total[1], total[0]);
+    ((Lsq *)q->priv)->f = kw_inside_factor(total[1], total[0]);
 }
 
 static void row_bwd(const QInst *q, int group, const float *w, const float *g, float *dw, size_t n,
@@ -332,9 +326,8 @@ static void row_bwd(const QInst *q, int group, const float *w, const float *g, f
 static void end(QInst *q, const double *acc)
 {
     const Lsq *p = q->priv;
-    double n = 1;
-    for (int i = 0; i < q->ndim; i++) n *= q->shape[i];
-    for (int g = 0; g < p->k.groups; g++) add_clip_grad(q, g, acc[g], n / p->k.groups);
+    const double n = kw_weights(q) / p->k.groups;
+    for (int g = 0; g < p->k.groups; g++) add_clip_grad(q, g, acc[g], n);
 }
 
 static const KwWeight plain = {.row = row, .row_bwd = row_bwd, .end = end};

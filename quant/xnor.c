@@ -2,10 +2,12 @@
  * gamma.
  *
  * Activations   y = E (x < 0 ? -1 : 1);  E by fm_custom: 1 (none), the mean of |x| over the
- * channels of a pixel (channel) or over the map of a channel (resolution), of each image dx = dy
- * (none), dy where |x| < 1 (STE), dy max(0, 2 - 2 |x|) (Triangle) Weights       y = E_k (w' < 0 ?
- * -1 : 1), E_k = mean |w'| of the group; dw' = dy, or dy where |w'| < 1 (STE) E is no factor of the
- * gradient.
+ *               channels of a pixel (channel) or over the map of a channel (resolution), per image
+ *               dx = dy (none), dy where |x| < 1 (STE), dy max(0, 2 - 2 |x|) (Triangle)
+ * Weights       y = E_k (w' < 0 ? -1 : 1), E_k = mean |w'| of the group
+ *               dw' = dy, or dy where |w'| < 1 (STE)
+ *
+ * E is no factor of the gradient.
  *
  * Source: Rastegari et al. 2016, "XNOR-Net"; Bulat, Tzimiropoulos 2019, "XNOR-Net++";
  * aim-uofa/model-quantization, models/xnor.py. Differs: there is no warm-up (the original's never
@@ -102,21 +104,16 @@ static void scale_channels(const float *x, float *y, size_t area, size_t c, doub
         SIMD_FOR(k, c) y[i * c + k] = (float)(sum[k] / (double)area) * sign_of(x[i * c + k]);
 }
 
-static size_t channels(const Tensor *x)
-{
-    return (size_t)(x->ndim == 4 ? x->dim[1] : x->dim[x->ndim - 1]);
-}
-
 static void act_need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch)
 {
     (void)q, (void)ph;
     *save = 0;
-    *scratch = (size_t)x->dim[0] * channels(x) * sizeof(double);
+    *scratch = (size_t)x->dim[0] * kw_rows(x).c * sizeof(double);
 }
 
 static void act_forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
 {
-    const size_t ch = channels(x), rows = tensor_len(x) / ch, images = (size_t)x->dim[0];
+    const size_t ch = kw_rows(x).c, rows = tensor_len(x) / ch, images = (size_t)x->dim[0];
     const float *xs = x->data;
     float *ys = y->data;
     double *sums = c->scratch;
@@ -151,10 +148,8 @@ static int steps(QInst *q, QuantForm *f, Err *e)
 static void measured(QInst *q)
 {
     Xnor *p = q->priv;
-    double n = 1;
-    for (int i = 0; i < q->ndim; i++) n *= q->shape[i];
-    for (int g = 0; g < p->k.groups; g++)
-        p->k.measure[g] /= n / p->k.groups; /* now E of the group */
+    const double n = kw_weights(q) / p->k.groups;
+    for (int g = 0; g < p->k.groups; g++) p->k.measure[g] /= n; /* now E of the group */
 }
 
 static void row(const QInst *q, int group, const float *w, float *y, size_t n)
