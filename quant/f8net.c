@@ -149,9 +149,10 @@ void f8net_layer(const QPlan *qp, int unit, bool conversion, F8Layer *l)
     l->fraclen = input_of(qp, average)->p[1];
     if (average != unit && strict) return; /* whoever owns the average moves it */
     for (int i = unit + 1; i < qp->spec->n && strict; i++)
-        if (f8net_is(qp, i) && f8net_units(qp, qp->spec->u[i].in[0]) == unit &&
-            l->ntwins < (int)ARRAY_LEN(l->twin))
-            l->twin[l->ntwins++] = input_of(qp, i)->p[1];
+        if (f8net_is(qp, i) && f8net_units(qp, qp->spec->u[i].in[0]) == unit) {
+            if (l->ntwins < (int)ARRAY_LEN(l->twin)) l->twin[l->ntwins] = input_of(qp, i)->p[1];
+            l->ntwins++; /* more than there is room for: `lower` refuses */
+        }
 }
 
 float f8net_rescaling(const F8Layer *units, const F8Layer *to)
@@ -286,6 +287,9 @@ static int lower(Lower *lw, int unit, Err *e)
     NormStats st;
     int x, w, y0, y, out[2];
     f8net_layer(lw->qp, unit, false, &l);
+    if (l.ntwins > (int)ARRAY_LEN(l.twin))
+        return err_set(e, ERR_CONFIG, "%s: %d layers read the same numbers; F8Net takes up to %zu", u->name,
+                       l.ntwins + 1, ARRAY_LEN(l.twin) + 1);
     if (u->kind == U_LINEAR) return lower_linear(lw, unit, &l);
     np = u->norm >= 0 ? &lw->qp->u[u->norm].norm[lw->variant] : NULL;
     if (!np || !np->scale || lw->spec->u[u->norm].u.norm.kind != NK_BATCH || qu->bias)

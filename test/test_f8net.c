@@ -11,6 +11,7 @@
 
 #include "quant/f8int.h"
 #include "quant/f8net_ops.h"
+#include "quant/lower.h"
 #include "quant/qplan.h"
 #include "run/model.h"
 
@@ -299,6 +300,54 @@ static void fixed_point_is_the_net(void **state)
     for (size_t i = 0; i < ARRAY_LEN(names); i++) wide_words(net_find(names[i], &(NetNames){0}));
 }
 
+static int conv_norm(Spec *s, int x, const char *name)
+{
+    const int y = spec_conv(s, x, (ConvAttr){.oc = 4, .k = 3, .pad = 1}, "%s", name);
+    return spec_norm(s, y, (NormAttr){.kind = NK_BATCH, .affine = true, .eps = 1e-5f, .momentum = 0.1f, .weight_init = 1},
+                     "%s.bn", name);
+}
+
+/* Each layer that reads the same numbers has an average of its own to follow: none is left out. */
+static void readers_of_one_value(void **state)
+{
+    (void)state;
+    for (int readers = 4; readers <= 5; readers++) {
+        Spec s = {0};
+        QPlan qp;
+        ParamStore ps = {0};
+        Graph g;
+        Lower lw;
+        QOpts q;
+        Err e = {0};
+        int x = spec_input(&s, 3, 8, 8), sum = -1, r;
+        x = conv_norm(&s, x, "stem");
+        spec_mark(&s, 1, UM_FIRST);
+        for (int i = 0; i < readers; i++) {
+            const int y = conv_norm(&s, x, (const char *[]){"a", "b", "c", "d", "e"}[i]);
+            sum = i ? spec_add(&s, sum, y) : y;
+        }
+        x = spec_flatten(&s, spec_pool(&s, sum, (PoolAttr){.kind = POOL_GLOBAL_AVG}));
+        x = spec_linear(&s, x, (LinearAttr){.out = CLASSES}, "fc");
+        spec_mark(&s, x, UM_LAST);
+        if (spec_finish(&s, x, &e)) fail_msg("%s", e.msg);
+        qopts_default(&q);
+        q.wt_quant = q.fm_quant = "f8net";
+        q.wt_bit = q.fm_bit = 8;
+        q.f8.format_type = "per_layer";
+        q.f8.format_from_metric = true;
+        if (qplan_build(&qp, &s, &q, &ps, &e)) fail_msg("%s", e.msg);
+        graph_init(&g, true);
+        r = lower_graph(&lw, &g, &qp, PH_TRAIN, 0, 2, 0, &e);
+        if (readers == 4 ? r != 0 : !r || !strstr(e.msg, "a: 5 layers read the same numbers; F8Net takes up to 4"))
+            fail_msg("%d readers: %s", readers, r ? e.msg : "accepted");
+        lower_free(&lw);
+        graph_free(&g);
+        qplan_free(&qp);
+        spec_free(&s);
+        store_free(&ps);
+    }
+}
+
 /* A damaged net is no integer net: no number is made up for what is none. */
 static void damaged_parameters_are_refused(void **state)
 {
@@ -355,6 +404,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finite_differences),
         cmocka_unit_test(fixed_point_is_the_net),
+        cmocka_unit_test(readers_of_one_value),
         cmocka_unit_test(damaged_parameters_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
