@@ -100,20 +100,7 @@ static int init(QInst *q, int max_bits, GridRange range, float alpha_init, const
 static bool read_alpha(QInst *q)
 {
     Apot *p = q->priv;
-    const float alpha = param_scalar(q->p[0]);
-    q->fault = NULL;
-    if (!grid_scale(&p->grid, alpha)) {
-        snprintf(p->fault, sizeof p->fault, "%s: the clip level is %g; APoT divides by it",
-                 q->p[0]->name, (double)alpha);
-        q->fault = p->fault;
-        return false;
-    }
-    if (alpha < 0 && !p->warned) {
-        log_msg(LOG_WARN, "%s: the clip level has become negative (%g)", q->p[0]->name,
-                (double)alpha);
-        p->warned = true;
-    }
-    return true;
+    return grid_read_clip(q, &p->grid, q->p[0], "APoT", &p->warned, p->fault, sizeof p->fault);
 }
 
 /* `sum` is alpha times the gradient to alpha. */

@@ -79,20 +79,7 @@ static int init_grid(QInst *q, int min_bits, GridRange range, Err *e)
 static bool read_alpha(QInst *q)
 {
     FatQuant *f = q->priv;
-    const float alpha = param_scalar(q->p[P_ALPHA]);
-    q->fault = NULL;
-    if (!grid_scale(&f->grid, alpha)) {
-        snprintf(f->fault, sizeof f->fault, "%s: the clip level is %g; FAT divides by it",
-                 q->p[P_ALPHA]->name, (double)alpha);
-        q->fault = f->fault;
-        return false;
-    }
-    if (alpha < 0 && !f->warned) {
-        log_msg(LOG_WARN, "%s: the clip level has become negative (%g)", q->p[P_ALPHA]->name,
-                (double)alpha);
-        f->warned = true;
-    }
-    return true;
+    return grid_read_clip(q, &f->grid, q->p[P_ALPHA], "FAT", &f->warned, f->fault, sizeof f->fault);
 }
 
 static void add_alpha_grad(QInst *q, double grad)

@@ -15,6 +15,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #ifdef __AVX512F__
@@ -362,6 +363,23 @@ bool grid_scale(Grid *g, float alpha)
         g->t[i] = i == 0 ? 0 : i < s->n ? smallest_reaching(s->threshold[i - 1], a) : FLT_MAX;
     }
     g->row = s->n <= GRID_SMALL ? row_small : make_cells(g, a) ? row_cells : row_bisect;
+    return true;
+}
+
+bool grid_read_clip(QInst *q, Grid *g, const Param *clip, const char *who, bool *warned, char *fault,
+                    size_t room)
+{
+    const float alpha = param_scalar(clip);
+    q->fault = NULL;
+    if (!grid_scale(g, alpha)) {
+        snprintf(fault, room, "%s: the clip level is %g; %s divides by it", clip->name, (double)alpha, who);
+        q->fault = fault;
+        return false;
+    }
+    if (alpha < 0 && !*warned) {
+        log_msg(LOG_WARN, "%s: the clip level has become negative (%g)", clip->name, (double)alpha);
+        *warned = true;
+    }
     return true;
 }
 

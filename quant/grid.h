@@ -65,6 +65,10 @@ void grid_init_levels(Grid *g, const LevelSet *s, GridRange range);
 /* Prepares the rows for this alpha, which may be negative. False: it is 0, not finite or outside
  * GRID_MIN_ALPHA..GRID_MAX_ALPHA; rows then give zeros, and so do their gradients. */
 bool grid_scale(Grid *g, float alpha);
+/* The same with the level a quantizer has now. False: q->fault is set, to text in `fault` that says `who`
+ * divides by it. A negative level is warned about once. */
+bool grid_read_clip(QInst *q, Grid *g, const Param *clip, const char *who, bool *warned, char *fault,
+                    size_t room);
 
 /* y[i] = alpha * P(x[i] / alpha), exactly the product of two floats; a NaN stays one, and a
  * quotient beyond the float range becomes one. y may be x. */
