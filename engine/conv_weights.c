@@ -25,7 +25,7 @@ struct ConvWeights {
 static size_t place(size_t *at, size_t bytes)
 {
     const size_t here = *at;
-    *at += (bytes + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
+    *at += mem_round_up(bytes);
     return here;
 }
 

@@ -59,8 +59,8 @@ void *exec_save(const Exec *x, const Node *n);
 void *exec_scratch(const Exec *x, const Node *n); /* forward */
 void *exec_scratch_bwd(const Exec *x, const Node *n);
 /* Gradients are of the value's type: ops without OP_BF16 only meet floats, the others cast.
- * Gradient of out[i], contributions summed; NULL when nobody sends one. Sums at the first call in a
- * backward. */
+ * Gradient of out[i], contributions summed (before backward is called); NULL when nobody sends one.
+ */
 const float *exec_gout(const Exec *x, const Node *n, int i);
 /* The contributions themselves (ops with OP_GRAD_PARTS); returns their number. */
 int exec_gout_parts(const Exec *x, const Node *n, int i, const float *part[GRAD_MAX_PARTS]);

@@ -68,7 +68,7 @@ char *xasprintf(const char *fmt, ...)
 
 void *xaligned(size_t n)
 {
-    size_t size = (n + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
+    size_t size = mem_round_up(n);
     void *p;
     ASSERT(size >= n, "%zu bytes", n);
     p = check(aligned_alloc(MEM_ALIGN, size ? size : MEM_ALIGN), size);
@@ -97,7 +97,7 @@ typedef struct ArenaBlock {
 
 void *arena_alloc(Arena *a, size_t n)
 {
-    size_t need = (n + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
+    size_t need = mem_round_up(n);
     ArenaBlock *b = a->head;
     char *p;
     ASSERT(need >= n, "%zu bytes", n);

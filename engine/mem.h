@@ -27,6 +27,12 @@ char *xstrdup(const char *s);
 char *xstrndup(const char *s, size_t n);
 char *xasprintf(const char *fmt, ...) PRINTF_LIKE(1, 2); /* the caller frees */
 
+/* To the next multiple of MEM_ALIGN. */
+static inline size_t mem_round_up(size_t n)
+{
+    return (n + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
+}
+
 /* 64-byte aligned, zeroed; release with free(). */
 void *xaligned(size_t n);
 

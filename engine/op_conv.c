@@ -18,11 +18,6 @@ typedef struct ConvState {
     size_t dy_off;       /* scratch: the gradient of a float result as bf16, if needed */
 } ConvState;
 
-static size_t round_up(size_t n)
-{
-    return (n + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
-}
-
 static int prepare(Graph *g, Node *n, Prim *p, Err *e)
 {
     ConvShape *s = n->attr;
@@ -46,9 +41,9 @@ static int prepare(Graph *g, Node *n, Prim *p, Err *e)
         if (d < 2 && !prim_conv_plain(st->dir[d]))
             st->packed[d] = xaligned(prim_conv_packed_bytes(st->dir[d]));
     }
-    st->diff_off = round_up(scratch);
+    st->diff_off = mem_round_up(scratch);
     st->dy_off = st->diff_off;
-    if (st->dir[2]) st->dy_off += round_up(prim_conv_packed_bytes(st->dir[2]));
+    if (st->dir[2]) st->dy_off += mem_round_up(prim_conv_packed_bytes(st->dir[2]));
     n->scratch_bytes = st->dy_off;
     if (s->bf16 && s->dst_f32 && n->run_bwd)
         n->scratch_bytes += tensor_len(y) * dtype_size(DT_BF16);

@@ -27,8 +27,7 @@ static int counted(const int32_t *label, int n)
     return m;
 }
 
-/* log of the sum of exp, the maximum taken out. */
-static double log_sum(const float *z, int k)
+double log_sum_exp(const float *z, int k)
 {
     double m = (double)z[0], sum = 0;
     for (int i = 1; i < k; i++) m = fmax(m, (double)z[i]);
@@ -47,7 +46,7 @@ static void forward(Node *n, Exec *x)
     for (int i = 0; i < a->n; i++, z += a->classes) {
         double l, mean = 0;
         if (label[i] < 0) continue;
-        l = log_sum(z, a->classes);
+        l = log_sum_exp(z, a->classes);
         sum += (1 - eps) * (l - (double)z[label[i]]);
         if (eps == 0) continue;
         for (int k = 0; k < a->classes; k++) mean += l - (double)z[k];
@@ -69,7 +68,7 @@ static void backward(Node *n, Exec *x)
     {
         const float *u = z + i * classes;
         float *d = dz + i * classes;
-        double l = label[i] < 0 ? 0 : log_sum(u, classes);
+        double l = label[i] < 0 ? 0 : log_sum_exp(u, classes);
         for (int k = 0; k < classes; k++) {
             double t = eps / classes + (k == label[i] ? 1 - eps : 0);
             d[k] = label[i] < 0 ? 0 : (float)((exp((double)u[k] - l) - t) / m);
@@ -86,7 +85,7 @@ static void soft_forward(Node *n, Exec *x)
     const double eps = (double)a->smoothing;
     double sum = 0;
     for (int i = 0; i < a->n; i++, z += a->classes, s += a->classes) {
-        const double l = log_sum(z, a->classes);
+        const double l = log_sum_exp(z, a->classes);
         for (int k = 0; k < a->classes; k++)
             sum += ((1 - eps) * (double)s[k] + eps / a->classes) * (l - (double)z[k]);
     }
@@ -105,7 +104,7 @@ static void soft_backward(Node *n, Exec *x)
     {
         const float *u = z + i * classes, *si = s + i * classes;
         float *d = dz + i * classes;
-        const double l = log_sum(u, classes);
+        const double l = log_sum_exp(u, classes);
         for (int k = 0; k < classes; k++) {
             const double t = (1 - eps) * (double)si[k] + eps / classes;
             d[k] = (float)((exp((double)u[k] - l) - t) / a->n);
@@ -113,7 +112,8 @@ static void soft_backward(Node *n, Exec *x)
     }
 }
 
-static const OpDef op_soft_loss = {"soft_cross_entropy", OP_LOSS, prepare, soft_forward, soft_backward, NULL};
+static const OpDef op_soft_loss = {"soft_cross_entropy", OP_LOSS,       prepare,
+                                   soft_forward,         soft_backward, NULL};
 
 static int loss_node(Graph *g, const OpDef *op, const char *name, int logits, int targets,
                      float smoothing)
@@ -132,7 +132,8 @@ int graph_cross_entropy(Graph *g, const char *name, int logits, int labels, floa
 
 int graph_soft_cross_entropy(Graph *g, const char *name, int logits, int targets, float smoothing)
 {
-    ASSERT(tensor_len(&g->v[targets].t) == tensor_len(&g->v[logits].t), "%s: %zu targets, %zu logits",
-           name, tensor_len(&g->v[targets].t), tensor_len(&g->v[logits].t));
+    ASSERT(tensor_len(&g->v[targets].t) == tensor_len(&g->v[logits].t),
+           "%s: %zu targets, %zu logits", name, tensor_len(&g->v[targets].t),
+           tensor_len(&g->v[logits].t));
     return loss_node(g, &op_soft_loss, name, logits, targets, smoothing);
 }

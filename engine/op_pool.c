@@ -39,7 +39,7 @@ static void global_forward(Node *n, Exec *x)
     const float *src = exec_in(x, n, 0);
     float *dst = exec_out(x, n, 0);
     size_t map = (size_t)s->ih * (size_t)s->iw, c = (size_t)s->c;
-    float inv = (float)map;
+    const float count = (float)map;
     PARALLEL_FOR(i, s->n)
     {
         const float *u = src + (size_t)i * map * c;
@@ -48,7 +48,7 @@ static void global_forward(Node *n, Exec *x)
         for (size_t p = 0; p < map; p++) {
             SIMD_FOR(k, c) v[k] += u[p * c + k];
         }
-        SIMD_FOR(k, c) v[k] /= inv;
+        SIMD_FOR(k, c) v[k] /= count;
     }
 }
 
@@ -58,11 +58,11 @@ static void global_backward(Node *n, Exec *x)
     const float *dy = exec_gout(x, n, 0);
     float *dx = exec_gin(x, n, 0);
     size_t map = (size_t)s->ih * (size_t)s->iw, c = (size_t)s->c;
-    float inv = (float)map;
+    const float count = (float)map;
     PARALLEL_FOR(i, s->n)
     {
         for (size_t p = 0; p < map; p++) {
-            SIMD_FOR(k, c) dx[((size_t)i * map + p) * c + k] = dy[(size_t)i * c + k] / inv;
+            SIMD_FOR(k, c) dx[((size_t)i * map + p) * c + k] = dy[(size_t)i * c + k] / count;
         }
     }
 }

@@ -46,6 +46,8 @@ int graph_space_to_depth(Graph *g, const char *name, int x,
                          int block); /* PyTorch's pixel_unshuffle channel order */
 int graph_depth_to_space(Graph *g, const char *name, int x, int block); /* pixel_shuffle */
 
+/* log of the sum of exp(z[i]), i < k, the maximum taken out. */
+double log_sum_exp(const float *z, int k);
 /* Mean over the samples with label >= 0 of the cross-entropy with label smoothing eps: target = (1
  * - eps) onehot + eps / classes. out: scalar. labels: external s32 [n]. The sum of the plain
  * cross-entropy (without smoothing) per sample is not computed here. */

@@ -31,6 +31,6 @@ static inline size_t par_chunk_len(size_t n, size_t chunk)
 }
 
 int par_threads(void);       /* threads a parallel loop uses */
-void par_set_threads(int n); /* 0: what OMP_NUM_THREADS or the machine says */
+void par_set_threads(int n); /* 0: as they are; at first what OMP_NUM_THREADS or the machine says */
 
 #endif

@@ -5,11 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static size_t round_up(size_t n)
-{
-    return (n + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
-}
-
 static bool alive_together(const PlanBlock *a, const PlanBlock *b)
 {
     return a->first <= b->last && b->first <= a->last;
@@ -45,18 +40,18 @@ size_t plan_place(PlanBlock *b, int n, size_t *lower_bound)
         for (int j = 0; j < i; j++)
             if (order[j]->bytes && alive_together(order[i], order[j])) busy[m++] = order[j];
         qsort(busy, (size_t)m, sizeof *busy, by_offset);
-        for (int j = 0; j < m && busy[j]->off < at + round_up(order[i]->bytes); j++)
-            if (busy[j]->off + round_up(busy[j]->bytes) > at)
-                at = busy[j]->off + round_up(busy[j]->bytes);
+        for (int j = 0; j < m && busy[j]->off < at + mem_round_up(order[i]->bytes); j++)
+            if (busy[j]->off + mem_round_up(busy[j]->bytes) > at)
+                at = busy[j]->off + mem_round_up(busy[j]->bytes);
         order[i]->off = at;
-        if (at + round_up(order[i]->bytes) > total) total = at + round_up(order[i]->bytes);
+        if (at + mem_round_up(order[i]->bytes) > total) total = at + mem_round_up(order[i]->bytes);
     }
     if (lower_bound) {
         *lower_bound = 0;
         for (int t = 0; t <= last; t++) {
             size_t sum = 0;
             for (int i = 0; i < n; i++)
-                if (b[i].first <= t && t <= b[i].last) sum += round_up(b[i].bytes);
+                if (b[i].first <= t && t <= b[i].last) sum += mem_round_up(b[i].bytes);
             if (sum > *lower_bound) *lower_bound = sum;
         }
     }
@@ -141,96 +136,134 @@ static void lifetimes(Graph *g)
     }
 }
 
-void plan_make(Plan *pl, Graph *g, bool share)
-{
-    const int end = 2 * g->nn - 1;
-    Items s = {0};
-    int *val_item = xcalloc((size_t)g->nv + 1, sizeof *val_item);
-    int(*gin_item)[NODE_MAX_IN] = xcalloc((size_t)g->nn + 1, sizeof *gin_item);
-    PlanBlock *b;
-    int nb = 0, *where;
+/* What plan_make works with. Items are -1 for what has no block. */
+typedef struct Planner {
+    Plan *pl;
+    Graph *g;
+    int end; /* the last time */
+    Items s;
+    int *value;              /* the item of a value */
+    int (*gin)[NODE_MAX_IN]; /* of a node's gradients of its inputs */
+} Planner;
 
-    *pl = (Plan){0};
-    pl->value_off = xcalloc((size_t)g->nv + 1, sizeof *pl->value_off);
-    lifetimes(g);
-    for (int i = 0; i < g->nv; i++) {
-        Value *v = &g->v[i];
-        val_item[i] = -1;
-        pl->value_off[i] = SIZE_MAX;
+static void plan_values(Planner *p)
+{
+    for (int i = 0; i < p->g->nv; i++) {
+        Value *v = &p->g->v[i];
+        p->value[i] = -1;
+        p->pl->value_off[i] = SIZE_MAX;
         if (v->param || v->external) continue;
         if (v->hoisted) {
-            pl->value_off[i] = pl->fixed_bytes;
-            pl->fixed_bytes += round_up(tensor_bytes(&v->t));
+            p->pl->value_off[i] = p->pl->fixed_bytes;
+            p->pl->fixed_bytes += mem_round_up(tensor_bytes(&v->t));
             continue;
         }
-        if (v->keep) v->last = end;
-        val_item[i] = add(&s, tensor_bytes(&v->t), v->first, v->last, &pl->value_off[i]);
+        if (v->keep) v->last = p->end;
+        p->value[i] = add(&p->s, tensor_bytes(&v->t), v->first, v->last, &p->pl->value_off[i]);
     }
-    for (int i = 0; i < g->nn; i++) {
-        Node *n = &g->n[i];
-        bool bwd = g->train && n->run_bwd;
-        for (int k = 0; k < NODE_MAX_IN; k++) gin_item[i][k] = -1;
+}
+
+/* Saved areas, scratch, and the gradients that backward writes. */
+static void plan_nodes(Planner *p)
+{
+    for (int i = 0; i < p->g->nn; i++) {
+        Node *n = &p->g->n[i];
+        const bool bwd = p->g->train && n->run_bwd;
+        const int back = p->end - i;
+        for (int k = 0; k < NODE_MAX_IN; k++) p->gin[i][k] = -1;
         if (n->hoisted) {
-            n->save_off = pl->fixed_bytes; /* runs rarely: what it works with is kept */
-            pl->fixed_bytes += round_up(n->save_bytes);
-            n->scratch_off = pl->fixed_bytes;
-            pl->fixed_bytes += round_up(n->scratch_bytes);
+            n->save_off = p->pl->fixed_bytes; /* runs rarely: what it works with is kept */
+            p->pl->fixed_bytes += mem_round_up(n->save_bytes);
+            n->scratch_off = p->pl->fixed_bytes;
+            p->pl->fixed_bytes += mem_round_up(n->scratch_bytes);
             continue;
         }
-        add(&s, n->save_bytes, i, bwd ? end - i : i, &n->save_off);
-        add(&s, n->scratch_bytes, i, i, &n->scratch_off);
-        if (bwd) add(&s, n->scratch_bytes, end - i, end - i, &n->scratch_bwd_off);
-        if (!bwd || n->alias) continue;
-        for (int k = 0; k < n->nin; k++)
+        add(&p->s, n->save_bytes, i, bwd ? back : i, &n->save_off);
+        add(&p->s, n->scratch_bytes, i, i, &n->scratch_off);
+        if (!bwd) continue;
+        add(&p->s, n->scratch_bytes, back, back, &n->scratch_bwd_off);
+        for (int k = 0; k < n->nin && !n->alias; k++)
             if (n->gin_wanted[k])
-                gin_item[i][k] =
-                    add(&s, tensor_bytes(&g->v[n->in[k]].t), end - i, end - i, &n->gin_off[k]);
+                p->gin[i][k] =
+                    add(&p->s, tensor_bytes(&p->g->v[n->in[k]].t), back, back, &n->gin_off[k]);
     }
-    /* contributions live until the producer's backward has read them */
-    for (int i = 0; g->train && i < g->nv; i++) {
-        Value *v = &g->v[i];
-        int use = v->producer >= 0 ? end - v->producer : -1;
-        bool as_they_are = v->producer >= 0 && (g->n[v->producer].alias ||
-                                                (g->n[v->producer].op->flags & OP_GRAD_PARTS));
-        if (!v->needs_grad || v->producer < 0) continue;
+}
+
+/* Contributions live until the producer's backward has read them. */
+static void plan_contributions(Planner *p)
+{
+    for (int i = 0; i < p->g->nv; i++) {
+        Value *v = &p->g->v[i];
+        const Node *from = v->producer >= 0 ? &p->g->n[v->producer] : NULL;
+        const int use = p->end - v->producer;
+        if (!v->needs_grad || !from) continue;
         for (int k = 0; k < v->nparts; k++) {
-            Item *it = &s.it[gin_item[v->part[k].node][v->part[k].in]];
+            Item *it = &p->s.it[p->gin[v->part[k].node][v->part[k].in]];
             if (it->last < use) it->last = use;
         }
-        if (v->nparts > 1 && !as_they_are) add(&s, tensor_bytes(&v->t), use, use, &v->gsum_off);
+        if (v->nparts > 1 && !from->alias && !(from->op->flags & OP_GRAD_PARTS))
+            add(&p->s, tensor_bytes(&v->t), use, use, &v->gsum_off);
     }
-    for (int i = 0; share && i < g->nn; i++) {
-        Node *n = &g->n[i];
-        if (n->inplace && !n->hoisted) share_storage(&s, val_item[n->in[0]], val_item[n->out[0]]);
-    }
-    for (int i = g->nn - 1; share && g->train && i >= 0; i--) {
-        Node *n = &g->n[i];
-        bool done = false;
-        if (!n->grad_inplace || !n->run_bwd) continue;
-        for (int k = 0; k < n->nout && !done; k++) {
-            const Value *o = &g->v[n->out[k]];
-            for (int j = 0; j < o->nparts && !done; j++)
-                done = share_storage(&s, gin_item[o->part[j].node][o->part[j].in], gin_item[i][0]);
-        }
-    }
+}
 
-    b = xcalloc((size_t)s.n + 1, sizeof *b);
-    where = xcalloc((size_t)s.n + 1, sizeof *where);
-    for (int i = 0; i < s.n; i++) {
-        if (root(&s, i) != i) continue;
-        where[i] = nb;
-        b[nb++] = share ? (PlanBlock){s.it[i].bytes, 0, s.it[i].first, s.it[i].last}
-                        : (PlanBlock){s.it[i].bytes, 0, 0, end};
+/* The gradient of node i's first input into the storage of a contribution that it reads. */
+static void share_gradient(Planner *p, int i)
+{
+    const Node *n = &p->g->n[i];
+    for (int k = 0; k < n->nout; k++) {
+        const Value *o = &p->g->v[n->out[k]];
+        for (int j = 0; j < o->nparts; j++)
+            if (share_storage(&p->s, p->gin[o->part[j].node][o->part[j].in], p->gin[i][0])) return;
     }
-    pl->arena_bytes = plan_place(b, nb, &pl->lower_bound);
-    pl->blocks = nb;
+}
+
+static void share(Planner *p)
+{
+    for (int i = 0; i < p->g->nn; i++) {
+        const Node *n = &p->g->n[i];
+        if (n->inplace && !n->hoisted)
+            share_storage(&p->s, p->value[n->in[0]], p->value[n->out[0]]);
+    }
+    for (int i = p->g->nn - 1; p->g->train && i >= 0; i--)
+        if (p->g->n[i].grad_inplace && p->g->n[i].run_bwd) share_gradient(p, i);
+}
+
+/* Places the blocks, each for the items that share it. */
+static void place(Planner *p, bool shared)
+{
+    const Items *s = &p->s;
+    PlanBlock *b = xcalloc((size_t)s->n + 1, sizeof *b);
+    int *where = xcalloc((size_t)s->n + 1, sizeof *where), nb = 0;
+    for (int i = 0; i < s->n; i++) {
+        if (root(s, i) != i) continue;
+        where[i] = nb;
+        b[nb++] = shared ? (PlanBlock){s->it[i].bytes, 0, s->it[i].first, s->it[i].last}
+                         : (PlanBlock){s->it[i].bytes, 0, 0, p->end};
+    }
+    p->pl->arena_bytes = plan_place(b, nb, &p->pl->lower_bound);
+    p->pl->blocks = nb;
     ASSERT(plan_overlap(b, nb) < 0, "block %d overlaps another", plan_overlap(b, nb));
-    for (int i = 0; i < s.n; i++) *s.it[i].slot = b[where[root(&s, i)]].off;
+    for (int i = 0; i < s->n; i++) *s->it[i].slot = b[where[root(s, i)]].off;
     free(b);
     free(where);
-    free(s.it);
-    free(val_item);
-    free(gin_item);
+}
+
+void plan_make(Plan *pl, Graph *g, bool shared)
+{
+    Planner p = {.pl = pl, .g = g, .end = 2 * g->nn - 1};
+    *pl = (Plan){0};
+    pl->value_off = xcalloc((size_t)g->nv + 1, sizeof *pl->value_off);
+    p.value = xcalloc((size_t)g->nv + 1, sizeof *p.value);
+    p.gin = xcalloc((size_t)g->nn + 1, sizeof *p.gin);
+    lifetimes(g);
+    plan_values(&p);
+    plan_nodes(&p);
+    if (g->train) plan_contributions(&p);
+    if (shared) share(&p);
+    place(&p, shared);
+    free(p.s.it);
+    free(p.value);
+    free(p.gin);
 }
 
 void plan_free(Plan *pl)

@@ -90,103 +90,132 @@ static bool wrong_weights(const char *impl, const ConvShape *s)
     return s->k == 1 && s->stride > 1 && s->ic < 8 && str_eq(impl, "jit_1x1:avx2");
 }
 
+/* The maps, weights and windows of a convolution as the library wants them told. */
+typedef struct ConvDesc {
+    dnnl_memory_desc_t src, dst, wei, diff_wei, bias; /* wei: in any format */
+    dnnl_memory_desc_t plain;                         /* weights as they are outside */
+    dnnl_dims_t stride, dil, pad, pad_r;
+} ConvDesc;
+
+static ConvDesc conv_describe(ConvDir dir, const ConvShape *s)
+{
+    const dnnl_format_tag_t tag = s->any ? dnnl_format_tag_any : dnnl_nhwc;
+    const dnnl_data_type_t type = s->bf16 ? dnnl_bf16 : dnnl_f32;
+    const bool wide = s->bf16 && s->dst_f32 && dir == CONV_FWD, grouped = s->groups > 1;
+    const int reach = (s->k - 1) * s->dilation + 1, nd = grouped ? 5 : 4;
+    const dnnl_dims_t w4 = {s->oc, s->ic, s->k, s->k}, b1 = {s->oc},
+                      w5 = {s->groups, s->oc / s->groups, s->ic / s->groups, s->k, s->k};
+    ConvDesc d = {.src = desc4(s->n, s->ic, s->ih, s->iw, type, tag),
+                  .dst = desc4(s->n, s->oc, s->oh, s->ow, wide ? dnnl_f32 : type, tag),
+                  .stride = {s->stride, s->stride},
+                  .dil = {s->dilation - 1, s->dilation - 1},
+                  .pad = {s->pad, s->pad},
+                  .pad_r = {(s->oh - 1) * s->stride + reach - s->ih - s->pad,
+                            (s->ow - 1) * s->stride + reach - s->iw - s->pad}};
+    must(dnnl_memory_desc_init_by_tag(&d.wei, nd, grouped ? w5 : w4, type, dnnl_format_tag_any),
+         "weights");
+    must(dnnl_memory_desc_init_by_tag(&d.plain, nd, grouped ? w5 : w4, dnnl_f32,
+                                      grouped ? dnnl_goihw : dnnl_oihw),
+         "weights");
+    must(dnnl_memory_desc_init_by_tag(&d.bias, 1, b1, dnnl_f32, dnnl_a), "bias");
+    d.diff_wei = d.wei;
+    d.diff_wei.data_type = dnnl_f32;
+    return d;
+}
+
+/* Chooses the implementation: fills c->b.pd. A backward descriptor wants the forward one as a hint;
+ * it describes the same convolution without extras. */
+static int conv_choose(PrimConv *c, const ConvShape *s, const ConvDesc *t, Err *e)
+{
+    const Prim *p = c->b.prim;
+    const dnnl_memory_desc_t *bias = c->bias ? &t->bias : NULL;
+    const dnnl_primitive_attr_t attr = user_scratch();
+    dnnl_convolution_desc_t d;
+    dnnl_primitive_desc_t hint = NULL;
+    dnnl_status_t st = dnnl_dilated_convolution_forward_desc_init(
+        &d, c->dir == CONV_FWD ? dnnl_forward_inference : dnnl_forward_training,
+        dnnl_convolution_direct, &t->src, &t->wei, bias, &t->dst, t->stride, t->dil, t->pad,
+        t->pad_r);
+    int r = -1;
+    if (failed(st, "convolution", e) ||
+        failed(dnnl_primitive_desc_create(&hint, &d, attr, p->engine, NULL), "convolution", e))
+        goto out;
+    if (c->dir == CONV_FWD) {
+        c->b.pd = hint;
+        hint = NULL;
+        r = 0;
+        goto out;
+    }
+    st = c->dir == CONV_BWD_DATA
+             ? dnnl_dilated_convolution_backward_data_desc_init(&d, dnnl_convolution_direct,
+                                                                &t->src, &t->wei, &t->dst,
+                                                                t->stride, t->dil, t->pad, t->pad_r)
+             : dnnl_dilated_convolution_backward_weights_desc_init(
+                   &d, dnnl_convolution_direct, &t->src, &t->diff_wei, bias, &t->dst, t->stride,
+                   t->dil, t->pad, t->pad_r);
+    if (failed(st, "convolution backward", e)) goto out;
+    st = c->dir == CONV_BWD_WEIGHTS
+             ? sound_desc(&c->b.pd, &d, attr, p, hint, wrong_weights, s)
+             : dnnl_primitive_desc_create(&c->b.pd, &d, attr, p->engine, hint);
+    r = failed(st, "convolution backward", e);
+out:
+    if (hint) dnnl_primitive_desc_destroy(hint);
+    dnnl_primitive_attr_destroy(attr);
+    return r;
+}
+
+/* The arguments, by direction; returns the descriptor of the weights (or of their gradient). */
+static const dnnl_memory_desc_t *conv_bind(PrimConv *c, const ConvDesc *t)
+{
+    static const struct {
+        int a, w, out; /* arguments */
+        dnnl_query_t qa, qw, qout;
+    } rows[] = {
+        [CONV_FWD] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, dnnl_query_src_md,
+                      dnnl_query_weights_md, dnnl_query_dst_md},
+        [CONV_BWD_DATA] = {DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC,
+                           dnnl_query_diff_dst_md, dnnl_query_weights_md, dnnl_query_diff_src_md},
+        [CONV_BWD_WEIGHTS] = {DNNL_ARG_SRC, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST,
+                              dnnl_query_src_md, dnnl_query_diff_weights_md,
+                              dnnl_query_diff_dst_md},
+    };
+    const dnnl_memory_desc_t *w = query(c->b.pd, rows[c->dir].qw);
+    bound_arg(&c->b, rows[c->dir].a, query(c->b.pd, rows[c->dir].qa));
+    bound_arg(&c->b, rows[c->dir].w, w);
+    bound_arg(&c->b, rows[c->dir].out, query(c->b.pd, rows[c->dir].qout));
+    if (c->bias)
+        bound_arg(&c->b, c->dir == CONV_FWD ? DNNL_ARG_BIAS : DNNL_ARG_DIFF_BIAS, &t->bias);
+    return w;
+}
+
+static int conv_make(PrimConv *c, const ConvShape *s, Err *e)
+{
+    const ConvDesc t = conv_describe(c->dir, s);
+    const Prim *p = c->b.prim;
+    const dnnl_memory_desc_t *w;
+    if (conv_choose(c, s, &t, e)) return -1;
+    w = conv_bind(c, &t);
+    c->packed_bytes = dnnl_memory_desc_get_size(w);
+    c->plain = dnnl_memory_desc_equal(w, &t.plain);
+    if (!c->plain) {
+        c->m_plain = memory(p, &t.plain);
+        c->m_packed = memory(p, w);
+        if (c->dir == CONV_BWD_WEIGHTS ? reorder_make(p, w, &t.plain, &c->unpack, e)
+                                       : reorder_make(p, &t.plain, w, &c->pack, e))
+            return -1;
+    }
+    return bound_make(&c->b, e);
+}
+
 static PrimConv *conv_new(Prim *p, ConvDir dir, const ConvShape *s, Err *e)
 {
     PrimConv *c = xcalloc(1, sizeof *c);
-    dnnl_format_tag_t tag = s->any ? dnnl_format_tag_any : dnnl_nhwc;
-    const dnnl_data_type_t type = s->bf16 ? dnnl_bf16 : dnnl_f32;
-    const bool wide = s->bf16 && s->dst_f32 && dir == CONV_FWD;
-    dnnl_memory_desc_t src = desc4(s->n, s->ic, s->ih, s->iw, type, tag),
-                       dst = desc4(s->n, s->oc, s->oh, s->ow, wide ? dnnl_f32 : type, tag);
-    dnnl_memory_desc_t wei, diff_wei, plain, bias;
-    dnnl_dims_t w4 = {s->oc, s->ic, s->k, s->k}, b1 = {s->oc};
-    dnnl_dims_t w5 = {s->groups, s->oc / s->groups, s->ic / s->groups, s->k, s->k};
-    dnnl_dims_t stride = {s->stride, s->stride}, dil = {s->dilation - 1, s->dilation - 1};
-    dnnl_dims_t pad = {s->pad, s->pad}, pad_r;
-    dnnl_convolution_desc_t d;
-    dnnl_primitive_desc_t hint = NULL;
-    dnnl_primitive_attr_t attr = user_scratch();
-    bool grouped = s->groups > 1;
-    int reach = (s->k - 1) * s->dilation + 1;
-
     c->b.prim = p;
     c->dir = dir;
     c->bias = s->bias && dir != CONV_BWD_DATA;
-    pad_r[0] = (s->oh - 1) * s->stride + reach - s->ih - s->pad;
-    pad_r[1] = (s->ow - 1) * s->stride + reach - s->iw - s->pad;
-    if (grouped) {
-        must(dnnl_memory_desc_init_by_tag(&wei, 5, w5, type, dnnl_format_tag_any), "weights");
-        must(dnnl_memory_desc_init_by_tag(&plain, 5, w5, dnnl_f32, dnnl_goihw), "weights");
-    } else {
-        must(dnnl_memory_desc_init_by_tag(&wei, 4, w4, type, dnnl_format_tag_any), "weights");
-        must(dnnl_memory_desc_init_by_tag(&plain, 4, w4, dnnl_f32, dnnl_oihw), "weights");
-    }
-    must(dnnl_memory_desc_init_by_tag(&bias, 1, b1, dnnl_f32, dnnl_a), "bias");
-    diff_wei = wei;
-    diff_wei.data_type = dnnl_f32;
-
-    /* A backward descriptor wants the forward one as a hint; it describes the same convolution
-     * without extras. */
-    if (failed(dnnl_dilated_convolution_forward_desc_init(
-                   &d, dir == CONV_FWD ? dnnl_forward_inference : dnnl_forward_training,
-                   dnnl_convolution_direct, &src, &wei, c->bias ? &bias : NULL, &dst, stride, dil,
-                   pad, pad_r),
-               "convolution", e) ||
-        failed(dnnl_primitive_desc_create(&hint, &d, attr, p->engine, NULL), "convolution", e))
-        goto fail;
-    if (dir == CONV_FWD) {
-        c->b.pd = hint;
-        hint = NULL;
-    } else {
-        dnnl_status_t st =
-            dir == CONV_BWD_DATA
-                ? dnnl_dilated_convolution_backward_data_desc_init(
-                      &d, dnnl_convolution_direct, &src, &wei, &dst, stride, dil, pad, pad_r)
-                : dnnl_dilated_convolution_backward_weights_desc_init(
-                      &d, dnnl_convolution_direct, &src, &diff_wei, c->bias ? &bias : NULL, &dst,
-                      stride, dil, pad, pad_r);
-        if (failed(st, "convolution backward", e) ||
-            failed(dir == CONV_BWD_WEIGHTS
-                       ? sound_desc(&c->b.pd, &d, attr, p, hint, wrong_weights, s)
-                       : dnnl_primitive_desc_create(&c->b.pd, &d, attr, p->engine, hint),
-                   "convolution backward", e))
-            goto fail;
-    }
-    {
-        const dnnl_memory_desc_t *w;
-        bound_arg(
-            &c->b, dir == CONV_BWD_DATA ? DNNL_ARG_DIFF_DST : DNNL_ARG_SRC,
-            query(c->b.pd, dir == CONV_BWD_DATA ? dnnl_query_diff_dst_md : dnnl_query_src_md));
-        w = query(c->b.pd,
-                  dir == CONV_BWD_WEIGHTS ? dnnl_query_diff_weights_md : dnnl_query_weights_md);
-        bound_arg(&c->b, dir == CONV_BWD_WEIGHTS ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, w);
-        if (dir == CONV_FWD) {
-            if (c->bias) bound_arg(&c->b, DNNL_ARG_BIAS, &bias);
-            bound_arg(&c->b, DNNL_ARG_DST, query(c->b.pd, dnnl_query_dst_md));
-        } else if (dir == CONV_BWD_DATA) {
-            bound_arg(&c->b, DNNL_ARG_DIFF_SRC, query(c->b.pd, dnnl_query_diff_src_md));
-        } else {
-            bound_arg(&c->b, DNNL_ARG_DIFF_DST, query(c->b.pd, dnnl_query_diff_dst_md));
-            if (c->bias) bound_arg(&c->b, DNNL_ARG_DIFF_BIAS, &bias);
-        }
-        c->packed_bytes = dnnl_memory_desc_get_size(w);
-        c->plain = dnnl_memory_desc_equal(w, &plain);
-        if (!c->plain) {
-            c->m_plain = memory(p, &plain);
-            c->m_packed = memory(p, w);
-            if (dir != CONV_BWD_WEIGHTS && reorder_make(p, &plain, w, &c->pack, e)) goto fail;
-            if (dir == CONV_BWD_WEIGHTS && reorder_make(p, w, &plain, &c->unpack, e)) goto fail;
-        }
-    }
-    if (bound_make(&c->b, e)) goto fail;
-    if (hint) dnnl_primitive_desc_destroy(hint);
-    dnnl_primitive_attr_destroy(attr);
-    return c;
-fail:
+    if (!conv_make(c, s, e)) return c;
     err_prefix(e, "convolution %d -> %d channels, %dx%d, kernel %d, stride %d, groups %d", s->ic,
                s->oc, s->ih, s->iw, s->k, s->stride, s->groups);
-    if (hint) dnnl_primitive_desc_destroy(hint);
-    dnnl_primitive_attr_destroy(attr);
     prim_conv_free(c);
     return NULL;
 }

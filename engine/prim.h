@@ -1,8 +1,8 @@
 /* engine/prim.h -- the oneDNN shim: the only interface to the library, in our own shapes and raw
  * pointers.
  *
- * Activations are float NHWC, weights plain OIHW outside and in the library's own (packed) format
- * inside. Scratchpads are the caller's: the library's own would tie a primitive to the thread that
+ * Activations are NHWC, float or (ConvShape.bf16) bfloat16; weights are plain float OIHW outside and
+ * in the library's own (packed) format inside. Scratchpads are the caller's: the library's own would tie a primitive to the thread that
  * made it. */
 #ifndef ENGINE_PRIM_H
 #define ENGINE_PRIM_H

@@ -10,14 +10,14 @@
 #include <stdint.h>
 
 typedef enum RngPurpose {
-    RNG_INIT = 1, /* parameter initialisation: a = index of the parameter */
+    RNG_INIT = 1, /* parameter initialisation: a = hash of the parameter's name */
     RNG_SHUFFLE,  /* order of an epoch: a = epoch */
     RNG_CROP,     /* transforms: a = epoch, b = sample index; one purpose each, so that */
     RNG_FLIP,     /* switching one on does not change what another draws */
     RNG_JITTER,
     RNG_LIGHTING,
-    RNG_MIXUP,   /* a = epoch, b = step */
-    RNG_DROPOUT, /* a = step, b = node */
+    RNG_MIXUP,   /* a = epoch, b = batch of the epoch */
+    RNG_DROPOUT, /* a = step, b = node and image */
     RNG_SYNTH,   /* the synthetic data set: a = split, b = sample */
     RNG_TEST
 } RngPurpose;

@@ -35,11 +35,8 @@ static void fault(Spec *s, const Unit *u, const char *fmt, ...) PRINTF_LIKE(3, 4
 static void fault(Spec *s, const Unit *u, const char *fmt, ...)
 {
     char text[256];
-    va_list ap;
     if (s->err.kind != ERR_NONE) return;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
+    FORMAT_NAME(text, fmt);
     err_set(&s->err, ERR_CONFIG, "net: %s%s%s (unit %d): %s", unit_kind_name(u->kind),
             *u->name ? " " : "", u->name, (int)(u - s->u), text);
 }
@@ -456,8 +453,8 @@ void spec_print(const Spec *s, Str *out)
         const char *text;
     } marks[] = {
         {UM_FIRST, " first"},       {UM_LAST, " last"},         {UM_SKIP, " skip"},
-        {UM_OWN_CLIP, " own-clip"}, {UM_NO_QUANT, " no-quant"}, {UM_WIDE, " wide"},
-        {UM_UNUSED, " unused"},
+        {UM_OWN_CLIP, " own-clip"}, {UM_NO_QUANT, " no-quant"}, {UM_SIGNED, " signed"},
+        {UM_INNER, " inner"},       {UM_WIDE, " wide"},         {UM_UNUSED, " unused"},
     };
     for (int i = 0; i < s->n; i++) {
         const Unit *u = &s->u[i];

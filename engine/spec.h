@@ -82,10 +82,10 @@ enum {                   /* Unit.marks */
        UM_NO_QUANT = 16, /* never quantized, whatever the policy */
        UM_SIGNED = 32,   /* its input may be negative (behind a linear bottleneck) */
        UM_INNER = 64,    /* a ReLU between two convolutions of one block, read by nothing else */
-       UM_UNUSED = 256,  /* declares its parameters, as its original does, and nothing else: nothing
-                            reads it, it is not run, and not a reader */
-       UM_WIDE = 128     /* a convolution between linear bottlenecks: all of MobileNet V2 but those
+       UM_WIDE = 128,    /* a convolution between linear bottlenecks: all of MobileNet V2 but those
                             that end a block, and the stem */
+       UM_UNUSED = 256   /* declares its parameters, as its original does, and nothing else: nothing
+                            reads it, it is not run, and not a reader */
 };
 
 typedef struct Unit {

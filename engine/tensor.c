@@ -63,28 +63,26 @@ const char *tensor_shape_text(const Tensor *t, char *buf)
     return buf;
 }
 
-void nchw_to_nhwc(const float *src, float *dst, int n, int c, int h, int w)
+/* n matrices [rows, cols] to [cols, rows]. */
+static void transpose(const float *src, float *dst, int n, size_t rows, size_t cols)
 {
-    size_t map = (size_t)h * (size_t)w, nc = (size_t)c;
     PARALLEL_FOR(i, n)
     {
-        const float *s = src + (size_t)i * nc * map;
-        float *d = dst + (size_t)i * nc * map;
-        for (size_t p = 0; p < map; p++)
-            for (size_t k = 0; k < nc; k++) d[p * nc + k] = s[k * map + p];
+        const float *s = src + (size_t)i * rows * cols;
+        float *d = dst + (size_t)i * rows * cols;
+        for (size_t c = 0; c < cols; c++)
+            for (size_t r = 0; r < rows; r++) d[c * rows + r] = s[r * cols + c];
     }
+}
+
+void nchw_to_nhwc(const float *src, float *dst, int n, int c, int h, int w)
+{
+    transpose(src, dst, n, (size_t)c, (size_t)h * (size_t)w);
 }
 
 void nhwc_to_nchw(const float *src, float *dst, int n, int c, int h, int w)
 {
-    size_t map = (size_t)h * (size_t)w, nc = (size_t)c;
-    PARALLEL_FOR(i, n)
-    {
-        const float *s = src + (size_t)i * nc * map;
-        float *d = dst + (size_t)i * nc * map;
-        for (size_t p = 0; p < map; p++)
-            for (size_t k = 0; k < nc; k++) d[k * map + p] = s[p * nc + k];
-    }
+    transpose(src, dst, n, (size_t)h * (size_t)w, (size_t)c);
 }
 
 static float from_bits(uint32_t u)

@@ -48,7 +48,7 @@ static float *table(const ChainNode *a, void *scratch, int i)
 
 static double *sums(const ChainNode *a, void *scratch, size_t group)
 {
-    size_t at = (4 * a->wide * sizeof(float) + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
+    size_t at = mem_round_up(4 * a->wide * sizeof(float));
     return (double *)(void *)((char *)scratch + at) + group * a->nsums;
 }
 

@@ -216,19 +216,11 @@ int model_train_batch(Model *m, int variant, const Batch *b, int64_t step, doubl
     return 0;
 }
 
-static double one_cross_entropy(const float *z, int classes, int label)
-{
-    double top = (double)z[0], sum = 0;
-    for (int k = 1; k < classes; k++) top = fmax(top, (double)z[k]);
-    for (int k = 0; k < classes; k++) sum += exp((double)z[k] - top);
-    return top + log(sum) - (double)z[label];
-}
-
 double cross_entropy_sum(const float *z, int classes, const int32_t *label, int n)
 {
     double sum = 0;
-    for (int i = 0; i < n; i++)
-        if (label[i] >= 0) sum += one_cross_entropy(z + (size_t)i * (size_t)classes, classes, label[i]);
+    for (int i = 0; i < n; i++, z += classes)
+        if (label[i] >= 0) sum += log_sum_exp(z, classes) - (double)z[label[i]];
     return sum;
 }
 

@@ -244,13 +244,17 @@ static void test_print(void **state)
     int x = spec_input(&s, 3, 32, 32);
     (void)state;
     x = spec_conv(&s, x, (ConvAttr){.oc = 16, .k = 3, .stride = 2, .pad = 1}, "conv1");
-    spec_mark(&s, x, UM_FIRST);
+    spec_mark(&s, x, UM_FIRST | UM_SKIP | UM_SIGNED | UM_WIDE);
+    x = spec_act(&s, x, (ActAttr){.kind = AK_RELU}, "%s", "");
+    spec_mark(&s, x, UM_INNER);
     x = spec_pool(&s, x, (PoolAttr){.kind = POOL_GLOBAL_AVG});
     assert_int_equal(spec_finish(&s, x, &e), 0);
     spec_print(&s, &out);
     assert_string_equal(out.s, "  0 input : 3 x 32 x 32\n"
-                               "  1 conv conv1 3x3 stride 2 pad 1 <- 0 : 16 x 16 x 16 first\n"
-                               "  2 pool global avg <- 1 : 16 x 1 x 1 out\n");
+                               "  1 conv conv1 3x3 stride 2 pad 1 <- 0 : 16 x 16 x 16 first skip "
+                               "signed wide\n"
+                               "  2 act relu <- 1 : 16 x 16 x 16 inner\n"
+                               "  3 pool global avg <- 2 : 16 x 1 x 1 out\n");
     str_free(&out);
     spec_free(&s);
 }
