@@ -45,6 +45,7 @@ typedef struct Param {
     bool has_lr, has_wd;
     Tensor slot[PARAM_MAX_SLOTS]; /* the optimizer's state; saved */
     int nslots, momentum;         /* momentum: the slot that holds it */
+    int64_t updates;              /* that the optimizer has made of it */
     uint32_t version; /* bumped on every write: hoisted nodes and packed weights notice */
     bool loaded;      /* its value came from a file */
 } Param;

@@ -1,7 +1,8 @@
 /* optim/adam.c -- Adam with the decay inside the gradient, as torch.optim.Adam.
  *
  * d = g + wd p;  m = b1 m + (1 - b1) d;  v = b2 v + (1 - b2) d^2
- * p -= lr / (1 - b1^n) * m / (sqrt(v) / sqrt(1 - b2^n) + eps),  n = updates including this one. */
+ * p -= lr / (1 - b1^n) * m / (sqrt(v) / sqrt(1 - b2^n) + eps),  n = updates of this
+ * parameter including this one. */
 #include "optim/rule.h"
 
 #include <math.h>

@@ -171,7 +171,7 @@ void optim_step(Optim *op, ParamStore *ps, double epoch)
     for (int i = 0; i < ps->n; i++) {
         Param *p = ps->p[i];
         if (!p->trained || p->kind == PK_BUFFER) continue;
-        op->rule->step(p, op->opts, optim_param_lr(op, p, epoch), optim_decay(op, p), op->t);
+        op->rule->step(p, op->opts, optim_param_lr(op, p, epoch), optim_decay(op, p), p->updates++);
         param_touch(p);
     }
     op->t++;

@@ -49,7 +49,8 @@ typedef struct OptimOpts {
 } OptimOpts;
 
 /* One update of one parameter. lr and wd are this parameter's, for this step; t counts the updates
- * made before (at t = 0 PyTorch's momentum buffer takes the gradient as it is). Elementwise: the
+ * made of it before (at t = 0 PyTorch's momentum buffer takes the gradient as it is): of one that is
+ * trained from a later epoch on, fewer than the run has made. Elementwise: the
  * same for any number of threads. */
 typedef struct OptimRule {
     const char *name, *doc;
@@ -107,7 +108,7 @@ typedef struct Optim {
     unsigned char *custom; /* per parameter: OC_ bits */
     int nparams;
     double awake; /* factor on every rate that is not pinned: wakeup */
-    int64_t t; /* updates made; saved in checkpoints */
+    int64_t t; /* updates made; saved in checkpoints, as are Param.updates where they are others */
 } Optim;
 
 /* Allocates the slots in the store's arena, finds each parameter's group (the first rule that

@@ -14,6 +14,7 @@
 #define SLOT_PREFIX "optim."
 #define SUMMED_KEY  "qrun.summed" /* only where there are any */
 #define SUMMED_NAME SLOT_PREFIX "gradients"
+#define COUNTS_NAME SLOT_PREFIX "updates"
 #define WIDTH_KEY   "qrun.meter_width."
 #define MAX_META    (24 + METER_MAX_WIDTHS)
 
@@ -146,7 +147,8 @@ static int get_widths(const TensorFile *f, const char *path, WidthMeters *w, Err
         if (!(t = tensors_meta(f, key))) break;
         bits = strtol(t, &end, 10);
         if (*end == '/') act = strtol(end + 1, &end, 10);
-        if (bits < 1 || bits > 32 || act < 0 || act > 32 || *end != ' ' || meter_parse(end + 1, &w->m[k]))
+        if (bits < 1 || bits > 32 || act < 0 || act > 32 || *end != ' ' ||
+            meter_parse(end + 1, &w->m[k]))
             return err_set(e, ERR_DATA, "%s: '%s' is damaged", path, key);
         w->bits[k] = (int)bits;
         w->act_bits[k] = (int)act;
@@ -233,20 +235,36 @@ static const char *slot_name(Arena *a, const Param *p, int slot)
     return arena_printf(a, SLOT_PREFIX "%d.%s", slot, p->name);
 }
 
+/* How often each parameter was updated, in the order of the store; NULL where all of those that
+ * have optimizer state were at every update. */
+static int64_t *own_counts(Arena *a, const Checkpoint *c)
+{
+    int64_t *count = arena_alloc(a, (size_t)c->store->n * sizeof *count);
+    bool other = false;
+    for (int i = 0; i < c->store->n; i++) {
+        const Param *p = c->store->p[i];
+        count[i] = p->updates;
+        other = other || (p->nslots && p->updates != c->optim->t);
+    }
+    return other ? count : NULL;
+}
+
 static int write_file(const char *path, const Checkpoint *c, Err *e)
 {
     MetaList m = {.n = 0};
     TensorOut *t;
     const int len = (int)c->store->n_grads;
-    const Tensor sums = tensor_make(DT_F32, 1, &len, c->store->grads);
+    const Tensor sums = tensor_make(DT_F32, 1, &len, c->store->grads),
+                 counts = tensor_make(DT_S64, 1, &c->store->n, own_counts(&m.arena, c));
     int n = 0, r;
-    t = xcalloc((size_t)c->store->n * (1 + PARAM_MAX_SLOTS) + 1, sizeof *t);
+    t = xcalloc((size_t)c->store->n * (1 + PARAM_MAX_SLOTS) + 2, sizeof *t);
     for (int i = 0; i < c->store->n; i++)
         t[n++] = (TensorOut){c->store->p[i]->name, &c->store->p[i]->value};
     for (int i = 0; i < c->store->n; i++)
         for (int k = 0; k < c->store->p[i]->nslots; k++)
             t[n++] = (TensorOut){slot_name(&m.arena, c->store->p[i], k), &c->store->p[i]->slot[k]};
     if (c->state->summed) t[n++] = (TensorOut){SUMMED_NAME, &sums};
+    if (counts.data) t[n++] = (TensorOut){COUNTS_NAME, &counts};
     put_state(&m, c);
     r = safetensors_write(path, t, n, m.v, m.n, e);
     free(t);
@@ -282,6 +300,26 @@ static int load_gradients(const TensorFile *f, const char *path, ParamStore *ps,
     return 0;
 }
 
+/* `updates`: those of the run. */
+static int load_counts(const TensorFile *f, const char *path, ParamStore *ps, int64_t updates,
+                       Err *e)
+{
+    const Tensor *t = tensors_find(f, COUNTS_NAME);
+    if (t && (t->dtype != DT_S64 || tensor_len(t) != (size_t)ps->n))
+        return err_set(e, ERR_DATA, "%s: '" COUNTS_NAME "' is of another length", path);
+    for (int i = 0; i < ps->n; i++) {
+        int64_t n = updates;
+        if (t) memcpy(&n, (const char *)t->data + (size_t)i * sizeof n, sizeof n);
+        if (n < 0 || n > updates)
+            return err_set(e, ERR_DATA,
+                           "%s: '" COUNTS_NAME "': %" PRId64 " updates of %s, %" PRId64
+                           " of the run",
+                           path, n, ps->p[i]->name, updates);
+        ps->p[i]->updates = n;
+    }
+    return 0;
+}
+
 static int load_file(const char *path, Checkpoint *c, Err *e)
 {
     TensorFile f;
@@ -292,6 +330,7 @@ static int load_file(const char *path, Checkpoint *c, Err *e)
     r = get_state(&f, path, c->state, &updates, e);
     if (!r) r = load_slots(&f, path, c->store, e);
     if (!r && c->state->summed) r = load_gradients(&f, path, c->store, e);
+    if (!r) r = load_counts(&f, path, c->store, updates, e);
     checkpoint_strip(&f);
     if (!r && tensors_into_store(&f, c->store, true, &report, e)) r = err_prefix(e, "%s", path);
     if (!r) {

@@ -1,7 +1,8 @@
 /* run/checkpoint.h -- what a checkpoint of a run holds, and where the files stand.
  *
  * Tensors: every parameter and buffer under its own name, the optimizer's state as
- * "optim.<slot>.<name>". Metadata ("qrun.*"): position, meters, best so far, normalisation
+ * "optim.<slot>.<name>"; "optim.updates": those of each parameter, where they are not those of the run.
+ * Metadata ("qrun.*"): position, meters, best so far, normalisation
  * constants, the resolved configuration. Nothing that was measured (no time, host or process): two
  * runs of one configuration write the same bytes.
  *

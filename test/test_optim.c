@@ -536,6 +536,42 @@ static void test_check(void **state)
     assert_string_equal(e.msg, "lr_scheduler: 'multistep' needs multistep_lr_milestones");
 }
 
+/* A parameter that is trained from a later update on: its first is its own first, as in PyTorch. */
+static void test_late_parameters(void **state)
+{
+    static const char *const rules[] = {"sgd", "adam", "rmsprop"};
+    (void)state;
+    for (size_t k = 0; k < ARRAY_LEN(rules); k++) {
+        const OptimOpts o = {.optimizer = rules[k],
+                             .lr_scheduler = "constant",
+                             .lr = 0.125,
+                             .momentum = 0.5,
+                             .dampening = 0.25,
+                             .num_epochs = 9};
+        ParamStore ps = {0};
+        Param *early = store_scalar(&ps, PK_CLIP, 1, "early"), *late = store_scalar(&ps, PK_CLIP, 1, "late");
+        float first[3];
+        Optim op;
+        Err e = {0};
+        store_init(&ps, 1);
+        store_alloc_grads(&ps);
+        if (optim_init(&op, &o, &ps, &e)) fail_msg("%s", e.msg);
+        early->trained = true;
+        for (int i = 0; i < 8; i++) {
+            *(float *)early->grad.data = *(float *)late->grad.data = 0.5f;
+            late->trained = i >= 5;
+            optim_step(&op, &ps, 0);
+            if (i < 3) first[i] = param_scalar(early);
+            if (i >= 5 && param_scalar(late) != first[i - 5])
+                fail_msg("%s: update %d of the late one gives %.9g, of the early one %.9g", rules[k],
+                         i - 4, (double)param_scalar(late), (double)first[i - 5]);
+        }
+        assert_int_equal(late->updates, 3);
+        optim_free(&op);
+        store_free(&ps);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -546,6 +582,7 @@ int main(void)
         cmocka_unit_test(test_sgd),
         cmocka_unit_test(test_rmsprop),
         cmocka_unit_test(test_adam),
+        cmocka_unit_test(test_late_parameters),
         cmocka_unit_test(test_sgd_details),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_groups),
