@@ -33,16 +33,21 @@ widths() {
     esac
 }
 
-# METHOD BITS -- where its clip levels start (DoReFa's: stands), the same for all that have them: fewer levels, less range. Two epochs
-# are too short to bring them there from one value for all. Weights, in standard deviations: with 2 bits there is no level but 0
-# and the clip level, and at the methods' own 3 all below 1.5 would become 0.
-clip() {
+# METHOD BITS -- what depends on the bits of maps. Clip levels of maps (DoReFa's stand) start the same for all that have them: fewer
+# levels, less range; two epochs are too short to bring them there from one value for all. Clip levels of weights, in
+# standard deviations: 2 bits have no level but 0 and the clip level, and from the methods' own 3 all weights below 1.5 would
+# become 0. DoReFa's weights, which PACT has too: 2 bits have levels at the largest weight and a third of it, about 6 and 2 standard
+# deviations; normalised, tanh brings them to 1 and a third.
+by_width() {
     case $2 in 4) start=3 ;; 3) start=2 ;; 2) start=1.5 ;; *) return ;; esac
     case $1 in
-    dorefa) echo "fm_boundary=$start" ;;
-    apot | fat | fat_uniform | adabits | pact | lsq | xnor | xnor_gamma | dorefa_bin | hysteresis) echo "act_clip_init=$start" ;;
+    dorefa | dorefa_bin) echo "fm_boundary=$start" ;;
+    apot | fat | fat_uniform | adabits | pact | lsq | xnor | xnor_gamma | hysteresis) echo "act_clip_init=$start" ;;
     esac
-    case $1:$2 in apot:2 | fat:2 | fat_uniform:2) echo wt_clip_init=1.3 ;; esac
+    case $1:$2 in
+    apot:2 | fat:2 | fat_uniform:2) echo wt_clip_init=1.3 ;;
+    dorefa:2 | pact:2) echo wt_adaptive=var-mean ;;
+    esac
 }
 
 names=
@@ -63,7 +68,7 @@ for s in $stages; do
         wt=${w%:*} fm=${w#*:}
         run=$out/compare/${s}_w${wt}a$fm
         stage "$s, $wt-bit weights, $fm-bit maps" "$here/$s.yml" "log_dir=$run" "wt_bit=$wt" "fm_bit=$fm" \
-            $(clip "$s" "$fm") "fp_pretrained_file=$init" ${data:+"dataset_dir=$data"} ${epochs:+"num_epochs=$epochs"} "$@" >&2
+            $(by_width "$s" "$fm") "fp_pretrained_file=$init" ${data:+"dataset_dir=$data"} ${epochs:+"num_epochs=$epochs"} "$@" >&2
         runs="$runs $run"
         [ "$s" = float ] || quantized="$quantized $run"
     done
