@@ -126,9 +126,24 @@ static int find_group(const OptimOpts *o, const char *name)
     return -1;
 }
 
+/* Entries of a list that no parameter's name contains. quant_weight also means weights that a
+ * quantizer reads. */
+static void tell_unnamed(const char *key, const char *const *list, int n, const ParamStore *ps,
+                         LogLevel level)
+{
+    for (int k = 0; k < n; k++) {
+        bool named = str_eq(list[k], "quant_weight");
+        for (int i = 0; i < ps->n && !named; i++)
+            named = ps->p[i]->kind != PK_BUFFER && strstr(ps->p[i]->name, list[k]);
+        if (!named)
+            log_msg(level, "%s: no parameter name contains '%s': it has no effect", key, list[k]);
+    }
+}
+
 int optim_init(Optim *op, const OptimOpts *o, ParamStore *ps, Err *e)
 {
     bool used[OPTIM_MAX_GROUPS] = {false}, quantized = false;
+    LogLevel level;
     *op = (Optim){0};
     if (optim_check(o, e)) return -1;
     op->opts = o;
@@ -154,10 +169,12 @@ int optim_init(Optim *op, const OptimOpts *o, ParamStore *ps, Err *e)
             p->slot[k].data = arena_alloc(&ps->arena, tensor_bytes(&p->slot[k]));
         }
     }
-    for (int g = 0; g < o->ngroups; g++) /* a float net shares its recipe with the quantized ones */
+    level = quantized ? LOG_WARN : LOG_DEBUG; /* a float net shares its recipe with others */
+    tell_unnamed("custom_decay_list", o->custom_decay_list, o->ncustom_decay, ps, level);
+    tell_unnamed("custom_lr_list", o->custom_lr_list, o->ncustom_lr, ps, level);
+    for (int g = 0; g < o->ngroups; g++)
         if (!used[g])
-            log_msg(quantized ? LOG_WARN : LOG_DEBUG,
-                    "no parameter name contains '%s': its rate and decay are not used",
+            log_msg(level, "no parameter name contains '%s': its rate and decay are not used",
                     o->group[g].match);
     if (o->warmup_epochs > 0 && !op->schedule->warmup)
         log_msg(LOG_WARN, "lr_scheduler '%s' has no warm-up: warmup_epochs does not ramp the rate",

@@ -112,8 +112,8 @@ typedef struct Optim {
 } Optim;
 
 /* Allocates the slots in the store's arena, finds each parameter's group (the first rule that
- * matches). A group rule that matches no parameter is a warning, unless the net has no quantizer
- * parameters at all. */
+ * matches). A group rule, or an entry of a custom list, that matches no parameter is a warning,
+ * unless the net has no quantizer parameters at all. */
 int optim_init(Optim *op, const OptimOpts *o, ParamStore *ps, Err *e);
 /* Rate of group g (-1: the run's) at this epoch (fractional). */
 double optim_lr(const Optim *op, int g, double epoch);
