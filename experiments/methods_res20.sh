@@ -121,8 +121,7 @@ flips_by_epoch() {
 
 \`experiments/methods_res20.sh\`: ResNet-20 on CIFAR-10 from published float weights. Float, APoT and FAT with one recipe: 2 epochs, batch
 128, lr 0.01, then 0.001, decay 1e-4. Hysteresis: 5 epochs, lr 0.1, 0.1, 0.01, 0.01, 0.001, no decay, gradients of an update not longer
-than 1. One seed. Top-1 in per cent;
-images per second of the last epoch; wall time with evaluation.
+than 1. One seed. Top-1 in per cent; images per second of the last epoch; wall time with evaluation.
 
 | run | starts from | top-1 after each epoch | best top-1 | images/s | wall time |
 |---|---|---|---|---|---|
