@@ -268,6 +268,20 @@ static const struct {
     {"learning_rate", "Learning rate", "learning rate (factor)", "epoch", "lr"},
 };
 
+/* A run's name on the page: without the folders that all have in common. */
+static const char *page_name(const Compare *c, int run)
+{
+    size_t n = 0;
+    for (size_t k = 0; c->run[run].dir[k]; k++) {
+        bool same = c->run[run].dir[k + 1] != '\0';
+        for (int i = 0; i < c->n && same; i++) /* up to k they are the same */
+            same = c->run[i].dir[k] == c->run[run].dir[k] && c->run[i].dir[k + 1];
+        if (!same) break;
+        if (c->run[run].dir[k] == '/') n = k + 1;
+    }
+    return c->run[run].dir + n;
+}
+
 static void add_curves(const Compare *c, Pictures *p)
 {
     for (size_t k = 0; k < ARRAY_LEN(curves); k++) {
@@ -277,7 +291,7 @@ static void add_curves(const Compare *c, Pictures *p)
             const HistoryLine *l = history_find(&c->run[i].history, curves[k].split, curves[k].key);
             if (l)
                 s[n++] = (PlotSeries){
-                    .name = c->run[i].dir, .x = l->x, .y = l->y, .n = l->n, .points = l->n < 3};
+                    .name = page_name(c, i), .x = l->x, .y = l->y, .n = l->n, .points = l->n < 3};
         }
         if (n)
             pictures_add(p, curves[k].name,
@@ -308,7 +322,7 @@ static int write_page(const Compare *c, Err *e)
     PageTable t = {.out = &out, .column = {{"", false}}};
     Pictures p = {0};
     int r;
-    for (int i = 0; i < c->n; i++) t.column[i + 1] = (HtmlColumn){c->run[i].dir, true};
+    for (int i = 0; i < c->n; i++) t.column[i + 1] = (HtmlColumn){page_name(c, i), true};
     html_begin(&out, "Comparison of runs");
     html_heading(&out, "Results");
     if (c->by) {

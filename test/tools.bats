@@ -312,6 +312,11 @@ lines() { # TEXT
     hasnt "$out" "log_dir"
     both "$qrun" compare a a
     has "$out" "no key differs"
+    mkdir -p deep/in
+    cp -r a b deep/in
+    both "$qrun" compare deep/in/a deep/in/b html=deep.html
+    is "$status" 0
+    hasnt "$(cat deep.html)" "deep/in"
     both "$qrun" compare a b --json html=page.html
     is "$status" 0
     printf '%s' "$out" | tr -d ' \n' | grep -q '"lr":\["0.05","0.01"\]'
