@@ -28,6 +28,7 @@ typedef struct RigOpts {
     OptimOpts optim;
     int batch, steps_per_epoch;                 /* the last batch of an epoch has half the size */
     int (*policy)(Model *m, int epoch, Err *e); /* or NULL */
+    bool unit_gradients; /* each parameter's to a mean square of 1, before an update */
 } RigOpts;
 
 typedef struct Rig {

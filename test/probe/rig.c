@@ -104,12 +104,25 @@ double rig_eval(Rig *r, int variant, Err *e)
     return loss / n;
 }
 
+/* Each parameter's gradient to a mean square of 1. */
+static void unit_gradients(ParamStore *ps)
+{
+    for (int i = 0; i < ps->n; i++) {
+        const size_t n = ps->p[i]->trained ? tensor_len(&ps->p[i]->grad) : 0;
+        float *g = ps->p[i]->grad.data;
+        double squares = 0;
+        for (size_t k = 0; k < n; k++) squares += (double)g[k] * (double)g[k];
+        for (size_t k = 0; k < n && squares > 0; k++) g[k] = (float)((double)g[k] / sqrt(squares / (double)n));
+    }
+}
+
 double rig_step(Rig *r, Err *e)
 {
     double loss;
     if (r->o->policy && in_epoch(r) == 0 && r->o->policy(r->m, epoch_of(r), e)) return (double)NAN;
     loss = rig_gradients(r, e);
     if (!isfinite(loss)) return loss;
+    if (r->o->unit_gradients) unit_gradients(model_store(r->m));
     optim_step(&r->optim, model_store(r->m), epoch_of(r));
     model_after_step(r->m);
     r->step++;
