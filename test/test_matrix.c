@@ -204,7 +204,7 @@ static RigOpts options(const NetDef *net, const Setup *s, int bits)
     rig_defaults(&o);
     o.net = net_usual(net);
     if (net->names == NAMES_KEYWORD) {
-        o.net.width_alpha = 0.25; /* where there is such a thing */
+        o.net.width_alpha = str_eq(net->name, "resnet34_") ? 0.03125 : 0.25; /* where there is such a thing; eight stages */
         if (str_eq(s->fm, "xnor")) o.net.words |= NET_WORD(NReLU); /* signs of what ReLU leaves are all the same */
     }
     while (o.net.in_h > 32) o.net.in_h /= 2, o.net.in_w /= 2;
