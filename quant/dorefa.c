@@ -82,11 +82,7 @@ static int act_steps(QInst *q, QuantForm *f, Err *e)
     const Dorefa *p = q->priv;
     (void)e;
     set_steps(q->priv);
-    form_step(f, FORM_MAX, 0);
-    form_step(f, FORM_MIN, p->bound);
-    form_step(f, FORM_MUL, p->steps);
-    form_step(f, FORM_ROUND, 0);
-    form_step(f, FORM_DIV, p->steps);
+    kw_clip_form(f, p->bound, p->steps);
     return 0;
 }
 

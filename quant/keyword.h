@@ -146,6 +146,7 @@ double kw_proxquant_share(int step, int epoch, const int *at, int n);
 /* QFn.form of them all: Keyword.steps, with gamma and blend behind. `steps` adds the method's own
  * operations to f, and may set q->fault. -1 with `e`: the settings allow none. (keyword_form.c) */
 int kw_form(QInst *q, struct QuantForm *f, Err *e);
+void kw_clip_form(struct QuantForm *f, float top, float steps); /* round(min(max(x, 0), top) steps) / steps */
 
 extern const QFn kw_dorefa_weight; /* pact has the same */
 extern const QKey kw_dorefa_weight_keys[];

@@ -22,3 +22,12 @@ int kw_form(QInst *q, QuantForm *f, Err *e)
     if (q->opts->kw.proxquant && k->prox > 0) blend(f, k->prox);
     return 0;
 }
+
+void kw_clip_form(QuantForm *f, float top, float steps)
+{
+    form_step(f, FORM_MAX, 0);
+    form_step(f, FORM_MIN, top);
+    form_step(f, FORM_MUL, steps);
+    form_step(f, FORM_ROUND, 0);
+    form_step(f, FORM_DIV, steps);
+}

@@ -200,7 +200,7 @@ static void find_levels(const Lq *p, int group, Levels *v)
 #define BLOCK 256 /* values summed in float, then in double */
 
 /* n <= BLOCK values of one group and norm: y, and what falls on each level, unless sum is NULL. Every
- * threshold is compared with every value, in vector registers: quicker than a search up to 64 levels. */
+ * threshold is compared with every value, in vector registers. */
 static void quantize_block(const Levels *v, int L, const float *norm, bool passes, const float *x,
                            float *y, size_t n, double *sum)
 {

@@ -53,11 +53,7 @@ static int act_steps(QInst *q, QuantForm *f, Err *e)
     const Pact *p = q->priv;
     (void)e;
     act_begin(q, &(QCtx){.phase = PH_EVAL});
-    form_step(f, FORM_MAX, 0);
-    form_step(f, FORM_MIN, p->clip);
-    form_step(f, FORM_MUL, p->steps);
-    form_step(f, FORM_ROUND, 0);
-    form_step(f, FORM_DIV, p->steps);
+    kw_clip_form(f, p->clip, p->steps);
     return 0;
 }
 
