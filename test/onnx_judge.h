@@ -25,9 +25,9 @@ int judge_open(Judge *j); /* makes the folder; 0 */
 void judge_close(Judge *j);
 
 /* The path the model of a new case is to be written to; valid as long as j. */
-const char *judge_add(Judge *j, const char *name, double atol);
-/* Of the case added last. */
-void judge_allow(Judge *j, int flips);
+const char *judge_add(Judge *j, const char *name);
+/* Of the case added last; neither without this. */
+void judge_allow(Judge *j, double atol, int flips);
 /* `input` and the wanted `output` of the case added last. */
 void judge_tensors(Judge *j, const Tensor *input, const Tensor *output);
 

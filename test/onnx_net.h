@@ -17,7 +17,8 @@ typedef struct OnnxNetCase {
     const char *label; /* behind the net's name */
     int size, batch;   /* of the images */
     int variant;       /* entry of bits_list */
-    double rtol;       /* of logits, in parts of the largest; 0: 1e-4 */
+    double rtol;       /* of a quantized net's logits, in parts of the largest; 0: 1e-4. A float
+                          net's differ by what rounding makes of them */
     int flips;         /* images whose logits may differ: judge_allow */
     bool keep_norms;
 } OnnxNetCase;

@@ -121,7 +121,7 @@ static void test_nets(void **state)
             const ExportOpts o = {.net = name, .input = &s.input, .integers_only = strict};
             char full[64];
             snprintf(full, sizeof full, "%s%s", name, strict ? "_strict" : "");
-            if (export_intnet(&net, &o, judge_add(*state, full, 0), &f, &e))
+            if (export_intnet(&net, &o, judge_add(*state, full), &f, &e))
                 fail_msg("%s: %s", full, e.msg);
             put_tensors(*state, s.model, &net, x, full);
             print_message(

@@ -383,7 +383,7 @@ static ExportForms add_case(Judge *j, Build *b, const char *name)
         char full[64];
         Err e = {0};
         snprintf(full, sizeof full, "%s%s", name, strict ? "_strict" : "");
-        if (export_intnet(&b->net, &o, judge_add(j, full, 0), strict ? NULL : &forms, &e))
+        if (export_intnet(&b->net, &o, judge_add(j, full), strict ? NULL : &forms, &e))
             fail_msg("%s: %s", full, e.msg);
         put_tensors(j, b);
     }

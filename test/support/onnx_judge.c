@@ -33,15 +33,16 @@ void judge_close(Judge *j)
     *j = (Judge){0};
 }
 
-const char *judge_add(Judge *j, const char *name, double atol)
+const char *judge_add(Judge *j, const char *name)
 {
     mem_grow(&j->c, &j->cap, (size_t)j->n + 1, sizeof *j->c);
-    j->c[j->n] = (JudgeCase){xstrdup(name), xasprintf("%s/%s.onnx", j->dir, name), atol, 0};
+    j->c[j->n] = (JudgeCase){xstrdup(name), xasprintf("%s/%s.onnx", j->dir, name), 0, 0};
     return j->c[j->n++].model;
 }
 
-void judge_allow(Judge *j, int flips)
+void judge_allow(Judge *j, double atol, int flips)
 {
+    j->c[j->n - 1].atol = atol;
     j->c[j->n - 1].flips = flips;
 }
 
