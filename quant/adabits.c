@@ -28,6 +28,7 @@
 #include "quant/form.h"
 #include "quant/lower.h"
 #include "quant/stat.h"
+#include "quant/tanh.h"
 
 #define MAX_BITS 16 /* codes stay exact in float with much room */
 
@@ -118,7 +119,7 @@ static void tanh_all(const float *w, float *t, size_t n)
     PARALLEL_FOR(k, par_chunks(n))
     {
         const size_t at = (size_t)k * PAR_CHUNK;
-        SIMD_FOR(i, par_chunk_len(n, (size_t)k)) t[at + i] = tanhf(w[at + i]);
+        tanh_row(w + at, t + at, par_chunk_len(n, (size_t)k));
     }
 }
 

@@ -10,7 +10,7 @@
  *   adaptive      x is (x - m) / s meanwhile: activations s = mean or std of the image + 1e-5, weights
  *                 m = mean and/or s = std + 1e-5 of the group
  *
- * B B' and B x only need the number and the sum of the values on each level.
+ * B B' are numbers of values that have two digits, B x sums of those that have one.
  *
  * Source: Zhang et al. 2018, "LQ-Nets"; aim-uofa/model-quantization, models/alqnet.py, with digits
  * as whole numbers (newer PyTorch divides them). Differs: solved in double; where the codes of a
@@ -26,7 +26,8 @@
 
 #define EPS        1e-5f
 #define MAX_DIGITS 8
-#define MAX_SUMS   8192 /* levels times groups up to which parts have sums of their own */
+#define MAX_SUMS   16384 /* of all groups, up to which parts have sums of their own */
+#define AT_ONCE    16    /* thresholds compared in registers */
 
 typedef struct Lq {
     Keyword k;
@@ -37,8 +38,8 @@ typedef struct Lq {
 
 /* One group for one forward. */
 typedef struct Levels {
-    float s[KW_MAX_LEVELS], t[KW_MAX_LEVELS]; /* s ascending; t[i] before s[i] */
-    int code[KW_MAX_LEVELS];
+    float s[KW_MAX_LEVELS + AT_ONCE], t[KW_MAX_LEVELS + AT_ONCE]; /* s ascending; t[i] before s[i] */
+    int32_t code[KW_MAX_LEVELS + AT_ONCE]; /* of 8 bits */
 } Levels;
 
 static float digit(const Lq *p, int code, int j)
@@ -144,14 +145,21 @@ static float *norms(const Runs *r, float *save)
     return save + r->groups;
 }
 
-static size_t parts_of(const Lq *p, const Runs *r)
+/* How many values, their sum, the sum of those with digit i, how many have both digits i and j <= i. */
+static size_t sums_of_group(const Lq *p)
 {
-    return r->groups * (size_t)p->k.levels <= MAX_SUMS ? STAT_PARTS : 1;
+    const size_t n = (size_t)p->bits;
+    return 2 + n + n * (n + 1) / 2;
 }
 
 static size_t sums_of(const Lq *p, const Runs *r)
 {
-    return r->groups * (size_t)p->k.levels * 2; /* number and sum of the values on each level */
+    return r->groups * sums_of_group(p);
+}
+
+static size_t parts_of(const Lq *p, const Runs *r)
+{
+    return sums_of(p, r) <= MAX_SUMS ? STAT_PARTS : 1;
 }
 
 static void need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t *scratch)
@@ -195,62 +203,145 @@ static void find_levels(const Lq *p, int group, Levels *v)
         v->t[i] = share * v->s[i - 1] + (1 - share) * v->s[i];
     }
     for (int i = L - 2; i > 0; i--) v->t[i] = fminf(v->t[i], v->t[i + 1]);
+    for (int i = L; i < L + AT_ONCE; i++) v->t[i] = INFINITY, v->s[i] = 0, v->code[i] = 0; /* never reached */
 }
 
-#define BLOCK 256 /* values summed in float, then in double */
+enum {
+    BLOCK = 1024, /* values summed in float, then in double */
+    LANES = 64    /* bytes of a vector, and codes of one byte in it */
+};
+typedef float V __attribute__((vector_size(LANES), aligned(4), may_alias));
+typedef int32_t VI __attribute__((vector_size(LANES), aligned(4), may_alias));
+typedef uint8_t VB __attribute__((vector_size(LANES), aligned(1), may_alias));
+typedef uint64_t VL __attribute__((vector_size(LANES)));
 
-/* n <= BLOCK values of one group and norm: y, and what falls on each level, unless sum is NULL. Every
- * threshold is compared with every value, in vector registers. */
-static void quantize_block(const Levels *v, int L, const float *norm, bool passes, const float *x,
-                           float *y, size_t n, double *sum)
+/* From level k - 1 to k, where a threshold of `count` from `from` on is below. A constant count is unrolled. */
+static inline __attribute__((always_inline)) void climb(const Levels *v, int from, int count, const float *u,
+                                                        float *level, int32_t *code, size_t n)
 {
-    const float lowest = v->s[0];
-    float u[BLOCK], level[BLOCK], above = 0;
-    int count = (int)n;
-    SIMD_FOR(i, n) u[i] = (x[i] - norm[0]) / norm[1];
-    SIMD_FOR(i, n) level[i] = lowest;
-    if (sum) {
-        PAR_PRAGMA_(omp simd reduction(+ : above))
-        for (size_t i = 0; i < n; i++) above += u[i];
-    }
-    for (int k = 1; k < L; k++) { /* sum, count: of what is above threshold k - 1 */
-        const float t = v->t[k], s = v->s[k];
-        float higher = 0;
-        int number = 0;
-        SIMD_FOR(i, n)
-        {
-            const float here = u[i] > t ? s : lowest; /* s ascends: the last one is the largest */
-            level[i] = level[i] > here ? level[i] : here;
+    float t[AT_ONCE], s[AT_ONCE];
+    int32_t c[AT_ONCE];
+    for (int k = 0; k < count; k++) t[k] = v->t[from + k], s[k] = v->s[from + k], c[k] = v->code[from + k];
+    SIMD_FOR(i, n)
+    {
+        float value = level[i];
+        int32_t digits = code[i];
+#pragma GCC unroll 16
+        for (int k = 0; k < count; k++) {
+            value = u[i] > t[k] ? s[k] : value;
+            digits = u[i] > t[k] ? c[k] : digits;
         }
-        if (!sum) continue;
-        PAR_PRAGMA_(omp simd reduction(+ : higher, number))
-        for (size_t i = 0; i < n; i++) {
-            higher += u[i] > t ? u[i] : 0;
-            number += u[i] > t ? 1 : 0;
-        }
-        sum[2 * k - 2] += count - number;
-        sum[2 * k - 1] += (double)above - (double)higher;
-        above = higher, count = number;
+        level[i] = value;
+        code[i] = digits;
     }
-    if (sum) {
-        sum[2 * L - 2] += count;
-        sum[2 * L - 1] += (double)above;
+}
+
+static void find_codes(const Levels *v, int L, const float *u, float *level, int32_t *code, size_t n)
+{
+    SIMD_FOR(i, n) level[i] = v->s[0], code[i] = v->code[0];
+    if (L <= 2)
+        climb(v, 1, 1, u, level, code, n);
+    else if (L <= 4)
+        climb(v, 1, 3, u, level, code, n);
+    else if (L <= 8)
+        climb(v, 1, 7, u, level, code, n);
+    else
+        for (int k = 1; k < L; k += AT_ONCE) climb(v, k, AT_ONCE, u, level, code, n);
+}
+
+static double sum_lanes(V v)
+{
+    double sum = 0;
+    for (size_t i = 0; i < LANES / sizeof(float); i++) sum += (double)v[i];
+    return sum;
+}
+
+/* The sum of all n values, a multiple of 16, and for each digit of those that have it. Constant bits are unrolled. */
+static inline __attribute__((always_inline)) void sum_digits(const float *u, const int32_t *code, size_t n, int bits,
+                                                             double *all, double *has)
+{
+    V sum = {0}, of[MAX_DIGITS] = {{0}};
+    for (size_t k = 0; k < n; k += LANES / sizeof *u) {
+        const V x = *(const V *)(u + k);
+        const VI c = *(const VI *)(code + k);
+        sum += x;
+#pragma GCC unroll 8
+        for (int i = 0; i < bits; i++) of[i] += (V)((VI)x & ((c & 1 << i) != 0));
+    }
+    *all += sum_lanes(sum);
+#pragma GCC unroll 8
+    for (int i = 0; i < bits; i++) has[i] += sum_lanes(of[i]);
+}
+
+/* How many of n <= BLOCK codes, a multiple of 64, have all digits of a mask that is not 0. */
+static unsigned count_codes(const uint8_t *code, size_t n, int mask)
+{
+    const VB m = (VB){0} + (uint8_t)mask;
+    VB counts = {0}; /* BLOCK / LANES at most in each byte, so that eight of them fit into one */
+    VL sum;
+    unsigned all = 0;
+    for (size_t k = 0; k < n; k += LANES) counts -= (VB)((*(const VB *)(code + k) & m) == m);
+    sum = (VL)counts * 0x0101010101010101u >> 56;
+    for (size_t i = 0; i < LANES / sizeof(uint64_t); i++) all += (unsigned)sum[i];
+    return all;
+}
+
+/* Adds what n <= BLOCK values of a group, with these codes, give to its sums. Both are filled up with zeros. */
+static void add_block(int bits, float *u, int32_t *code, size_t n, double *sum)
+{
+    const size_t whole = (n + LANES - 1) / LANES * LANES;
+    uint8_t byte[BLOCK];
+    double *all = sum + 1, *has = sum + 2, *both = has + bits;
+    memset(u + n, 0, (whole - n) * sizeof *u);
+    memset(code + n, 0, (whole - n) * sizeof *code);
+    SIMD_FOR(k, whole) byte[k] = (uint8_t)code[k];
+    sum[0] += (double)n;
+    switch (bits) {
+    case 1: sum_digits(u, code, whole, 1, all, has); break;
+    case 2: sum_digits(u, code, whole, 2, all, has); break;
+    case 3: sum_digits(u, code, whole, 3, all, has); break;
+    case 4: sum_digits(u, code, whole, 4, all, has); break;
+    default: sum_digits(u, code, whole, bits, all, has);
+    }
+    for (int i = 0; i < bits; i++)
+        for (int j = 0; j <= i; j++) *both++ += count_codes(byte, whole, 1 << i | 1 << j);
+}
+
+/* n <= BLOCK values of one group and norm: y, and what they add to the sums, unless sum is NULL. */
+static void quantize_block(const Lq *p, const Levels *v, const float *norm, const float *x, float *y,
+                           size_t n, double *sum)
+{
+    const float m = norm[0], s = norm[1];
+    float u[BLOCK], level[BLOCK];
+    int32_t code[BLOCK];
+    if (m != 0 || s != 1) {
+        SIMD_FOR(i, n) u[i] = (x[i] - m) / s;
+    } else {
+        memcpy(u, x, n * sizeof *u);
+    }
+    find_codes(v, p->k.levels, u, level, code, n);
+    if (sum) add_block(p->bits, u, code, n, sum);
+    if (p->k.passes) {
+        memmove(y, x, n * sizeof *y);
+        return;
     }
     SIMD_FOR(i, n)
-    y[i] = passes ? x[i] : isnan(u[i]) ? u[i] : level[i] * norm[1] + norm[0];
+    {
+        const float value = level[i] * s + m;
+        y[i] = isnan(u[i]) ? u[i] : value;
+    }
 }
 
-/* Values [from, to): y, and what falls on each level, unless sums is NULL. */
+/* Values [from, to): y, and the sums of their groups, unless sums is NULL. */
 static void quantize(const Lq *p, const Runs *r, const Levels *lv, const float *ms, StatSpan span,
                      const float *x, float *y, double *sums)
 {
-    const int L = p->k.levels;
     for (size_t at = span.from, n; at < span.to; at += n) {
         const size_t group = at / r->len % r->groups, end = (at / r->len + 1) * r->len;
         n = (end < span.to ? end : span.to) - at;
         if (n > BLOCK) n = BLOCK;
-        quantize_block(&lv[group], L, ms + 2 * (at / r->sample), p->k.passes, x + at, y + at, n,
-                       sums ? sums + group * (size_t)L * 2 : NULL);
+        quantize_block(p, &lv[group], ms + 2 * (at / r->sample), x + at, y + at, n,
+                       sums ? sums + group * sums_of_group(p) : NULL);
     }
 }
 
@@ -328,20 +419,28 @@ static bool solve(double a[MAX_DIGITS][MAX_DIGITS], double *r, int n)
     return true;
 }
 
-static void fit(QInst *q, int group, const Levels *v, const double *sums)
+/* From digits 0 and 1 to -1 and 1, which are 2 d - 1, of `count` values and their sum. */
+static void minus_and_plus(double count, double sum, double a[MAX_DIGITS][MAX_DIGITS], double *r, int n)
+{
+    double one[MAX_DIGITS];
+    for (int i = 0; i < n; i++) one[i] = a[i][i], r[i] = 2 * r[i] - sum;
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++) a[i][j] = 4 * a[i][j] - 2 * one[i] - 2 * one[j] + count;
+}
+
+static void fit(QInst *q, int group, const double *sums)
 {
     const Lq *p = q->priv;
     const int n = p->bits, G = p->k.groups;
     const float step = *(const float *)p->k.iteration->value.data - 1; /* before this one */
     float *b = p->basis->value.data, *e = p->auxil->value.data;
+    const double *has = sums + 2, *both = has + n;
     double a[MAX_DIGITS][MAX_DIGITS] = {{0}}, r[MAX_DIGITS] = {0};
-    for (int k = 0; k < p->k.levels; k++)
-        for (int i = 0; i < n; i++) {
-            const double di = (double)digit(p, v->code[k], i);
-            r[i] += di * sums[2 * k + 1];
-            for (int j = 0; j < n; j++)
-                a[i][j] += di * (double)digit(p, v->code[k], j) * sums[2 * k];
-        }
+    for (int i = 0; i < n; i++) {
+        r[i] = has[i];
+        for (int j = 0; j <= i; j++) a[i][j] = a[j][i] = *both++;
+    }
+    if (!p->half) minus_and_plus(sums[0], sums[1], a, r, n);
     for (int i = 0; i < n; i++) {
         if (q->role == Q_WEIGHT) {
             r[i] += 1e-4 * (double)b[i * G + group];
@@ -392,7 +491,7 @@ static void forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
     for (size_t i = 1; i < parts; i++)
         for (size_t k = 0; k < per; k++) sums[k] += sums[i * per + k];
     for (size_t g = 0; g < r.groups && !q->fault; g++)
-        fit(q, (int)g, &lv[g], sums + g * (size_t)p->k.levels * 2);
+        fit(q, (int)g, sums + g * sums_of_group(p));
     param_touch(p->basis);
     if (q->fault) memset(ys, 0, tensor_bytes(y));
 }
@@ -408,10 +507,15 @@ static void act_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx
     PARALLEL_FOR(run, r.n / r.len)
     {
         const size_t at = (size_t)run * r.len;
-        const float *norm = ms + 2 * (at / r.sample), bound = top[(size_t)run % r.groups];
-        const bool all = p->k.passes;
-        SIMD_FOR(i, r.len)
-        d[at + i] = all || !((xs[at + i] - norm[0]) / norm[1] >= bound) ? g[at + i] : 0;
+        const float m = ms[2 * (at / r.sample)], s = ms[2 * (at / r.sample) + 1];
+        const float bound = top[(size_t)run % r.groups];
+        if (p->k.passes) {
+            memmove(d + at, g + at, r.len * sizeof *d);
+        } else if (m != 0 || s != 1) {
+            SIMD_FOR(i, r.len) d[at + i] = (xs[at + i] - m) / s >= bound ? 0 : g[at + i];
+        } else {
+            SIMD_FOR(i, r.len) d[at + i] = xs[at + i] >= bound ? 0 : g[at + i];
+        }
     }
 }
 

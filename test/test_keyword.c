@@ -51,6 +51,61 @@ static double surrogate(const float *w, const float *g, size_t n)
     return sum;
 }
 
+static const Param *by_end(const ParamStore *ps, const char *end)
+{
+    for (int i = 0; i < ps->n; i++)
+        if (str_ends(ps->p[i]->name, end)) return ps->p[i];
+    fail_msg("no parameter *%s", end);
+    return NULL;
+}
+
+/* B B' e = B x with the digits B of the levels that came out, over several blocks and parts and a rest. */
+static void lq_fits_by_least_squares(void **state)
+{
+    static const int dim[] = {2, 3, 29, 31};
+    (void)state;
+    for (int k = 0; k < 32; k++) {
+        const int bits = k / 4 + 1, groups = k & 1 ? 3 : 1, codes = 1 << bits;
+        const bool half = k & 2;
+        float before[8 * 3];
+        One t;
+        new_one(&t);
+        t.o.kw.tag[Q_ACT].half_range = half;
+        if (groups > 1) t.o.kw.tag[Q_ACT].quant_group = -1; /* one for each channel */
+        open_one(&t, "lq", Q_ACT, bits, 4, dim);
+        fill_one(&t, half ? -0.1 : -3, 3);
+        const Param *basis = by_end(&t.ps, ".basis"), *fitted = by_end(&t.ps, ".auxil");
+        if (tensor_len(&basis->value) != (size_t)(bits * groups)) fail_msg("no basis of %d by %d", bits, groups);
+        memcpy(before, basis->value.data, tensor_bytes(&basis->value));
+        run_one(&t);
+        for (int g = 0; g < groups; g++) {
+            const float *x = t.x.data, *y = t.y.data, *e = fitted->value.data;
+            double left[8] = {0}, right[8] = {0}, size = 0;
+            for (size_t i = 0; i < tensor_len(&t.x); i++) {
+                int digit[8], code = -1;
+                double sum = 0;
+                if ((int)(i % 3) % groups != g) continue;
+                for (int c = 0; c < codes && code < 0; c++) {
+                    float level = 0;
+                    for (int j = 0; j < bits; j++) level += (half ? (float)(c >> j & 1) : (float)(2 * (c >> j & 1) - 1)) * before[j * groups + g];
+                    if (level == y[i]) code = c;
+                }
+                if (code < 0) fail_msg("%d bits: %g is no level", bits, (double)y[i]);
+                for (int j = 0; j < bits; j++) {
+                    digit[j] = half ? code >> j & 1 : 2 * (code >> j & 1) - 1;
+                    sum += digit[j] * (double)e[j * groups + g];
+                }
+                for (int j = 0; j < bits; j++) left[j] += digit[j] * sum, right[j] += digit[j] * (double)x[i];
+                size += fabs((double)x[i]);
+            }
+            for (int j = 0; j < bits; j++)
+                if (!(fabs(left[j] - right[j]) <= 1e-6 * size))
+                    fail_msg("%d bits, %s range, group %d of %d: digit %d: %.9g, %.9g", bits, half ? "half" : "full", g, groups, j, left[j], right[j]);
+        }
+        close_one(&t);
+    }
+}
+
 static void dorefa_finite_differences(void **state)
 {
     One t;
@@ -337,6 +392,7 @@ static void keys_without_effect(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lq_fits_by_least_squares),
         cmocka_unit_test(groups_alike_are_one), cmocka_unit_test(dorefa_finite_differences),
         cmocka_unit_test(gamma_gradient),       cmocka_unit_test(faults),
         cmocka_unit_test(nan_is_seen),          cmocka_unit_test(counting),

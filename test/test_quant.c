@@ -17,6 +17,7 @@
 #include "quant/grid.h"
 #include "quant/quant.h"
 #include "quant/stat.h"
+#include "quant/tanh.h"
 
 /* ---- level sets and grids ---- */
 
@@ -42,6 +43,38 @@ static void level_sets(void **state)
     assert_int_equal(levels_pot(s, 0), -1);
     assert_int_equal(levels_pot(s, 9), -1);
     free(s);
+}
+
+/* Floats of every size against libm's tanh in double, and what has no neighbours. */
+static void tanh_to_the_nearest_float(void **state)
+{
+    const float special[] = {0.0f, -0.0f, INFINITY, -INFINITY, FLT_MIN / 4, 10.0f, -200.0f};
+    float x[1000], y[1000];
+    int n = 0, all = 0, away = 0;
+    (void)state;
+    for (uint64_t bits = 0; bits < 0x7f800000u; bits += 4999) {
+        const uint32_t b = (uint32_t)bits | (uint32_t)(bits & 1) << 31; /* odd ones are negative */
+        memcpy(&x[n++], &b, sizeof b);
+        if (n < 1000) continue;
+        tanh_row(x, y, 1000);
+        for (n--; n >= 0; n--, all++) {
+            const double exact = tanh((double)x[n]);
+            const double gap = (double)nextafterf(fabsf((float)exact), 2) - fabs((double)(float)exact);
+            away += y[n] != (float)exact;
+            if (!(fabs((double)y[n] - exact) <= 0.5001 * gap))
+                fail_msg("tanh(%a) = %a, exactly %a", (double)x[n], (double)y[n], exact);
+        }
+        n = 0;
+    }
+    print_message("# tanh: %d of %d are not the nearest float\n", away, all);
+    assert_true(all > 400000 && away <= 3);
+    tanh_row(special, y, ARRAY_LEN(special));
+    for (size_t i = 0; i < ARRAY_LEN(special); i++) {
+        const float want = tanhf(special[i]);
+        if (memcmp(&y[i], &want, sizeof want) != 0) fail_msg("tanh(%g) = %g", (double)special[i], (double)y[i]);
+    }
+    tanh_row((const float[]){NAN}, y, 1);
+    assert_true(isnan(y[0]));
 }
 
 /* What the original computes, one value at a time, with its divisions. */
@@ -602,6 +635,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(level_sets),
+        cmocka_unit_test(tanh_to_the_nearest_float),
         cmocka_unit_test(grids_are_exact),
         cmocka_unit_test(grid_refuses_alpha),
         cmocka_unit_test(refusals),
