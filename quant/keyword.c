@@ -217,12 +217,6 @@ bool kw_pad_counts(const QInst *q)
     return k->loss.on && k->loss.kind != KW_QDL;
 }
 
-bool kw_pad_always(const QInst *q)
-{
-    (void)q;
-    return true;
-}
-
 /* ---- activations whose rows are not all alike ---- */
 
 bool kw_act_is_whole(const Keyword *k)

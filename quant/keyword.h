@@ -110,7 +110,6 @@ bool kw_divisor(QInst *q, const Param *p); /* all values are finite and not 0; e
 float kw_steps_before(const Keyword *k);   /* in training, behind kw_begin: iteration before this step */
 /* Zeros around a map count: for methods that map 0 to 0, where the loss is a mean. */
 bool kw_pad_counts(const QInst *q);
-bool kw_pad_always(const QInst *q);
 
 /* Activations by their rows where not all rows are alike (one group). */
 bool kw_act_is_whole(const Keyword *k); /* warm-up, gamma */

@@ -519,6 +519,15 @@ static void act_backward(QInst *q, const Tensor *x, const Tensor *dy, Tensor *dx
     }
 }
 
+/* Zeros around a map stay 0 and have no digit where 0 is a level and its threshold is not above it: they count neither
+ * in the fit nor elsewhere. Levels and thresholds of a full range, and means and deviations, follow from them. */
+static bool pad_matters(const QInst *q)
+{
+    const Lq *p = q->priv;
+    const bool zero_stays = p->half && p->k.o->scale > 0 && p->k.o->scale <= 1;
+    return !zero_stays || p->scales_mean || p->scales_std || kw_pad_counts(q);
+}
+
 static const QFn act = {
     .priv_size = sizeof(Lq),
     .init = init,
@@ -526,7 +535,7 @@ static const QFn act = {
     .forward = forward,
     .backward = act_backward,
     .form = kw_form,
-    .pad_matters = kw_pad_always, /* zeros count for the basis and the normalisation */
+    .pad_matters = pad_matters,
     .set = kw_set,
     .set_text = kw_set_text,
     .release = kw_release,

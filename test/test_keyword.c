@@ -106,6 +106,46 @@ static void lq_fits_by_least_squares(void **state)
     }
 }
 
+/* Where value i of a 22 x 22 map lies in the 20 x 20 one inside; -1: around it. */
+static int inside(int i)
+{
+    const int h = i / 22 - 1, w = i % 22 - 1;
+    return h >= 0 && h < 20 && w >= 0 && w < 20 ? h * 20 + w : -1;
+}
+
+/* On the half range a map fits its basis as it does with zeros around it, and those become 0: what lets the
+ * convolution add them. Also with levels below 0, and with two codes of level 0. */
+static void lq_does_not_count_zeros_around_a_map(void **state)
+{
+    static const float bases[][3] = {{0.4f, 0.8f, 1.6f}, {-0.5f, 0.7f, 1.1f}, {0.6f, -0.6f, 0.9f}, {0, 0.5f, 1}};
+    static const float scales[] = {0.5f, 1, 0.25f};
+    (void)state;
+    for (size_t k = 0; k < ARRAY_LEN(bases) * ARRAY_LEN(scales); k++) {
+        static const int inner_dim[] = {1, 1, 20, 20}, outer_dim[] = {1, 1, 22, 22};
+        One in, out;
+        new_one(&in)->o.kw.tag[Q_ACT].half_range = true;
+        in.o.kw.tag[Q_ACT].scale = (double)scales[k % ARRAY_LEN(scales)];
+        new_one(&out)->o = in.o;
+        open_one(&in, "lq", Q_ACT, 3, 4, inner_dim);
+        open_one(&out, "lq", Q_ACT, 3, 4, outer_dim);
+        fill_one(&in, -1, 3), fill_one(&out, 0, 0);
+        for (int i = 0; i < 22 * 22; i++)
+            ((float *)out.x.data)[i] = inside(i) < 0 ? 0 : ((float *)in.x.data)[inside(i)];
+        memcpy(by_end(&in.ps, ".basis")->value.data, bases[k / ARRAY_LEN(scales)], sizeof bases[0]);
+        memcpy(by_end(&out.ps, ".basis")->value.data, bases[k / ARRAY_LEN(scales)], sizeof bases[0]);
+        run_one(&in), run_one(&out);
+        for (int i = 0; i < 22 * 22; i++) {
+            const float want = inside(i) < 0 ? 0 : ((float *)in.y.data)[inside(i)], got = ((float *)out.y.data)[i];
+            if (got != want) fail_msg("case %zu, value %d: %g, with zeros around %g", k, i, (double)want, (double)got);
+        }
+        for (int j = 0; j < 3; j++) {
+            const float a = ((float *)by_end(&in.ps, ".auxil")->value.data)[j], b = ((float *)by_end(&out.ps, ".auxil")->value.data)[j];
+            if (!(fabsf(a - b) <= 1e-6f)) fail_msg("case %zu: fit %g, with zeros around %g", k, (double)a, (double)b);
+        }
+        close_one(&in), close_one(&out);
+    }
+}
+
 static void dorefa_finite_differences(void **state)
 {
     One t;
@@ -393,6 +433,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lq_fits_by_least_squares),
+        cmocka_unit_test(lq_does_not_count_zeros_around_a_map),
         cmocka_unit_test(groups_alike_are_one), cmocka_unit_test(dorefa_finite_differences),
         cmocka_unit_test(gamma_gradient),       cmocka_unit_test(faults),
         cmocka_unit_test(nan_is_seen),          cmocka_unit_test(counting),

@@ -214,7 +214,8 @@ static void padding_costs_only_where_it_matters(void **state)
         {"lsq", true, false, "none", 2, false},    {"lsq", true, false, "STE-scale", 2, true},
         {"lsq", false, false, "none", 2, true},    {"lsq", false, true, "none", 2, false},
         {"dorefa", true, false, "none", 2, false}, {"pact", true, false, "none", 2, false},
-        {"lq", true, false, "none", 2, true},      {"lq", true, true, "none", 2, false},
+        {"lq", true, false, "none", 2, false},     {"lq", false, true, "none", 2, false},
+        {"lq", false, false, "none", 2, true},
         {"xnor", true, false, "STE", 1, true},     {"xnor", true, true, "STE", 1, false},
     };
     (void)state;
