@@ -179,6 +179,7 @@ void config_derive(Config *c, Faults *f)
 {
     config_derive_keyword(c);
     config_derive_words(c, f);
+    config_derive_proxquant(c);
     config_derive_reads(c);
     derive_decay(c, f);
     config_derive_adabits(c, family(c) == NAMES_ADABITS);

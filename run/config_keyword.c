@@ -70,7 +70,26 @@ double config_proxquant_share(const Config *c, int epoch)
                               custom_steps(&c->optim));
 }
 
-static void check_proxquant(const Config *c, const Config *plain, Faults *f)
+/* proxquant_step is given, and nothing blends. */
+static bool idle_step(const Config *c)
+{
+    Config plain;
+    bool idle;
+    config_default(&plain);
+    idle = !c->quant.kw.proxquant && c->quant.kw.proxquant_step != plain.quant.kw.proxquant_step &&
+           keys_good(c, "proxquant", "proxquant_step");
+    config_free(&plain);
+    return idle;
+}
+
+void config_derive_proxquant(Config *c)
+{
+    if (!c->words.original || !idle_step(c)) return;
+    log_msg(LOG_INFO, "proxquant_step: %d has no effect with proxquant: false", c->quant.kw.proxquant_step);
+    key_state(c, "proxquant_step")->idle = true;
+}
+
+static void check_proxquant(const Config *c, Faults *f)
 {
     const KwOpts *o = &c->quant.kw;
     if (o->proxquant && o->proxquant_step < 10 && custom_steps(&c->optim) < 0 &&
@@ -79,18 +98,14 @@ static void check_proxquant(const Config *c, const Config *plain, Faults *f)
                   "proxquant_step: %d counts the steps of lr_scheduler: multistep, sgdr or "
                   "sgdr_step, not of %s; expected one of them, or 10 and more for epochs",
                   o->proxquant_step, c->optim.lr_scheduler);
-    if (!o->proxquant && o->proxquant_step != plain->quant.kw.proxquant_step &&
-        keys_good(c, "proxquant", "proxquant_step"))
+    if (!key_state(c, "proxquant_step")->idle && idle_step(c))
         fault_key(f, c, "proxquant_step",
                   "proxquant_step: %d has no effect with proxquant: false", o->proxquant_step);
 }
 
 void config_check_keyword(const Config *c, Faults *f)
 {
-    Config plain;
-    config_default(&plain);
     check_binary(c, f);
     for (int r = 0; r < Q_NROLES; r++) check_tag(c, r, f);
-    check_proxquant(c, &plain, f);
-    config_free(&plain);
+    check_proxquant(c, f);
 }

@@ -96,7 +96,7 @@ static const struct {
     {"input_size", VALUE, "image_size"},
     {"padding_after_quant", FLAG, NULL},
     {"policy", VALUE, NULL},
-    {"proxquant_step", VALUE, NULL},
+    {"proxquant_step ps", VALUE, NULL},
     {"fm_custom", VALUE, NULL},
     {"ot_independent_parameter", FLAG, NULL},
 #define TAG(t, half)                                                                               \
@@ -127,7 +127,6 @@ static const struct {
     {"val_batch", "val_batch_size"},
     {"case", "case"},
     {"keyword", "keyword"},
-    {"pretrained", "pretrained"},
 };
 
 static const struct {
@@ -270,37 +269,60 @@ static void unknown_option(Made *m, const ShellWord *w)
              near ? "; did you mean '--" : "", near ? near : "", near ? "'?" : "");
 }
 
+/* What one word says: the option, and the value where that is part of the word. */
+typedef struct Said {
+    int row; /* -1: none is called so */
+    const char *value;
+} Said;
+
+/* --name, --name=VALUE, -n, -nVALUE, -n=VALUE. */
+static Said said(const char *word)
+{
+    const bool dashes = str_starts(word, "--");
+    const char *name = word + 1 + dashes;
+    const size_t len = dashes ? strcspn(name, "=") : 1;
+    const char *rest = name + len;
+    const Said s = {is_option(word) && (dashes || *name) ? option_find(name, len) : -1,
+                    *rest == '=' ? rest + 1 : *rest ? rest : NULL};
+    return s;
+}
+
+/* Behind an option without effect: all that is no option. */
+static size_t skip_values(const ShellWord *w, size_t i, size_t n)
+{
+    while (i + 1 < n && !is_option(w[i + 1].s)) i++;
+    return i;
+}
+
 /* The words of `options`, as the original's argument parser takes them. */
 static void take_options(Made *m, const ShellWord *w, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        const bool dashes = str_starts(w[i].s, "--");
-        const char *name = w[i].s + 1 + dashes, *eq = strchr(name, '=');
-        const size_t len = eq ? (size_t)(eq - name) : strlen(name);
-        const int row = is_option(w[i].s) && (dashes || len == 1) ? option_find(name, len) : -1;
+        const Said s = said(w[i].s);
         OptionKind kind;
-        if (row < 0 && !is_option(w[i].s)) {
+        if (s.row < 0 && !is_option(w[i].s)) {
             fault_at(m->f, m->file, w[i].line, w[i].col, "'%.60s' belongs to no option", w[i].s);
             continue;
         }
-        if (row < 0) {
+        if (s.row < 0) {
             unknown_option(m, &w[i]);
-            while (i + 1 < n && !is_option(w[i + 1].s)) i++;
+            i = skip_values(w, i, n);
             continue;
         }
-        kind = options[row].kind;
+        kind = options[s.row].kind;
         if (kind == FLAG || kind == OFF) {
-            if (eq)
+            if (s.value)
                 fault_at(m->f, m->file, w[i].line, w[i].col, "option '%.*s' takes no value",
-                         (int)(eq - w[i].s), w[i].s);
-            take(m, row, "", w[i].line, w[i].col);
+                         (int)(s.value - w[i].s - (s.value[-1] == '=')), w[i].s);
+            take(m, s.row, "", w[i].line, w[i].col);
         } else if (kind == IDLE) {
-            while (i + 1 < n && !is_option(w[i + 1].s)) i++;
-        } else if (eq) {
-            take(m, row, eq + 1, w[i].line, w[i].col);
+            log_msg(LOG_INFO, "%s:%d:%d: option '%.60s' has no effect", m->file, w[i].line, w[i].col, w[i].s);
+            i = skip_values(w, i, n);
+        } else if (s.value) {
+            take(m, s.row, s.value, w[i].line, w[i].col);
         } else if (i + 1 < n && !is_option(w[i + 1].s)) {
             i++;
-            take(m, row, w[i].s, w[i].line, w[i].col);
+            take(m, s.row, w[i].s, w[i].line, w[i].col);
         } else {
             fault_at(m->f, m->file, w[i].line, w[i].col, "option '%.60s' needs a value", w[i].s);
         }

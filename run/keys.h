@@ -134,6 +134,7 @@ void config_note_words(const Config *c); /* to the log */
 /* What is said of a role with bits and without method where there is a keyword; false: there is none. */
 bool config_wants_method(const Config *c, int role, Faults *f);
 void config_derive_keyword(Config *c);
+void config_derive_proxquant(Config *c); /* behind the words: a step without proxquant */
 void config_check_keyword(const Config *c, Faults *f);
 /* The keys that say what quantizes a role, and what they hold. */
 typedef struct RoleKeys {

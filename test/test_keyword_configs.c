@@ -78,7 +78,7 @@ static void write_shell(const Row *r, const char *path)
     fprintf(f, "# %s\ndataset='%s'\nmodel='%s'\n", r->name, r->dataset, r->model);
     if (!str_eq(r->epochs, "-")) fprintf(f, "epochs=%s\n", r->epochs);
     fprintf(
-        f, "train_batch=%s\nval_batch=50\nkeyword='%s'\npretrained='%s'\noptions=\"$options %s\"\n",
+        f, "train_batch=%s\nval_batch=50\nkeyword='%s'\npretrained='%s'\noptions=\"$options --pretrained $pretrained %s\"\n",
         r->batch, r->keyword, r->pretrained, r->options);
     assert_int_equal(fclose(f), 0);
 }

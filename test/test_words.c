@@ -422,8 +422,8 @@ static const char shell_text[] =
     "  --wt_quant_group=1\"\n"
     "options+=' --lr 5e-3 --lr_policy custom_step --lr_decay 0.1 --lr_custom_step 15,25,35 --wd "
     "1e-4'\n"
-    "options=\"$options --nesterov --decay_small -j 4 -g 0 1 2 --optimizer SGD --weights_dir /w -r "
-    "--stable 20\"\n";
+    "options=\"$options --nesterov --decay_small -j4 -g 0 1 2 --optimizer SGD --weights_dir /w -r "
+    "--stable 20 --pretrained $pretrained\"\n";
 
 static void test_shell(void **state)
 {
@@ -453,6 +453,38 @@ static void test_shell(void **state)
     assert_int_equal(key_state(&c, "lr")->line, 17);
     assert_int_equal(key_state(&c, "fm_boundary")->line, 15);
     assert_int_equal(key_state(&c, "wt_quant_group")->line, 16);
+    config_free(&c);
+}
+
+static int warnings, notes;
+
+static void count_lines(LogLevel level, const char *text)
+{
+    (void)text;
+    warnings += level == LOG_WARN;
+    notes += level == LOG_INFO;
+}
+
+/* Short options with their value in one word, as the shipped files have them; what has no effect is told:
+ * an option of that kind, and a variable that no option hands on. */
+static void test_shell_forms(void **state)
+{
+    Config c;
+    (void)state;
+    warnings = notes = 0;
+    log_set(LOG_INFO, count_lines);
+    load_good(&c, "config.c",
+              "model=resnet20\nepochs=9\nkeyword=cifar10,origin,cbsa,dorefa\npretrained='a.pth'\n"
+              "options='-j3 -b32 -v=7 -g0 --save_freq 5 -s2 --ps 12'\n");
+    log_set(LOG_INFO, NULL);
+    assert_int_equal(c.data.data_loader_workers, 3);
+    assert_int_equal(c.run.batch_size, 32);
+    assert_int_equal(c.run.val_batch_size, 7);
+    assert_int_equal(c.quant.kw.proxquant_step, 12);
+    assert_true(key_state(&c, "proxquant_step")->idle);
+    assert_string_equal(c.run.pretrained_file, "");
+    assert_int_equal(warnings, 1); /* pretrained */
+    assert_int_equal(notes, 4);    /* -g0, --save_freq, -s2, proxquant_step */
     config_free(&c);
 }
 
@@ -508,6 +540,12 @@ static void test_shell_rejected(void **state)
          "F:4:10: error: option '--lr' needs a value"},
         {"model=resnet18\nepochs=1\nkeyword=cbsa,origin\noptions='--nesterov=1'\n",
          "F:4:10: error: option '--nesterov' takes no value"},
+        {"model=resnet18\nepochs=1\nkeyword=cbsa,origin\noptions='-r=1'\n",
+         "F:4:10: error: option '-r' takes no value"},
+        {"model=resnet18\nepochs=1\nkeyword=cbsa,origin\noptions='-zoo'\n",
+         "F:4:10: error: unknown option '-zoo'"},
+        {"model=resnet18\nepochs=1\nkeyword=cbsa,origin\noptions='--j2'\n",
+         "F:4:10: error: unknown option '--j2'"},
         {"model=resnet18\nepochs=1\nkeyword=cbsa,origin\noptions='--lr fast'\n",
          "F:4:15: error: lr: 'fast' is not a number"},
         {"model=resnet18\nkeyword=cbsa,origin\n", "F:1:1: error: epochs is missing"},
@@ -554,7 +592,7 @@ int main(void)
         cmocka_unit_test(test_net_words), cmocka_unit_test(test_idle_keys),      cmocka_unit_test(test_rejected),
         cmocka_unit_test(test_accepted),       cmocka_unit_test(test_shell),
         cmocka_unit_test(test_shell_defaults), cmocka_unit_test(test_shell_rejected),
-        cmocka_unit_test(test_shell_growth),
+        cmocka_unit_test(test_shell_growth),   cmocka_unit_test(test_shell_forms),
     };
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }
