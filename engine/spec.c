@@ -455,6 +455,7 @@ void spec_print(const Spec *s, Str *out)
         {UM_FIRST, " first"},       {UM_LAST, " last"},         {UM_SKIP, " skip"},
         {UM_OWN_CLIP, " own-clip"}, {UM_NO_QUANT, " no-quant"}, {UM_SIGNED, " signed"},
         {UM_INNER, " inner"},       {UM_WIDE, " wide"},         {UM_UNUSED, " unused"},
+        {UM_COUNTED, " counted"},
     };
     for (int i = 0; i < s->n; i++) {
         const Unit *u = &s->u[i];

@@ -84,8 +84,9 @@ enum {                   /* Unit.marks */
        UM_INNER = 64,    /* a ReLU between two convolutions of one block, read by nothing else */
        UM_WIDE = 128,    /* a convolution between linear bottlenecks: all of MobileNet V2 but those
                             that end a block, and the stem */
-       UM_UNUSED = 256   /* declares its parameters, as its original does, and nothing else: nothing
+       UM_UNUSED = 256,  /* declares its parameters, as its original does, and nothing else: nothing
                             reads it, it is not run, and not a reader */
+       UM_COUNTED = 512  /* a stem that policies count among the layers, though it stays float */
 };
 
 typedef struct Unit {

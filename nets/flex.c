@@ -53,7 +53,7 @@ static int find_stem(const Kn *k, Stem *st, Err *e)
                      .pool = true,
                      .feature_stride = 4};
     }
-    st->conv.marks = UM_FIRST;
+    st->conv.marks = UM_FIRST | (st->block ? UM_COUNTED : 0u);
     return 0;
 }
 

@@ -99,10 +99,13 @@ static void prone_positions(Block *b)
     const bool plain_stride = kn_word(k, NW_no_prone_downsample) && b->stride != 1;
     bool prone[2] = {!plain_stride && !kn_word(k, NW_f3x3),
                      !kn_word(k, NW_s1x1) && !kn_word(k, NW_s3x3)};
-    if (kn_word(k, NW_s1x1) && !kn_word(k, NW_s3x3)) b->p[1].conv.k = 1, b->p[1].conv.pad = 0;
     if (b->n == 3) { /* the 3x3 in the middle alone */
         prone[0] = false;
         prone[1] = !plain_stride;
+    } else if (kn_word(k, NW_s3x3)) {
+        b->p[1].conv.k = 3, b->p[1].conv.pad = 1;
+    } else if (kn_word(k, NW_s1x1)) {
+        b->p[1].conv.k = 1, b->p[1].conv.pad = 0;
     }
     for (int i = 0; i < 2; i++) {
         b->p[i].conv.prone = prone[i];
@@ -111,13 +114,14 @@ static void prone_positions(Block *b)
 }
 
 /* Rows that strided convolutions pad in addition, so that their maps are as large as those of
- * prone. */
-static int extra_padding(const Kn *k, int stride, int feature_stride)
+ * prone. force_padding is for basic blocks. */
+static int extra_padding(const Block *b)
 {
-    const int side = k->o->in_h / feature_stride, rest = side % (2 * stride);
-    if (stride == 1) return 0;
-    if (kn_word(k, NW_force_padding) && side == 14) return 1;
-    return kn_word(k, NW_prone) && rest ? (2 * stride - rest) / 2 : 0;
+    const Kn *k = b->k;
+    const int side = k->o->in_h / b->b->feature_stride, rest = side % (2 * b->stride);
+    if (b->stride == 1) return 0;
+    if (kn_word(k, NW_force_padding) && side == 14 && b->n == 2) return 1;
+    return kn_word(k, NW_prone) && rest ? (2 * b->stride - rest) / 2 : 0;
 }
 
 static void fixup_starts(Block *b)
@@ -131,7 +135,7 @@ static void set_positions(Block *b, int stride, bool reshaped)
 {
     const int planes = b->b->planes;
     b->stride = stride;
-    b->extra = extra_padding(b->k, stride, b->b->feature_stride);
+    b->extra = extra_padding(b);
     if (b->n == 2) {
         set_conv(&b->p[0], planes, 3, stride, 1 + b->extra);
         set_conv(&b->p[1], planes, 3, 1, 1);
@@ -299,7 +303,8 @@ static int body(const Block *b, int x)
     }
     y = branches(b, in, -1);
     r = shortcut(b, in);
-    return close_block(b, y, r == in ? x : r);
+    /* Without a branch what is added is the input before its offset; an identity with a norm is one. */
+    return close_block(b, y, r == in && !kn_word(k, NW_identify_norm) ? x : r);
 }
 
 /* zir: the last norm of the block starts with scale 0. */

@@ -34,8 +34,8 @@ static int part(const Kn *k, int x, KnConv c, int i, bool active, const char *pr
 
 int kn_inverted(const Kn *k, int x, int expand, int oc, int stride, const char *prefix)
 {
-    static const char *const made[] = {"conv", "bn2", "bn1", "bn3", "relu", "skip_bn", "stem_bn", NULL};
-    static const char *const flat[] = {"conv", "bn", "relu", NULL};
+    static const char *const made[] = {"relu", "conv", "bn2", "bn1", "bn3", "skip_bn", "stem_bn", NULL};
+    static const char *const flat[] = {"relu", "conv", "bn", NULL};
     const int ic = k->s->u[x].c, wide = ic * expand, begin = k->s->n, in = x;
     KnConv deep;
     int i = 1;

@@ -104,7 +104,7 @@ int policy_layers(const QPlan *qp, int *unit)
     spec_declaration_order(qp->spec, order);
     for (int i = 0; i < qp->spec->n; i++) {
         const Unit *u = &qp->spec->u[order[i]];
-        bool counts = !(u->marks & (UM_FIRST | UM_LAST));
+        bool counts = !(u->marks & (UM_FIRST | UM_LAST)) || u->marks & UM_COUNTED;
         if (u->kind != U_CONV && u->kind != U_LINEAR) continue;
         for (int r = 0; r < Q_NROLES; r++) {
             const QInst *q = qp->u[order[i]].q[r];
@@ -244,8 +244,8 @@ static bool acts(const PolicySection *s, PolicyWhen when, int64_t epoch)
 
 const PolicyItem *policy_sets(const Policy *p, const char *attr)
 {
-    for (int s = 0; s < p->n; s++)
-        for (int b = 0; b < p->s[s].nblocks; b++) {
+    for (int s = 0; s < p->n; s++) /* norm and eltwise set nothing, nor does a section that was replaced */
+        for (int b = 0; b < p->s[s].nblocks && p->s[s].when & (1u << PW_INIT | 1u << PW_EPOCH); b++) {
             const PolicyItem *it = find(&p->s[s].block[b], attr);
             if (it) return it;
         }

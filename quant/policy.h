@@ -3,7 +3,8 @@
  *
  * Which quantizers a block sets:
  *   by_index   `all`, or numbers of layers: every convolution and linear layer in the order of declaration,
- *              from 0; the first and the last layer of a net count only where they are quantized
+ *              from 0; the first and the last layer of a net count only where they are quantized, and
+ *              the stem behind a space-to-depth (TResNetStem), which the original builds like the others
  *   by_tag     fm (inputs), wt (weights), ot (outputs), or several; all without it
  * Layers and tensors that stay float are passed over.
  *

@@ -197,11 +197,109 @@ static void refused(void **state)
     }
 }
 
+/* ---- words beside each other ---- */
+
+static void build(Spec *s, const char *model, const char *words, const char *options, int size)
+{
+    Config cfg;
+    NetOpts o;
+    Err e = {0};
+    if (words_config(&cfg, model, words, options, &e)) fail_msg("%s with %s: %s", model, words, e.msg);
+    o = cfg.net;
+    o.num_classes = 10;
+    o.in_c = 3;
+    o.in_h = o.in_w = size;
+    *s = (Spec){0};
+    if (net_build(s, &o, &e)) fail_msg("%s with %s: %s", model, words, e.msg);
+    config_free(&cfg);
+}
+
+static int unit_named(const Spec *s, const char *name)
+{
+    for (int i = 0; i < s->n; i++)
+        if (str_eq(s->u[i].name, name)) return i;
+    fail_msg("no unit %s", name);
+    return -1;
+}
+
+/* Kernel and padding of one convolution. */
+static void kernels(void **state)
+{
+    static const struct {
+        const char *model, *words, *options, *conv;
+        int size, k, pad, extent; /* of its output */
+    } rows[] = {
+        /* the words f and s are of basic blocks: a bottleneck's 3x3 stays one */
+        {"resnet50", "cifar10,origin,cbsa,prone,no_prone_downsample,s1x1,singleconv", "", "layer2.0.conv2.0", 32, 3, 1, 16},
+        /* s3x3 goes before s1x1 */
+        {"resnet20", "cifar10,origin,cbsa,prone,s1x1,s3x3", "", "layer1.0.conv2.0", 32, 3, 1, 32},
+        {"resnet20", "cifar10,origin,cbsa,prone,s1x1", "", "layer1.0.conv2.0", 32, 1, 0, 32},
+        {"resnet20", "cifar10,origin,cbsa,prone,s1x1,s3x3,ReShapeResolution", "--order c", "layer2.0.conv2.0", 32, 3, 1, 16},
+        /* force_padding is of basic blocks too */
+        {"resnet20", "cifar10,origin,cbsa,force_padding,singleconv", "", "layer3.0.conv1.0", 28, 3, 2, 8},
+        {"resnet50", "cifar10,origin,cbsa,force_padding,singleconv", "", "layer3.0.conv2.0", 28, 3, 1, 7},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        Spec s;
+        const Unit *u;
+        build(&s, rows[i].model, rows[i].words, rows[i].options, rows[i].size);
+        u = &s.u[unit_named(&s, rows[i].conv)];
+        if (u->u.conv.k != rows[i].k || u->u.conv.pad != rows[i].pad || u->h != rows[i].extent)
+            fail_msg("%s with %s: %s has kernel %d, padding %d, map %d; expected %d, %d, %d", rows[i].model,
+                     rows[i].words, rows[i].conv, u->u.conv.k, u->u.conv.pad, u->h, rows[i].k, rows[i].pad,
+                     rows[i].extent);
+        spec_free(&s);
+    }
+}
+
+/* What a block adds at its end. Fixup's offset comes before the branch, an identity with a norm (which Fixup
+ * takes out again) is one, and without a branch the input itself is added. */
+static void added_at_the_end(void **state)
+{
+    static const struct {
+        const char *words;
+        bool offset;
+    } rows[] = {{"cifar10,origin,cbsa,fix,fixup,bias", false},
+                {"cifar10,origin,cbsa,fix,fixup,bias,identify_norm", true}};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        Spec s;
+        int sum, offset;
+        build(&s, "resnet20", rows[i].words, "", 32);
+        sum = unit_named(&s, "layer1.1.fixup_bias2b") + 1;
+        offset = unit_named(&s, "layer1.1.fixup_bias1a");
+        assert_int_equal(s.u[sum].kind, U_ADD);
+        if ((s.u[sum].in[1] == offset) != rows[i].offset)
+            fail_msg("%s: unit %d is added, the offset is unit %d", rows[i].words, s.u[sum].in[1], offset);
+        spec_free(&s);
+    }
+}
+
+/* Slopes of PReLU stand before the convolutions, where the original makes its activations. */
+static void slopes_first(void **state)
+{
+    static const char *const want[] = {"features.2.relu1", "features.2.relu2", "features.2.conv1"};
+    Spec s;
+    int *order, at = 0;
+    (void)state;
+    build(&s, "mobilenetv2", "cifar10,cbas,PReLU", "", 32);
+    order = xcalloc((size_t)s.n, sizeof *order);
+    spec_declaration_order(&s, order);
+    while (at < s.n && !str_starts(s.u[order[at]].name, "features.2.")) at++;
+    for (size_t i = 0; i < ARRAY_LEN(want); i++) assert_string_equal(s.u[order[at + (int)i]].name, want[i]);
+    free(order);
+    spec_free(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(state_dicts),
         cmocka_unit_test(refused),
+        cmocka_unit_test(kernels),
+        cmocka_unit_test(added_at_the_end),
+        cmocka_unit_test(slopes_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -181,6 +181,31 @@ static void rules_reach_what_they_name(void **state)
     config_free(&c);
 }
 
+/* A stem behind a space-to-depth is built like the other layers there, and counted like them. */
+static void reshaping_stems_count(void **state)
+{
+    static const struct {
+        const char *words, *first;
+    } rows[] = {{"keyword=origin,cbsa,fix", "layer1.0.conv1.0"},
+                {"keyword=origin,cbsa,fix,TResNetStem", "conv1.conv"},
+                {"keyword=origin,cbsa,fix,TResNetStemMaxPool", "conv1.conv"}};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        const char *const given[] = {"model=resnet18", rows[i].words, "width_alpha=0.1", "wt_quant=lsq", "fm_quant=lsq", "wt_bit=2", "fm_bit=2", NULL};
+        Config c;
+        Session s = {0};
+        Err e = {0};
+        int *unit;
+        if (config_load(&c, "smoke", 7, (char **)(uintptr_t)given, &e) || session_open(&s, &c, &e)) fail_msg("%s", e.msg);
+        unit = xcalloc((size_t)model_qplan(s.model)->spec->n, sizeof *unit);
+        policy_layers(model_qplan(s.model), unit);
+        assert_string_equal(model_qplan(s.model)->spec->u[unit[0]].name, rows[i].first);
+        free(unit);
+        session_free(&s);
+        config_free(&c);
+    }
+}
+
 static void impossible_rules_are_refused(void **state)
 {
     static const struct {
@@ -221,6 +246,22 @@ static void numbers_are_asked_for(void **state)
             fail_msg("%s\ngave: %s\nexpected: %s", rows[i].policy, why ? why : "nothing", rows[i].want ? rows[i].want : "nothing");
         free(why);
     }
+}
+
+/* Of two sections of one name the last counts, for what is asked of a policy too. */
+static void replaced_sections_set_nothing(void **state)
+{
+    Arena a = {0};
+    Policy p;
+    Err e = {0};
+    (void)state;
+    if (policy_parse(&p, &a, "p", "on init:\n by_index: all\n stable: 3\non init:\n by_index: all\n ratio: 1\n"
+                     "on norm:\n by_index: all\n level_num: 4\n", &e))
+        fail_msg("%s", e.msg);
+    assert_null(policy_sets(&p, "stable"));
+    assert_null(policy_sets(&p, "level_num"));
+    assert_non_null(policy_sets(&p, "ratio"));
+    arena_free(&a);
 }
 
 static void stable_has_one_master(void **state)
@@ -305,6 +346,7 @@ int main(void)
         cmocka_unit_test(faults_name_their_line),     cmocka_unit_test(another_file_is_one_fault), cmocka_unit_test(yaml_faults_name_their_place),
         cmocka_unit_test(file_and_map_agree),         cmocka_unit_test(rules_reach_what_they_name),
         cmocka_unit_test(impossible_rules_are_refused), cmocka_unit_test(numbers_are_asked_for), cmocka_unit_test(stable_has_one_master),
+        cmocka_unit_test(reshaping_stems_count),      cmocka_unit_test(replaced_sections_set_nothing),
         cmocka_unit_test(momentum_is_cleared),        cmocka_unit_test(checkpoints_bring_their_rules),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
