@@ -111,9 +111,14 @@ static Cycle cycle_at(const OptimOpts *o, double e)
     return c;
 }
 
+/* The cycle that a warm-up ends in begins with the full rate there. */
 static double sgdr(const OptimOpts *o, double e)
 {
     Cycle c = cycle_at(o, e);
+    if (c.start < o->warmup_epochs && o->warmup_epochs < c.start + c.length) {
+        c.length -= o->warmup_epochs - c.start;
+        c.start = o->warmup_epochs;
+    }
     return half_cosine(o, (e - c.start) / c.length);
 }
 

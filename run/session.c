@@ -73,7 +73,7 @@ int session_data(Session *s, Split split, Err *e)
 {
     Dataset *d = &s->data[split];
     int batch = split == SPLIT_TRAIN ? s->cfg->run.batch_size : session_eval_batch(s);
-    if (dataset_open(d, &s->cfg->data, split, e)) return -1;
+    if (dataset_open(d, &s->cfg->data, split, e)) return config_place(s->cfg, e);
     s->data_open[split] = true;
     if (d->classes > s->classes)
         return err_set(e, ERR_DATA, "%s: %d classes, but the net has num_classes: %d", d->where,

@@ -241,6 +241,23 @@ static void test_other_schedules(void **state)
     o.lr_scheduler = "sgdr_step";
     expect_rate(&o, 10, 0.0005);
 
+    o = plain; /* the rate that a warm-up reached is where the cosine begins */
+    o.lr_scheduler = "sgdr";
+    o.num_epochs = 9;
+    o.nmilestones = 1;
+    o.milestones[0] = 5;
+    o.warmup_epochs = 1;
+    expect_rate(&o, 0.5, 0.05);
+    expect_rate(&o, 1, 0.1);
+    expect_rate(&o, 3, 0.05);
+    expect_rate(&o, 5, 0.1);
+    expect_rate(&o, 7, 0.05);
+    o.warmup_epochs = 5;
+    expect_rate(&o, 5, 0.1);
+    o.warmup_epochs = 7;
+    expect_rate(&o, 7, 0.1);
+    expect_rate(&o, 8, 0.05);
+
     o = plain;
     o.lr_scheduler = "linear";
     o.lr_min = 0.02;

@@ -401,6 +401,22 @@ static void test_accepted(void **state)
     }
 }
 
+/* A net of fewer classes than the data set has: known when that is opened, and told at the key. */
+static void test_classes(void **state)
+{
+    static const char place[] = "t.yml:3:1: error: num_classes: 5, but (drawn) has 10 classes";
+    Config c;
+    Session s;
+    Err e = {0};
+    (void)state;
+    load_good(&c, "t.yml", NET "num_classes: 5\n");
+    if (session_open(&s, &c, &e)) fail_msg("%s", e.msg);
+    assert_int_equal(session_data(&s, SPLIT_TRAIN, &e), -1);
+    if (!strstr(e.msg, place)) fail_msg("'%s' does not say '%s'", e.msg, place);
+    session_free(&s);
+    config_free(&c);
+}
+
 /* ---- config.xxxx ---- */
 
 static const char shell_text[] =
@@ -592,7 +608,7 @@ int main(void)
         cmocka_unit_test(test_net_words), cmocka_unit_test(test_idle_keys),      cmocka_unit_test(test_rejected),
         cmocka_unit_test(test_accepted),       cmocka_unit_test(test_shell),
         cmocka_unit_test(test_shell_defaults), cmocka_unit_test(test_shell_rejected),
-        cmocka_unit_test(test_shell_growth),   cmocka_unit_test(test_shell_forms),
+        cmocka_unit_test(test_shell_growth),   cmocka_unit_test(test_shell_forms), cmocka_unit_test(test_classes),
     };
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }
