@@ -334,16 +334,29 @@ static bool has_params(const Unit *u)
     }
 }
 
+/* By name, then as they stand. */
+static int by_name(const void *a, const void *b)
+{
+    const Unit *const *x = a, *const *y = b;
+    const int c = strcmp((*x)->name, (*y)->name);
+    return c ? c : (*x > *y) - (*x < *y);
+}
+
 static void check_names(Spec *s)
 {
+    const Unit **named = xcalloc((size_t)s->n, sizeof *named);
+    size_t n = 0;
     for (int i = 0; i < s->n; i++) {
         const Unit *u = &s->u[i];
         if (!has_params(u)) continue;
         if (!*u->name) fault(s, u, "has parameters but no name");
-        for (int k = 0; k < i; k++)
-            if (has_params(&s->u[k]) && !strcmp(s->u[k].name, u->name))
-                fault(s, u, "unit %d has the same name", k);
+        named[n++] = u;
     }
+    qsort(named, n, sizeof *named, by_name);
+    for (size_t i = 1; i < n; i++)
+        if (!strcmp(named[i]->name, named[i - 1]->name))
+            fault(s, named[i], "unit %d has the same name", (int)(named[i - 1] - s->u));
+    free(named);
 }
 
 static void count_readers(Spec *s)

@@ -158,6 +158,9 @@ static inline bool norm_has_stats(NormKind k)
  * fault. */
 int spec_finish(Spec *s, int out, Err *e);
 
+/* The same units with the same names, shapes, marks, initial values and order of declaration. Both finished. */
+bool spec_equal(const Spec *a, const Spec *b);
+
 /* Units in the order their parameters are declared: `order` has s->n entries. */
 void spec_declaration_order(const Spec *s, int *order);
 

@@ -90,7 +90,7 @@ void config_copy_fields(Config *c)
 }
 
 /* The family the net takes its names from: `names`, else that of the model's alias. */
-static NetNames family(const Config *c)
+NetNames config_family(const Config *c)
 {
     NetNames names = NAMES_DEFAULT;
     int given = c->net.names[0] ? net_names_parse(c->net.names) : -1;
@@ -101,7 +101,7 @@ static NetNames family(const Config *c)
 
 static void derive_input(Config *c, Faults *f)
 {
-    NetNames fam = family(c);
+    NetNames fam = config_family(c);
     bool plain = fam == NAMES_F8NET || fam == NAMES_ADABITS;
     if (key_typed(c, "normalize") && keys_good(c, "normalize", "input")) {
         const char *in = c->data.input;
@@ -163,7 +163,7 @@ static void derive_decay(Config *c, Faults *f)
 {
     const char *asked = c->run.decay_small ? "all" : "no_small";
     const bool typed = key_typed(c, "decay_small");
-    if (!typed && family(c) != NAMES_KEYWORD) return;
+    if (!typed && config_family(c) != NAMES_KEYWORD) return;
     if (!keys_good(c, "decay_small", "weight_decay_scheme")) return;
     if (key_typed(c, "weight_decay_scheme")) {
         if (typed && !str_eq(c->optim.weight_decay_scheme, asked))
@@ -182,11 +182,11 @@ void config_derive(Config *c, Faults *f)
     config_derive_proxquant(c);
     config_derive_reads(c);
     derive_decay(c, f);
-    config_derive_adabits(c, family(c) == NAMES_ADABITS);
+    config_derive_adabits(c, config_family(c) == NAMES_ADABITS);
     derive_batch(c, f);
     derive_augment(c, f);
     derive_input(c, f);
-    config_derive_f8net(c, family(c) == NAMES_F8NET);
+    config_derive_f8net(c, config_family(c) == NAMES_F8NET);
     config_derive_precision(c);
     if (!c->run.log_dir[0]) {
         c->run.log_dir = arena_printf(&c->arena, "results/%s", c->run.config_name);
@@ -202,6 +202,8 @@ void config_derive(Config *c, Faults *f)
         while (c->run.ntopk > 1 && c->run.topk[c->run.ntopk - 1] > c->data.num_classes)
             c->run.ntopk--;
     config_copy_fields(c);
+    config_derive_net_words(c);
+    config_derive_net_keys(c);
 }
 
 /* ---- contradictions ---- */
@@ -245,7 +247,7 @@ static void check_quant(const Config *c, Faults *f)
                   role[i].quant, role[i].method);
         break;
     }
-    config_check_adabits(c, family(c) == NAMES_ADABITS, f);
+    config_check_adabits(c, config_family(c) == NAMES_ADABITS, f);
     if (c->quant.nbits_list > 0 && str_eq(role[0].method, "none") &&
         str_eq(role[1].method, "none") && keys_good(c, "wt_quant", "fm_quant") &&
         keys_good(c, "bits_list", NULL))
@@ -280,7 +282,7 @@ static void check_data(const Config *c, Faults *f)
 }
 
 /* "KEY: text" lines of another area's check, at the place of their key where it is one of ours. */
-static void add_lines(Faults *f, const Config *c, const char *text, const char *otherwise)
+void fault_lines(Faults *f, const Config *c, const char *text, const char *otherwise)
 {
     while (*text) {
         size_t n = strcspn(text, "\n");
@@ -339,7 +341,7 @@ static void check_optim(const Config *c, Faults *f)
         fault_key(f, c, "lr_min", "lr_min: %g is more than lr: %g", o->lr_min, o->lr);
     if (f->n == before && keys_good(c, "optimizer", "lr_scheduler") &&
         keys_good(c, "weight_decay_scheme", NULL) && optim_check(o, &e))
-        add_lines(f, c, e.msg, "optimizer");
+        fault_lines(f, c, e.msg, "optimizer");
 }
 
 /* The two originals whose files always have the key never read it. */
@@ -347,8 +349,8 @@ static void check_resume(const Config *c, Faults *f)
 {
     const Yaml value = {.kind = Y_SCALAR, .s = c->run.resume};
     bool b;
-    if (!*c->run.resume || yaml_bool(&value, &b) || family(c) == NAMES_F8NET ||
-        family(c) == NAMES_ADABITS)
+    if (!*c->run.resume || yaml_bool(&value, &b) || config_family(c) == NAMES_F8NET ||
+        config_family(c) == NAMES_ADABITS)
         return;
     fault_key(f, c, "resume",
               "resume: a run continues from its own log_dir; weights of another file are given by "
@@ -386,22 +388,6 @@ static void check_run(const Config *c, Faults *f)
         fault_key(f, c, "topk", "topk: an empty list; expected at least one number");
 }
 
-/* Nets of the keyword language: which words go together is known to their builders. */
-static void check_keyword_net(const Config *c, Faults *f)
-{
-    NetOpts o = c->net;
-    InputShape in;
-    Spec s = {0};
-    Err e = {0};
-    if (f->n || !*o.model || family(c) != NAMES_KEYWORD) return;
-    if (data_input_shape(&c->data, &in, &o.num_classes, &e)) return;
-    o.in_c = in.c;
-    o.in_h = in.h;
-    o.in_w = in.w;
-    if (net_build(&s, &o, &e)) add_lines(f, c, e.msg, "keyword");
-    spec_free(&s);
-}
-
 void config_check(const Config *c, Faults *f)
 {
     check_required(c, f);
@@ -414,5 +400,5 @@ void config_check(const Config *c, Faults *f)
     config_check_keyword(c, f);
     config_check_reads(c, f);
     config_check_words(c, f);
-    check_keyword_net(c, f);
+    config_check_net(c, f);
 }

@@ -115,6 +115,12 @@ void key_by_rule(Config *c, const char *key, const char *rule);
 void fault_key(Faults *f, const Config *c, const char *canonical, const char *fmt, ...)
     PRINTF_LIKE(4, 5);
 
+/* "KEY: text" lines of another area's check, at the place of their key where it is one of ours. */
+void fault_lines(Faults *f, const Config *c, const char *text, const char *otherwise);
+
+/* The family the net takes its names from: `names`, else that of the model's alias. */
+NetNames config_family(const Config *c);
+
 /* Sets what follows from other keys (folded keys, defaults by family), then looks for
  * contradictions. */
 void config_derive(Config *c, Faults *f);
@@ -149,6 +155,11 @@ bool config_reads(const Config *c, const char *key);
 void config_derive_reads(Config *c);
 void config_check_reads(const Config *c, Faults *f);
 void config_readers(const char *key, Str *out);
+/* Words and keys that change nothing of the net; those of a file of the original are noted, keys of others are
+ * faults. Faults of the net's builder. */
+void config_derive_net_words(Config *c);
+void config_derive_net_keys(Config *c);
+void config_check_net(const Config *c, Faults *f);
 /* precision, fp16 and opt_level. */
 void config_derive_precision(Config *c);
 void config_check_precision(const Config *c, Faults *f);

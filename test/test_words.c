@@ -210,7 +210,7 @@ static void test_net_words(void **state)
     (void)state;
     load_good(&c, "t.yml",
               "model: resnet18\ndataset: imagenet\nkeyword: [fix, dorefa, origin, bacs, cbsa, "
-              "imagenet, singleconv, group-net]\n"
+              "imagenet, singleconv, group-net, ReShapeResolution, TResNetStem]\n"
               "wt_bit: 2\nbase: 2\nwidth_alpha: 0.5\norder: cb\nstem_kernel: 3\n");
     assert_string_equal(c.net.names, "keyword");
     assert_true(net_word(c.net.words, NW_fix) && net_word(c.net.words, NW_group_net));
@@ -226,7 +226,8 @@ static void test_net_words(void **state)
     assert_non_null(strstr(shown.s, "imagenet            no effect"));
     shown.len = 0;
     config_resolved(&c, &shown);
-    assert_non_null(strstr(shown.s, "keyword: [group_net, origin, cbsa, bacs, fix, singleconv]"));
+    assert_non_null(strstr(shown.s, "keyword: [TResNetStem, group_net, origin, cbsa, bacs, fix, singleconv, "
+                                    "ReShapeResolution]"));
     if (fs_write(resolved, shown.s, shown.len, &e)) fail_msg("%s", e.msg);
     shown.len = 0;
     if (config_differs(&c, resolved, &shown, &e) != 0)
@@ -234,6 +235,37 @@ static void test_net_words(void **state)
     config_free(&c);
     str_free(&shown);
     free(resolved);
+}
+
+/* Words that change nothing of this net are told; in a file of the original keys of that kind too. */
+static void test_idle_words(void **state)
+{
+    static const struct {
+        const char *name, *text, *const words[6];
+    } row[] = {
+        {"t.yml", "model: resnet20\ndataset: synthetic\nkeyword: [cifar10, origin, cbsa, fix_pooling, bireal, prone]\n",
+         {"fix_pooling", "bireal"}},
+        {"t.yml", "model: nin\ndataset: synthetic\nkeyword: [cifar10, prone, PReLU, singleconv]\n", {"prone", "singleconv"}},
+        {"t.yml", "model: resnet18\ndataset: imagenet\nkeyword: [origin, cbsa, fix_pooling, zir, fix]\n", {NULL}},
+        {"config.x", "model=resnet20\nepochs=1\nkeyword=cifar10,origin,cbsa,f1x1\noptions='--order c'\n", {"f1x1"}},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(row); i++) {
+        Config c;
+        int told = 0, want = 0;
+        load_good(&c, row[i].name, row[i].text);
+        while (row[i].words[want]) want++;
+        for (int k = 0; k < c.words.nuse; k++) {
+            bool idle = false;
+            for (int w = 0; w < want; w++) idle = idle || str_eq(c.words.use[k].row->name, row[i].words[w]);
+            if (idle != (strstr(c.words.use[k].outcome, "no effect on") != NULL))
+                fail_msg("%s%s: %s", row[i].text, c.words.use[k].row->name, c.words.use[k].outcome);
+            told += idle;
+        }
+        assert_int_equal(told, want);
+        assert_int_equal(key_state(&c, "order")->idle, strstr(row[i].text, "order") != NULL);
+        config_free(&c);
+    }
 }
 
 /* A key without effect beside words is a note, and no part of what the run records. */
@@ -347,6 +379,15 @@ static const struct {
      "react"},
     {"model: resnet34_\ndataset: imagenet\nkeyword: [origin, cbsa, singleconv]\n",
      "F:3:1: error: net: conv layer9.0.conv2.0 (unit "},
+    {"model: nin\ndataset: cifar10\nkeyword: [cifar10]\nwidth_alpha: 0.5\n",
+     "F:4:1: error: width_alpha: 0.5 has no effect on model: nin; expected 1, or a net"},
+    {"model: pytorch-resnet18\ndataset: cifar10\nkeyword: [cifar10]\nbase: 5\n",
+     "F:4:1: error: base: 5 has no effect on model: pytorch-resnet18; expected 1, or a net"},
+    {NET "width_alpha: 0.5\n", "F:3:1: error: width_alpha: 0.5 has no effect on model: resnet20_cifar"},
+    {FLEX "keyword: [origin, cbsa]\norder: c\n",
+     "F:4:1: error: order: c has no effect on model: resnet18; expected \"\", or ReShapeResolution"},
+    {FLEX "keyword: [origin, cbsa]\nstem_kernel: 3\n",
+     "F:4:1: error: stem_kernel: 3 has no effect on model: resnet18; expected 1, or TResNetStem"},
     {"model: vgg_small\ndataset: cifar10\nkeyword: [cifar10]\n",
      "F:3:1: error: keyword: net 'vgg_small' needs the order of its layers"},
 };
@@ -609,6 +650,7 @@ int main(void)
         cmocka_unit_test(test_accepted),       cmocka_unit_test(test_shell),
         cmocka_unit_test(test_shell_defaults), cmocka_unit_test(test_shell_rejected),
         cmocka_unit_test(test_shell_growth),   cmocka_unit_test(test_shell_forms), cmocka_unit_test(test_classes),
+        cmocka_unit_test(test_idle_words),
     };
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }
