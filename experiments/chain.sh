@@ -44,6 +44,11 @@ options() {
         esac
     done
     used=$((OPTIND - 1))
+    shift "$used"
+    while [ $# -gt 1 ]; do
+        case $2 in -*) fail "'$2' behind '$1'; options come before KEY=VALUE" ;; esac
+        shift
+    done
     case $epochs in *[!0-9]* | 0) fail "-e $epochs: expected a number of epochs, at least 1" ;; esac
 }
 

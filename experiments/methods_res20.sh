@@ -18,7 +18,7 @@ Short trainings of ResNet-20 on CIFAR-10, and a table of what came out. Stages:
   -i FILE   float weights to begin with
   -o DIR    where the run folders go (default: results)
   -q FILE   the program (default: ./qrun)
-  -r FILE   where the table goes (default: experiments/results/methods_res20.md)
+  -r FILE   where the table goes (default: methods_res20.md in the folder of -o)
   -s STAGES stages to run (default: all); the table has those that are there
   -n        print the commands, run nothing
   -h        this text
@@ -29,9 +29,10 @@ END_USAGE
 here=$(dirname "$0")
 . "$here/chain.sh"
 all='float apot4 apot3 fat5 fat4 fat3 hysteresis hysteresis_pact'
-stages=$all table=$here/results/methods_res20.md
+stages=$all table=
 options d:i:o:q:r:s:nh "$@"
 shift "$used"
+: "${table:=$out/methods_res20.md}"
 [ -n "$init" ] || fail "-i FILE is missing: float weights of ResNet-20"
 [ -z "$data" ] || set -- "dataset_dir=$data" "$@"
 configs=$here/../configs

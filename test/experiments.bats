@@ -48,4 +48,8 @@ setup() {
     has "$(cat table.md)" "| fat4 | fat5 |"
     has "$(cat table.md)" "| 1 | "
     has "$(cat results/methods_hysteresis/resolved.yml)" "grad_clip: 1 "
+    # Where nothing is said, the table is with the runs, and the figures of experiments/results/ stay as they are.
+    both "$ROOT/experiments/methods_res20.sh" -q "$qrun" -i float.safetensors -s float $few num_epochs=1
+    is "$out" "$(printf '%s\n' "$out" | head -n 1; echo 'table: results/methods_res20.md')"
+    cmp table.md results/methods_res20.md
 }

@@ -217,6 +217,9 @@ YML
         for config in $(grep -oE '[^ ]+\.yml' <<<"$output"); do [ -f "$config" ]; done
         run sh "$ROOT/experiments/$s.sh" -z
         [ "$status" -eq 2 ]
+        run sh "$ROOT/experiments/$s.sh" -n -i weights.pth threads=1 -d data
+        [ "$status" -eq 2 ]
+        [[ "$output" == *"'-d' behind 'threads=1'; options come before KEY=VALUE"* ]]
     done
     for net in res18 mbv1 mbv2 res18_ptcv res50_ptcv res50_nvidia res20_cifar tiny tiny_finetune; do
         run sh "$ROOT/experiments/f8net_chain.sh" $net -n -s "float fix test int_infer integize int_op_only onnx"
