@@ -213,6 +213,12 @@ Loader *loader_open(const Dataset *d, const DataOpts *o, const InputShape *s, Sp
         err_set(e, ERR_CONFIG, "on_bad_image: '%s' is neither fail nor skip", o->on_bad_image);
         return NULL;
     }
+    if (len * sizeof(float) * (size_t)batch_size > mem_left() / RING) {
+        err_set(e, ERR_RUN, "%d batches of %d images need %.1f GiB, and %.1f GiB of memory can be had; expected a smaller %s",
+                RING, batch_size, (double)len * sizeof(float) * batch_size * RING / 0x1p30, (double)mem_left() / 0x1p30,
+                split == SPLIT_TRAIN ? "batch_size" : "val_batch_size");
+        return NULL;
+    }
     l = xcalloc(1, sizeof(*l));
     l->d = d;
     l->t = t;

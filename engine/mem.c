@@ -228,7 +228,7 @@ const char *str_nearest(const char *word, const char *const *names, size_t n)
         int d;
         if (!names[i]) continue;
         d = str_distance(word, names[i]);
-        if (d < least) {
+        if (d < least && 2 * d <= (int)strlen(names[i])) { /* more than half of a name is another name */
             least = d;
             best = names[i];
         }

@@ -66,6 +66,10 @@ bool str_eq(const char *a, const char *b); /* NULL equals only NULL */
 bool str_starts(const char *s, const char *prefix);
 bool str_ends(const char *s, const char *suffix);
 
+/* Bytes that can be had without another process or this one being ended for it: free memory and caches, swap,
+ * within a container's limit. SIZE_MAX where the system does not say. */
+size_t mem_left(void);
+
 /* Damerau-Levenshtein distance, case-insensitive. */
 int str_distance(const char *a, const char *b);
 

@@ -303,7 +303,7 @@ static int dispatch(Cli *c, const Asked *a, Err *e)
         print_out(&out);
         return 0;
     }
-    if (!c->nargs) return usage_fault(e, "no configuration file and no command given");
+    if (!c->nargs || !*c->args[0]) return usage_fault(e, "no configuration file and no command given");
     if (c->json && !(cmd && cmd->flags & CMD_JSON)) return no_json(e);
     if (c->after && cmd && !(cmd->flags & CMD_AFTER))
         return usage_fault(e, "--after is for a FILE, run, train and test");

@@ -28,12 +28,13 @@ int cli_config(const Cli *c, Config *cfg, const char *more, Err *e)
 {
     char **o = xcalloc((size_t)c->nargs + 3, sizeof *o), *max_time = NULL;
     int n = 0, r;
-    if (c->nargs < 1 || (strchr(c->args[0], '=') && !fs_exists(c->args[0]))) {
+    const bool none = c->nargs < 1 || !*c->args[0];
+    if (none || (strchr(c->args[0], '=') && !fs_exists(c->args[0]))) {
         free(o);
         return usage_fault(e,
-                           c->nargs < 1 ? "no configuration file given"
+                           none ? "no configuration file given"
                                         : "a configuration file comes before '%s'",
-                           c->nargs < 1 ? "" : c->args[0]);
+                           none ? "" : c->args[0]);
     }
     for (int i = 1; i < c->nargs; i++) o[n++] = c->args[i];
     if (c->max_time) o[n++] = max_time = xasprintf("max_time=%s", c->max_time);

@@ -2,6 +2,7 @@
 #include "run/model.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -110,15 +111,29 @@ static void open_exec(Model *m, Program *p)
     p->x.seed = m->seed;
 }
 
-/* Programs hold pointers into the arena: when it must grow, they are pointed at the new one. */
-static void grow_arena(Model *m, size_t bytes)
+static int too_large(const Program *p, size_t bytes, size_t left, Err *e)
 {
-    const size_t huge = (size_t)2 << 20;
-    if (bytes <= m->arena_bytes) return;
+    const bool train = p->phase == PH_TRAIN;
+    char there[64] = "which this process is not given";
+    if (bytes > left) snprintf(there, sizeof there, "and %.1f GiB of memory can be had", (double)left / 0x1p30);
+    return err_set(e, ERR_RUN, "%s a batch of %d needs %.1f GiB of activations, %s; expected a smaller %s or image_size",
+                   train ? "training on" : "evaluating", p->batch, (double)bytes / 0x1p30, there,
+                   train ? "batch_size" : "val_batch_size");
+}
+
+/* Room for the newest program. The others hold pointers into the arena: when it must grow, they are pointed at the
+ * new one. */
+static int grow_arena(Model *m, Err *e)
+{
+    const size_t huge = (size_t)2 << 20, left = mem_left();
+    size_t bytes = m->programs->plan.arena_bytes;
+    if (bytes <= m->arena_bytes) return 0;
     bytes = (bytes + huge - 1) / huge * huge;
+    if (bytes > m->arena_bytes && bytes - m->arena_bytes > left) return too_large(m->programs, bytes, left, e);
     free(m->arena);
+    m->arena_bytes = 0;
     m->arena = aligned_alloc(huge, bytes);
-    ASSERT(m->arena, "out of memory: %zu bytes of activations", bytes);
+    if (!m->arena) return too_large(m->programs, bytes, left, e);
     madvise(m->arena, bytes, MADV_HUGEPAGE); /* fewer TLB misses; harmless where it is refused */
     m->arena_bytes = bytes;
     for (Program *p = m->programs; p; p = p->next) {
@@ -127,14 +142,13 @@ static void grow_arena(Model *m, size_t bytes)
         open_exec(m, p);
         if (version) p->x.weights_version = version; /* packed weights were made at it */
     }
+    return 0;
 }
 
-static Program *program_to(Model *m, Phase phase, int variant, int batch, bool soft, Err *e)
+/* Lowered and planned, without memory. */
+static Program *program_planned(Model *m, Phase phase, int variant, int batch, bool soft, Err *e)
 {
-    Program *p;
-    for (p = m->programs; p; p = p->next)
-        if (p->phase == phase && p->variant == variant && p->batch == batch && p->soft == soft) return p;
-    p = xcalloc(1, sizeof *p);
+    Program *p = xcalloc(1, sizeof *p);
     p->phase = phase, p->variant = variant, p->batch = batch, p->soft = soft;
     graph_init(&p->g, phase == PH_TRAIN);
     if (lower_graph_to(&p->lw, &p->g, &m->qp, phase, variant, batch, soft, m->smoothing, e) < 0 ||
@@ -143,10 +157,23 @@ static Program *program_to(Model *m, Phase phase, int variant, int batch, bool s
         return NULL;
     }
     plan_make(&p->plan, &p->g, true);
+    return p;
+}
+
+static Program *program_to(Model *m, Phase phase, int variant, int batch, bool soft, Err *e)
+{
+    Program *p;
+    for (p = m->programs; p; p = p->next)
+        if (p->phase == phase && p->variant == variant && p->batch == batch && p->soft == soft) return p;
+    if (!(p = program_planned(m, phase, variant, batch, soft, e))) return NULL;
     if (phase == PH_TRAIN) store_alloc_grads(&m->store);
     p->next = m->programs;
     m->programs = p;
-    grow_arena(m, p->plan.arena_bytes);
+    if (grow_arena(m, e)) {
+        m->programs = p->next;
+        program_free(p);
+        return NULL;
+    }
     if (!p->x.g) open_exec(m, p);
     return p;
 }
@@ -263,6 +290,15 @@ static void after_step(QInst *q, void *arg)
 void model_after_step(Model *m)
 {
     qplan_each(&m->qp, after_step, NULL);
+}
+
+int model_plan_bytes(Model *m, Phase phase, int variant, int batch, size_t *bytes, Err *e)
+{
+    Program *p = program_planned(m, phase, variant, batch, false, e);
+    if (!p) return -1;
+    *bytes = p->plan.arena_bytes;
+    program_free(p);
+    return 0;
 }
 
 size_t model_arena_bytes(const Model *m)

@@ -50,6 +50,8 @@ void model_after_step(Model *m); /* after the optimizer: every quantizer's after
 int model_set(Model *m, const char *pattern, const char *attr, double value, Err *e);
 void model_drop_programs(Model *m);
 
+/* Activations that such a program would need; none is made. */
+int model_plan_bytes(Model *m, Phase phase, int variant, int batch, size_t *bytes, Err *e);
 size_t model_arena_bytes(const Model *m); /* planned activations, the largest program */
 /* The graph: nodes, shapes, implementations, bytes, lifetimes. */
 void model_print(Model *m, Phase ph, int batch, Str *out);

@@ -1,6 +1,7 @@
 /* run/session.c -- see session.h. */
 #include "run/session.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,16 @@ static void choose_widths(Session *s)
     for (int k = 0; k < s->nwidths; k++) s->width[k] = all || !n ? k : n - 1;
 }
 
+/* oneDNN counts the values of a tensor in 32 bits in places; a batch of images beyond that ends in its arithmetic. */
+static int batch_fits(const Session *s, const char *key, int batch, Err *e)
+{
+    const InputShape *in = &s->input;
+    const int64_t most = INT32_MAX / ((int64_t)in->c * in->h * in->w);
+    if (batch <= most) return 0;
+    err_set(e, ERR_CONFIG, "%s: %d images of %d x %d x %d; expected at most %" PRId64, key, batch, in->c, in->h, in->w, most);
+    return config_place(s->cfg, e);
+}
+
 int session_open(Session *s, Config *cfg, Err *e)
 {
     NetOpts no = cfg->net;
@@ -30,6 +41,8 @@ int session_open(Session *s, Config *cfg, Err *e)
     par_set_threads(cfg->run.threads);
     topk_init(&s->topk, cfg->run.topk, cfg->run.ntopk);
     if (data_input_shape(&cfg->data, &s->input, &s->classes, e)) return -1;
+    if (batch_fits(s, "batch_size", cfg->run.batch_size, e) || batch_fits(s, "val_batch_size", session_eval_batch(s), e))
+        return -1;
     no.num_classes = s->classes;
     no.in_c = s->input.c;
     no.in_h = s->input.h;

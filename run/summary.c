@@ -72,11 +72,11 @@ static int memory(Session *s, Memory *m, Err *e)
 {
     const ParamStore *ps = model_store(s->model);
     const OptimRule *rule = optim_find(s->cfg->optim.optimizer);
+    const int train = s->cfg->run.batch_size, eval = session_eval_batch(s);
     *m = (Memory){0};
-    if (model_prepare(s->model, PH_EVAL, 0, session_eval_batch(s), e)) return -1;
-    m->eval = model_arena_bytes(s->model);
-    if (model_prepare(s->model, PH_TRAIN, 0, s->cfg->run.batch_size, e)) return -1;
-    m->train = model_arena_bytes(s->model);
+    if (model_plan_bytes(s->model, PH_EVAL, 0, eval, &m->eval, e) ||
+        model_plan_bytes(s->model, PH_TRAIN, 0, train, &m->train, e))
+        return -1;
     for (int i = 0; i < ps->n; i++) {
         const size_t bytes = tensor_bytes(&ps->p[i]->value);
         m->store +=

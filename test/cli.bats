@@ -74,6 +74,11 @@ finish() {
     is "$status" 2
     is "$out" ""
     has "$err" "Try 'qrun --help' for more information."
+    for word in "" show check train predict; do # an empty name, as of a variable that is not set
+        both "$qrun" $word ""
+        is "$status:$out" "2:"
+        case $word in predict) ;; *) has "$err" "no configuration file" ;; esac
+    done
     both "$qrun" trian smoke
     is "$status" 2
     has "$err" "did you mean 'train'?"
@@ -185,6 +190,32 @@ out.txt"
     cmp run/checkpoints/best.safetensors run/checkpoints/last.safetensors
     [ -s run/curves.svg ]
     grep -q '"result"' run/run.json
+}
+
+# PHASE -- MiB of activations that `qrun summary` told for it.
+planned() {
+    printf '%s\n' "$out" | sed -n "s/.* \([0-9]*\)\.[0-9]* MiB in $1 .*/\1/p"
+}
+
+@test "a batch too large: summary tells what it needs, a run is refused in one line before it takes the memory" {
+    both "$qrun" summary smoke batch_size=32 val_batch_size=4096
+    is "$status" 0
+    [ "$(planned training)" -lt 128 ]
+    [ "$(planned evaluation)" -gt 512 ]
+    both "$qrun" summary smoke batch_size=65536 # more than most machines have
+    is "$status" 0
+    [ "$(planned training)" -gt 100000 ]
+    both "$qrun" -q smoke batch_size=65536 image_size=4096 log_dir=huge
+    is "$status:$err" "2:qrun: error: batch_size: 65536 images of 3 x 4096 x 4096; expected at most 42"
+    [ "$(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo)" -lt 32000000 ] || skip "this machine has 32 GB or more"
+    large="model=resnet152 dataset=fake image_size=4096 limit_train=1 limit_val=1 log_dir=huge"
+    both "$qrun" -q smoke $large batch_size=40
+    is "$status:$(printf '%s\n' "$err" | wc -l)" 1:1
+    has "$err" "4 batches of 40 images need 30.0 GiB, and "
+    has "$err" "memory can be had; expected a smaller batch_size"
+    both "$qrun" -q smoke $large batch_size=1
+    is "$status:$(printf '%s\n' "$err" | wc -l)" 1:1
+    has "$err" "training on a batch of 1 needs 73.7 GiB of activations, and "
 }
 
 @test "profile adds up its kinds of op" {

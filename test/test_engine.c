@@ -52,6 +52,7 @@ static void nearest_name(void **state)
     assert_string_equal(str_nearest("wieght_decay", names, 5), "weight_decay");
     assert_string_equal(str_nearest("rl", names, 5), "lr");
     assert_null(str_nearest("batch_size", names, 5));
+    assert_null(str_nearest("dropout", (const char *const[]){"root"}, 1)); /* three letters of four are others */
 }
 
 static void half_and_bf16(void **state)
