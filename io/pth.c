@@ -507,7 +507,7 @@ static int open_container(Pth *p, Err *e)
     if (b[0] == 0x80) return open_legacy(p, e);
     if (n >= 262 && memcmp(b + 257, "ustar", 5) == 0)
         return bad(e, "the tar container of torch before 0.2, which is not supported");
-    return bad(e, "bad magic number: no PyTorch checkpoint");
+    return bad(e, "no checkpoint; expected a PyTorch or safetensors file");
 }
 
 int pth_open(Pth *p, const char *path, Err *e)

@@ -209,7 +209,7 @@ int kw_set_text(QInst *q, const char *attr, const char *text, Err *e)
     const bool quoted = len > 1 && (text[0] == '\'' || text[0] == '"') && text[len - 1] == text[0];
     char *word = quoted ? xstrndup(text + 1, len - 2) : xstrdup(text), *end;
     const double v = strtod(word, &end);
-    const bool number = end != word && !*end;
+    const bool number = end != word && !*end && isfinite((float)v);
     int r = 1; /* not set yet */
     for (size_t i = 0; r == 1 && i < ARRAY_LEN(texts); i++)
         if (str_eq(texts[i].attr, attr) && ((Keyword *)q->priv)->iteration)

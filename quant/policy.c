@@ -147,7 +147,7 @@ static int set_value(QInst *q, const char *attr, const char *value, Err *e)
     int r;
     if (q->fn->set_text) return q->fn->set_text(q, attr, value, e);
     if (!q->fn->set) return QSET_UNKNOWN;
-    if (end != value && !*end) return q->fn->set(q, attr, v, e);
+    if (end != value && !*end && isfinite((float)v)) return q->fn->set(q, attr, v, e);
     v = truth(value);
     r = q->fn->set(q, attr, v < 0 ? (double)NAN : v, e); /* NaN: is there such an attribute? The fault ends the run */
     if (r == QSET_UNKNOWN || v >= 0) return r;

@@ -317,7 +317,7 @@ static bool set_policy(const Setter *s, Policy *p)
         const char *beside = slash ? arena_printf(a, "%.*s/%s", (int)(slash - v->file), v->file, v->s) : v->s;
         const char *file = !fs_exists(v->s) && fs_exists(beside) ? beside : v->s;
         if (fs_exists(file) != 1) {
-            fault_value(s, "%s: no such file; expected a policy file", file);
+            fault_value(s, "%s: %s; expected a policy file", file, fs_exists(file) ? "not a file" : "no such file");
             return false;
         }
         r = policy_read(p, a, file, &e);

@@ -183,11 +183,28 @@ static bool is_asked(const char *name, const char *asked)
     return false;
 }
 
+/* Each of "a,b,c" is to be there. */
+static int all_there(const Listing *l, const char *asked, Err *e)
+{
+    if (!*asked) return usage_fault(e, "inspect: values= without a name; expected values=NAME,NAME");
+    for (const char *p = asked; *p;) {
+        const size_t n = strcspn(p, ",");
+        char *one = xstrndup(p, n);
+        bool found = false;
+        for (int i = 0; i < l->n && !found; i++) found = is_asked(l->v[i].name, one);
+        if (!found) err_set(e, ERR_CONFIG, "%s: no tensor's name ends in '%s'", l->path, one);
+        free(one);
+        if (!found) return -1;
+        p += n + (p[n] == ',');
+    }
+    return 0;
+}
+
 /* Every value of the tensors whose names, or ends of names, are asked for. */
 static int print_values(const Listing *l, const char *asked, Err *e)
 {
     Str out = {0};
-    int n = 0;
+    if (all_there(l, asked, e)) return -1;
     for (int i = 0; i < l->n; i++) {
         const ListEntry *t = &l->v[i];
         if (!is_asked(t->name, asked) || (!t->data && t->len)) continue;
@@ -195,10 +212,9 @@ static int print_values(const Listing *l, const char *asked, Err *e)
         for (size_t k = 0; k < t->len; k++)
             str_printf(&out, "%s%.9g", k ? ", " : ": ", listing_value(t, k));
         str_puts(&out, "\n");
-        n++;
     }
     print_out(&out);
-    return n ? 0 : err_set(e, ERR_CONFIG, "%s: no tensor's name ends in %s", l->path, asked);
+    return 0;
 }
 
 int command_inspect(Cli *c, Err *e)

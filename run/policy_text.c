@@ -98,10 +98,19 @@ static void put_triggers(Reader *r, PolicySection *s, const char *const *word, i
             t[s->ntrigger++] = (int)v;
     }
     s->trigger = t;
-    if (s->when & 1u << PW_EPOCH && !s->ntrigger) fault(r, "on epoch without epochs; expected on epoch: 10 20");
+    if (n && !(s->when & 1u << PW_EPOCH))
+        fault(r, "'%.40s' behind a section that is not on epoch; expected on init: alone, or on epoch: 10 20", word[0]);
+    if (s->when & 1u << PW_EPOCH && !n) fault(r, "on epoch without epochs; expected on epoch: 10 20");
     if (s->when & (1u << PW_NORM | 1u << PW_ELTWISE))
         log_msg(LOG_WARN, "%s:%d: policy: nothing here listens to the sections norm and eltwise", r->file,
                 r->line);
+}
+
+static bool has(const PolicyBlock *b, const char *key)
+{
+    for (int i = 0; i < b->n; i++)
+        if (str_eq(b->item[i].key, key)) return true;
+    return false;
 }
 
 static bool sets(const PolicyBlock *b)
@@ -184,7 +193,7 @@ static void assignment(Reader *r, const char *key, const char *value)
         return;
     }
     if (policy_chooses(&probe)) {
-        if (r->open && sets(&r->b[r->nb])) end_block(r);
+        if (r->open && (sets(&r->b[r->nb]) || has(&r->b[r->nb], key))) end_block(r);
         if (!r->open) open_block(r);
     } else if (!r->open) {
         fault(r, "'%.40s' has no by_index before it; expected by_index: all, or numbers of layers", key);
@@ -217,6 +226,10 @@ int policy_parse(Policy *p, Arena *a, const char *file, const char *text, Err *e
         if (!begins) assignment(&r, head, rest);
     }
     end_block(&r);
+    if (!r.ns && !r.faults) {
+        r.line = r.col = 1;
+        fault(&r, "no section in this file; expected on init: or on epoch: 10 20");
+    }
     *p = (Policy){.s = r.s, .n = r.ns};
     if (policy_check(p, e)) r.faults++;
     return r.faults ? -1 : 0;

@@ -74,7 +74,8 @@ static int check_first(const char *word, Err *e)
 static int read_config(Predict *p, const Cli *c, Err *e)
 {
     const bool run = fs_exists(c->args[0]) == 2;
-    char **args = xcalloc((size_t)c->nargs + 3, sizeof *args);
+    char **args = xcalloc((size_t)c->nargs + 4, sizeof *args);
+    char none[] = "pretrained_file=\"\""; /* the run's own started from it; one that is typed counts */
     char *resolved = run ? fs_join(c->args[0], "resolved.yml") : xstrdup(c->args[0]),
          *dir = run ? xasprintf("log_dir=%s", c->args[0]) : NULL;
     Cli own = *c;
@@ -84,6 +85,7 @@ static int read_config(Predict *p, const Cli *c, Err *e)
     args[own.nargs++] = resolved;
     if (run) {
         args[own.nargs++] = dir;
+        args[own.nargs++] = none;
         if (!fs_exists(resolved))
             r = err_set(e, ERR_CONFIG,
                         "%s: a folder without resolved.yml; expected a configuration "
@@ -92,7 +94,7 @@ static int read_config(Predict *p, const Cli *c, Err *e)
     }
     for (int i = 1; i < c->nargs; i++)
         if (is_override(c->args[i])) args[own.nargs++] = c->args[i];
-    if (!r) r = cli_config(&own, &p->cfg, run ? "pretrained_file=\"\"" : NULL, e);
+    if (!r) r = cli_config(&own, &p->cfg, NULL, e);
     free(args);
     free(resolved);
     free(dir);

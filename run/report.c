@@ -266,6 +266,8 @@ int command_report(Cli *c, Err *e)
         const int taken = take_form(c->args[i], &form, e);
         if (taken < 0) return -1;
         runs += !taken;
+        if (!taken && strchr(c->args[i], '=') && fs_exists(c->args[i]) != 2)
+            return usage_fault(e, "report: '%s'; expected a run folder or pictures=svg|png|both", c->args[i]);
     }
     if (!runs) return usage_fault(e, "report: expected RUN... [pictures=svg|png|both]");
     for (int i = 0; i < c->nargs; i++) {

@@ -109,7 +109,13 @@ setup() {
     is "$(printf '%s\n' "$out" | wc -l)" 1
     both "$qrun" inspect a values=nothing
     is "$status" 2
-    has "$err" "no tensor's name ends in nothing"
+    has "$err" "no tensor's name ends in 'nothing'"
+    both "$qrun" inspect a values=act_alpha,nothing
+    is "$status:$out" "2:"
+    has "$err" "no tensor's name ends in 'nothing'"
+    both "$qrun" inspect a values=
+    is "$status" 2
+    has "$err" "values= without a name"
     both "$qrun" inspect a valuse=x
     is "$status" 2
 }

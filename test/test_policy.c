@@ -48,6 +48,10 @@ static void faults_name_their_line(void **state)
         {"on epoch:\n by_index: all\n stable: 1\n", "p:1:1: error: policy: on epoch without epochs"},
         {"on epoch: one\n by_index: all\n stable: 1\n", "'one' is not an epoch"},
         {"on start:\n by_index: all\n stable: 1\n", "unknown section 'start'"},
+        {"", "p:1:1: error: policy: no section in this file; expected on init:"},
+        {"# on init:\n\n", "p:1:1: error: policy: no section in this file"},
+        {"on init: 3\n by_index: all\n stable: 1\n", "p:1:1: error: policy: '3' behind a section that is not on epoch"},
+        {"on init:\n by_index: all\n by_index: 1\n stable: 1\n", "p:2:1: error: policy: a block that sets nothing"},
         {"on init: \n by_index: all\n stable: 1: 2\n", "p:3:1: error: policy: a second ':'"},
     };
     (void)state;
@@ -92,6 +96,7 @@ static void yaml_faults_name_their_place(void **state)
         {"policy={init: [{by_index: {a: 1}, stable: 1}]}", "by_index is a map"},
         {"policy={epoch: [{by_index: all, stable: 1}]}", "on epoch without epochs"},
         {"policy=no/such.file", "no/such.file: no such file"},
+        {"policy=/", "policy: /: not a file; expected a policy file"},
     };
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -215,6 +220,8 @@ static void impossible_rules_are_refused(void **state)
         {"policy={init: [{by_index: all, colour: 1}]}", "no quantizer chosen here (lsq) has an attribute 'colour'"},
         {"policy={init: [{by_index: all, enable: 7}]}", "enable: 7; expected True or False"},
         {"policy={init: [{by_index: all, clip_val: blue}]}", "clip_val: blue; expected a number"},
+        {"policy={init: [{by_index: all, clip_val: nan}]}", "clip_val: nan; expected a number"},
+        {"policy={init: [{by_index: all, clip_val: 1e39}]}", "clip_val: 1e39; expected a number"},
         {"policy={init: [{by_index: all, adaptive: blue}]}", "adaptive: blue; expected one of none, var"},
         {"policy={epoch 1: [{by_index: all, level_num: -7}]}", "level_num: 1 levels; expected 2 to 256"}, /* before it trains */
     };
@@ -235,6 +242,7 @@ static void numbers_are_asked_for(void **state)
     } rows[] = {
         {"policy={init: [{by_index: all, by_tag: fm, alpha: fast}]}", "alpha: fast; expected a number"},
         {"policy={init: [{by_index: all, by_tag: fm, alpha: 0}]}", "alpha: 0; expected a number above 0"},
+        {"policy={init: [{by_index: all, by_tag: fm, alpha: inf}]}", "alpha: inf; expected a number"},
         {"policy={init: [{by_index: all, by_tag: fm, colour: red}]}", "no quantizer chosen here (hysteresis) has an attribute 'colour'"},
         {"policy={init: [{by_index: all, by_tag: fm, alpha: 2}]}", NULL},
     };

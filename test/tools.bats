@@ -76,7 +76,7 @@ lines() { # TEXT
     is "$err" "qrun: error: nowhere: no such checkpoint or run folder"
     both "$qrun" inspect text.jpg
     is "$status" 3
-    is "$(lines "$err")" 1
+    is "$err" "qrun: error: text.jpg: no checkpoint; expected a PyTorch or safetensors file"
     head -c 2000 a/checkpoints/last.safetensors >cut.safetensors
     both "$qrun" diff a cut.safetensors
     is "$status" 3
@@ -195,6 +195,15 @@ lines() { # TEXT
     has "$err" "grey.png is an image; expected a configuration or a run folder first"
 }
 
+@test "predict RUN: a pretrained_file that is typed counts" {
+    both "$qrun" -q predict a pretrained_file=nowhere grey.png
+    is "$status" 3
+    is "$err" "qrun: error: nowhere: no such checkpoint or run folder"
+    both "$qrun" predict a pretrained_file=a/checkpoints/last.safetensors grey.png
+    is "$status" 0
+    has "$err" "a/checkpoints/last.safetensors (safetensors)"
+}
+
 @test "predict: wrong usage, no net" {
     both "$qrun" predict
     is "$status" 2
@@ -259,6 +268,9 @@ lines() { # TEXT
     both "$qrun" report nowhere
     is "$status" 3
     is "$err" "qrun: error: nowhere: no such run folder"
+    both "$qrun" report a picture=png
+    is "$status:$out" "2:"
+    has "$err" "report: 'picture=png'; expected a run folder or pictures=svg|png|both"
     both "$qrun" report images
     is "$status" 3
     has "$err" "neither run.json nor resolved.yml"
