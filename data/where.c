@@ -69,8 +69,10 @@ char *data_locate(const DatasetDef *def, const DataOpts *o, Split split, PlaceTe
         else if (!path)
             err_set(
                 e, ERR_DATA,
-                "dataset_dir: '%s' does not hold the %s images of %s, nor does it have one of: %s",
-                dir, split_name(split), def->name, names.len ? names.s : "-");
+                "dataset_dir: '%s' does not hold the %s images of data set %s%s%s",
+                dir, split_name(split), def->name, names.len ? ", nor does it have one of: " : "", names.len ? names.s : "");
+    } else if (!names.len) { /* a data set without usual names is looked for nowhere else */
+        err_set(e, ERR_DATA, "dataset_dir is not set; data set %s has no usual place", def->name);
     } else {
         for (size_t i = 0; i < 2 && !path; i++)
             if (bases[i]) path = below(def, o, bases[i], split, test);
@@ -79,7 +81,7 @@ char *data_locate(const DatasetDef *def, const DataOpts *o, Split split, PlaceTe
                     "no %s images of data set %s: dataset_dir is not set; looked below "
                     "$QRUN_DATA_DIR (%s) and %s for: %s",
                     split_name(split), def->name, bases[0] ? bases[0] : "not set",
-                    user ? user : "the user's data folder", names.len ? names.s : "-");
+                    user ? user : "the user's data folder", names.s);
     }
     if (!path && def->how_to_get) err_add(e, ERR_DATA, "%s", def->how_to_get);
     free(user);

@@ -44,7 +44,7 @@ static const Key *key_in(const Config *c, const char *text)
         snprintf(word, sizeof word, "%.*s", (int)n, p);
         snprintf(bits, sizeof bits, "%.*s%s", (int)tag, word, "bit");
         for (size_t i = 0; i < nkeys && n; i++)
-            if (keys[i].kind != KK_SECTION && c->state[i].line > 0 &&
+            if (keys[i].kind != KK_SECTION && (c->state[i].line > 0 || c->state[i].origin == ORIGIN_COMMAND) &&
                 (str_eq(keys[i].name, word) || (str_ends(word, "_level") && str_eq(keys[i].name, bits))))
                 return &keys[i];
         p += n ? n : 1;
@@ -60,7 +60,10 @@ int config_place(const Config *c, Err *e)
     if (!k && key_state(c, "keyword")->line > 0) k = key_of("keyword");
     if (k) {
         const KeyState *st = key_state(c, k->name);
-        err_prefix(e, "%s:%d:%d: error", st->file, st->line, st->col);
+        if (st->line > 0)
+            err_prefix(e, "%s:%d:%d: error", st->file, st->line, st->col);
+        else
+            err_prefix(e, "%s: error", st->file);
     }
     return -1;
 }

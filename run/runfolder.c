@@ -1,7 +1,9 @@
 /* run/runfolder.c -- see runfolder.h. */
 #include "run/runfolder.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -80,6 +82,22 @@ int runfolder_open(RunFolder *f, const char *dir, Err *e)
     return 0;
 }
 
+/* Whether the run here failed before its first checkpoint: there is nothing that another could spoil. */
+static bool nothing_kept(const RunFolder *f)
+{
+    char *manifest = runfolder_path(f, "run.json"), *checkpoints = runfolder_path(f, "checkpoints");
+    json_t *run = json_load_file(manifest, 0, NULL);
+    const char *status = json_string_value(json_object_get(run, "status"));
+    DIR *d = opendir(checkpoints);
+    bool none = status && str_eq(status, "failed");
+    for (const struct dirent *x; none && d && (x = readdir(d));) none = str_eq(x->d_name, ".") || str_eq(x->d_name, "..");
+    if (d) closedir(d);
+    json_decref(run);
+    free(manifest);
+    free(checkpoints);
+    return none;
+}
+
 int runfolder_check_config(const RunFolder *f, const Config *c, Err *e)
 {
     char *path = runfolder_path(f, RESOLVED);
@@ -91,6 +109,11 @@ int runfolder_check_config(const RunFolder *f, const Config *c, Err *e)
             err_add(e, ERR_CONFIG,
                     "the run's own record of its configuration is damaged; without "
                     "that file it goes on unchecked");
+        if (r == 1 && nothing_kept(f)) {
+            log_msg(LOG_INFO, "log_dir %s: a run of another configuration failed here before its first checkpoint; it begins anew",
+                    f->dir);
+            r = 0;
+        }
         if (r == 1)
             err_set(e, ERR_CONFIG,
                     "log_dir %s holds a run of another configuration; what differs: %s\n"

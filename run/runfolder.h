@@ -24,7 +24,8 @@ char *runfolder_existing(const char *dir);
  * Removes temporary files of dead processes. */
 int runfolder_open(RunFolder *f, const char *dir, Err *e);
 
-/* ERR_CONFIG naming the keys when the folder holds a run of another configuration. */
+/* ERR_CONFIG naming the keys when the folder holds a run of another configuration, unless that failed before its first
+ * checkpoint. */
 int runfolder_check_config(const RunFolder *f, const Config *c, Err *e);
 
 /* From here on the folder is in use: writes resolved.yml, starts log.txt. */

@@ -206,7 +206,7 @@ planned() {
     is "$status" 0
     [ "$(planned training)" -gt 100000 ]
     both "$qrun" -q smoke batch_size=65536 image_size=4096 log_dir=huge
-    is "$status:$err" "2:qrun: error: batch_size: 65536 images of 3 x 4096 x 4096; expected at most 42"
+    is "$status:$err" "2:command line: error: batch_size: 65536 images of 3 x 4096 x 4096; expected at most 42"
     [ "$(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo)" -lt 32000000 ] || skip "this machine has 32 GB or more"
     large="model=resnet152 dataset=fake image_size=4096 limit_train=1 limit_val=1 log_dir=huge"
     both "$qrun" -q smoke $large batch_size=40
@@ -329,6 +329,21 @@ planned() {
     has "$err" "the last good state"
     [ -s run/checkpoints/last.safetensors ]
     has "$(cat run/run.json)" '"status": "failed"'
+}
+
+@test "a run that failed before its first checkpoint does not stand in the way of a corrected one" {
+    both "$qrun" -q $tiny image_size=40 log_dir=failed
+    is "$status" 3
+    [ -z "$(ls failed/checkpoints)" ]
+    both "$qrun" $tiny log_dir=failed
+    is "$status" 0
+    has "$err" "failed here before its first checkpoint; it begins anew"
+    both "$qrun" -q $tiny log_dir=unspoilt
+    cmp failed/checkpoints/last.safetensors unspoilt/checkpoints/last.safetensors
+    is "$(cut -d, -f1-4 failed/metrics.jsonl)" "$(cut -d, -f1-4 unspoilt/metrics.jsonl)"
+    both "$qrun" $tiny log_dir=failed image_size=40
+    is "$status" 2
+    has "$err" "holds a run of another configuration; what differs: image_size: 0 -> 40"
 }
 
 @test "missing data: status 3, and what to type; no folder stays behind" {
