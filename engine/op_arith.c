@@ -48,12 +48,33 @@ int graph_add(Graph *g, const char *name, int a, int b)
     return graph_out(g, graph_node(g, &op_add, name, 2, in, NULL, 0), g->v[a].t);
 }
 
-static int scalar_prepare(Graph *g, Node *n, Prim *p, Err *e)
+/* Sums go to chunks, then over them in their order: the same for any number of threads. */
+static int prepare_scalar(Graph *g, Node *n, unsigned bwd_in)
+{
+    n->inplace = n->grad_inplace = true;
+    if (!n->run_bwd) return 0;
+    n->bwd_in = bwd_in;
+    n->scratch_bytes = par_chunks(tensor_len(&g->v[n->in[0]].t)) * sizeof(double);
+    return 0;
+}
+
+static float sum_chunks(const double *part, size_t chunks)
+{
+    double sum = 0;
+    for (size_t c = 0; c < chunks; c++) sum += part[c];
+    return (float)sum;
+}
+
+static int scale_prepare(Graph *g, Node *n, Prim *p, Err *e)
 {
     (void)p, (void)e;
-    n->bwd_in = n->run_bwd ? 3 : 0;
-    if (n->run_bwd) n->scratch_bytes = par_chunks(tensor_len(&g->v[n->in[0]].t)) * sizeof(double);
-    return 0;
+    return prepare_scalar(g, n, 3);
+}
+
+static int shift_prepare(Graph *g, Node *n, Prim *p, Err *e)
+{
+    (void)p, (void)e;
+    return prepare_scalar(g, n, 0);
 }
 
 static void scale_forward(Node *n, Exec *x)
@@ -63,31 +84,23 @@ static void scale_forward(Node *n, Exec *x)
     PARALLEL_FOR(i, tensor_len(&x->g->v[n->in[0]].t)) y[i] = u[i] * s;
 }
 
-/* Sum over chunks in chunk order: independent of the threads. part: room for one sum per chunk. */
-static double chunked_dot(const float *a, const float *b, size_t len, double *part)
-{
-    size_t chunks = par_chunks(len);
-    double sum = 0;
-    PARALLEL_FOR(c, chunks)
-    {
-        size_t at = (size_t)c * PAR_CHUNK, m = par_chunk_len(len, (size_t)c);
-        double s = 0;
-        for (size_t i = 0; i < m; i++) s += (double)a[at + i] * (b ? (double)b[at + i] : 1);
-        part[c] = s;
-    }
-    for (size_t c = 0; c < chunks; c++) sum += part[c];
-    return sum;
-}
-
 static void scale_backward(Node *n, Exec *x)
 {
-    const float *u = exec_in(x, n, 0), s = *(const float *)exec_in(x, n, 1),
-                *dy = exec_gout(x, n, 0);
+    const float *u = exec_in(x, n, 0), s = *(const float *)exec_in(x, n, 1), *dy = exec_gout(x, n, 0);
     float *dx = exec_gin(x, n, 0), *ds = exec_gin(x, n, 1);
-    size_t len = tensor_len(&x->g->v[n->in[0]].t);
-    if (ds) *ds = (float)chunked_dot(dy, u, len, exec_scratch_bwd(x, n));
-    if (!dx) return;
-    PARALLEL_FOR(i, len) dx[i] = dy[i] * s;
+    const size_t len = tensor_len(&x->g->v[n->in[0]].t);
+    double *part = exec_scratch_bwd(x, n);
+    PARALLEL_FOR(c, par_chunks(len))
+    {
+        const size_t at = (size_t)c * PAR_CHUNK, m = par_chunk_len(len, (size_t)c);
+        double sum = 0;
+        PAR_PRAGMA_(omp simd reduction(+ : sum))
+        for (size_t i = 0; i < m; i++) sum += (double)dy[at + i] * (double)u[at + i];
+        part[c] = sum;
+        if (!dx) continue;
+        SIMD_FOR(i, m) dx[at + i] = dy[at + i] * s;
+    }
+    if (ds) *ds = sum_chunks(part, par_chunks(len));
 }
 
 static void shift_forward(Node *n, Exec *x)
@@ -101,14 +114,22 @@ static void shift_backward(Node *n, Exec *x)
 {
     const float *dy = exec_gout(x, n, 0);
     float *dx = exec_gin(x, n, 0), *ds = exec_gin(x, n, 1);
-    size_t len = tensor_len(&x->g->v[n->in[0]].t);
-    if (ds) *ds = (float)chunked_dot(dy, NULL, len, exec_scratch_bwd(x, n));
-    if (!dx) return;
-    PARALLEL_FOR(i, len) dx[i] = dy[i];
+    const size_t len = tensor_len(&x->g->v[n->in[0]].t);
+    double *part = exec_scratch_bwd(x, n);
+    PARALLEL_FOR(c, par_chunks(len))
+    {
+        const size_t at = (size_t)c * PAR_CHUNK, m = par_chunk_len(len, (size_t)c);
+        double sum = 0;
+        PAR_PRAGMA_(omp simd reduction(+ : sum))
+        for (size_t i = 0; i < m; i++) sum += (double)dy[at + i];
+        part[c] = sum;
+        if (dx && dx != dy) memcpy(dx + at, dy + at, m * sizeof *dx);
+    }
+    if (ds) *ds = sum_chunks(part, par_chunks(len));
 }
 
-static const OpDef op_scale = {"scale", 0, scalar_prepare, scale_forward, scale_backward, NULL};
-static const OpDef op_shift = {"shift", 0, scalar_prepare, shift_forward, shift_backward, NULL};
+static const OpDef op_scale = {"scale", 0, scale_prepare, scale_forward, scale_backward, NULL};
+static const OpDef op_shift = {"shift", 0, shift_prepare, shift_forward, shift_backward, NULL};
 
 int graph_scale(Graph *g, const char *name, int x, int scalar)
 {
