@@ -22,12 +22,11 @@
 #include "engine/par.h"
 #include "quant/form.h"
 #include "quant/keyword.h"
+#include "quant/lq_block.h"
 #include "quant/stat.h"
 
 #define EPS        1e-5f
-#define MAX_DIGITS 8
 #define MAX_SUMS   16384 /* of all groups, up to which parts have sums of their own */
-#define AT_ONCE    16    /* thresholds compared in registers */
 
 typedef struct Lq {
     Keyword k;
@@ -35,12 +34,6 @@ typedef struct Lq {
     bool half, centers, scales_mean, scales_std;
     Param *basis, *auxil;
 } Lq;
-
-/* One group for one forward. */
-typedef struct Levels {
-    float s[KW_MAX_LEVELS + AT_ONCE], t[KW_MAX_LEVELS + AT_ONCE]; /* s ascending; t[i] before s[i] */
-    int32_t code[KW_MAX_LEVELS + AT_ONCE]; /* of 8 bits */
-} Levels;
 
 static float digit(const Lq *p, int code, int j)
 {
@@ -145,16 +138,9 @@ static float *norms(const Runs *r, float *save)
     return save + r->groups;
 }
 
-/* How many values, their sum, the sum of those with digit i, how many have both digits i and j <= i. */
-static size_t sums_of_group(const Lq *p)
-{
-    const size_t n = (size_t)p->bits;
-    return 2 + n + n * (n + 1) / 2;
-}
-
 static size_t sums_of(const Lq *p, const Runs *r)
 {
-    return r->groups * sums_of_group(p);
+    return r->groups * lq_sums(p->bits);
 }
 
 static size_t parts_of(const Lq *p, const Runs *r)
@@ -169,7 +155,7 @@ static void need(const QInst *q, const Tensor *x, Phase ph, size_t *save, size_t
     const size_t sums = (parts_of(p, &r) * sums_of(p, &r) * sizeof(double) + 63) / 64 * 64;
     (void)ph;
     *save = (r.groups + 2 * (r.n / r.sample)) * sizeof(float);
-    *scratch = sums + r.groups * sizeof(Levels);
+    *scratch = sums + r.groups * sizeof(LqLevels);
 }
 
 static void find_norms(const Lq *p, const float *x, const Runs *r, float *ms)
@@ -186,10 +172,11 @@ static void find_norms(const Lq *p, const float *x, const Runs *r, float *ms)
 
 /* Level k is the last whose threshold is below: with thresholds in any order (scale above 1) those as
  * high as k begin at the least of what follows. */
-static void find_levels(const Lq *p, int group, Levels *v)
+static void find_levels(const Lq *p, int group, LqLevels *v)
 {
     const float *b = p->basis->value.data;
     const int L = p->k.levels;
+    v->n = L, v->bits = p->bits;
     for (int l = 0; l < L; l++) {
         float sum = 0;
         int at = l;
@@ -203,146 +190,67 @@ static void find_levels(const Lq *p, int group, Levels *v)
         v->t[i] = share * v->s[i - 1] + (1 - share) * v->s[i];
     }
     for (int i = L - 2; i > 0; i--) v->t[i] = fminf(v->t[i], v->t[i + 1]);
-    for (int i = L; i < L + AT_ONCE; i++) v->t[i] = INFINITY, v->s[i] = 0, v->code[i] = 0; /* never reached */
-}
-
-enum {
-    BLOCK = 1024, /* values summed in float, then in double */
-    LANES = 64    /* bytes of a vector, and codes of one byte in it */
-};
-typedef float V __attribute__((vector_size(LANES), aligned(4), may_alias));
-typedef int32_t VI __attribute__((vector_size(LANES), aligned(4), may_alias));
-typedef uint8_t VB __attribute__((vector_size(LANES), aligned(1), may_alias));
-typedef uint64_t VL __attribute__((vector_size(LANES)));
-
-/* From level k - 1 to k, where a threshold of `count` from `from` on is below. A constant count is unrolled. */
-static inline __attribute__((always_inline)) void climb(const Levels *v, int from, int count, const float *u,
-                                                        float *level, int32_t *code, size_t n)
-{
-    float t[AT_ONCE], s[AT_ONCE];
-    int32_t c[AT_ONCE];
-    for (int k = 0; k < count; k++) t[k] = v->t[from + k], s[k] = v->s[from + k], c[k] = v->code[from + k];
-    SIMD_FOR(i, n)
-    {
-        float value = level[i];
-        int32_t digits = code[i];
-#pragma GCC unroll 16
-        for (int k = 0; k < count; k++) {
-            value = u[i] > t[k] ? s[k] : value;
-            digits = u[i] > t[k] ? c[k] : digits;
-        }
-        level[i] = value;
-        code[i] = digits;
-    }
-}
-
-static void find_codes(const Levels *v, int L, const float *u, float *level, int32_t *code, size_t n)
-{
-    SIMD_FOR(i, n) level[i] = v->s[0], code[i] = v->code[0];
-    if (L <= 2)
-        climb(v, 1, 1, u, level, code, n);
-    else if (L <= 4)
-        climb(v, 1, 3, u, level, code, n);
-    else if (L <= 8)
-        climb(v, 1, 7, u, level, code, n);
-    else
-        for (int k = 1; k < L; k += AT_ONCE) climb(v, k, AT_ONCE, u, level, code, n);
-}
-
-static double sum_lanes(V v)
-{
-    double sum = 0;
-    for (size_t i = 0; i < LANES / sizeof(float); i++) sum += (double)v[i];
-    return sum;
-}
-
-/* The sum of all n values, a multiple of 16, and for each digit of those that have it. Constant bits are unrolled. */
-static inline __attribute__((always_inline)) void sum_digits(const float *u, const int32_t *code, size_t n, int bits,
-                                                             double *all, double *has)
-{
-    V sum = {0}, of[MAX_DIGITS] = {{0}};
-    for (size_t k = 0; k < n; k += LANES / sizeof *u) {
-        const V x = *(const V *)(u + k);
-        const VI c = *(const VI *)(code + k);
-        sum += x;
-#pragma GCC unroll 8
-        for (int i = 0; i < bits; i++) of[i] += (V)((VI)x & ((c & 1 << i) != 0));
-    }
-    *all += sum_lanes(sum);
-#pragma GCC unroll 8
-    for (int i = 0; i < bits; i++) has[i] += sum_lanes(of[i]);
-}
-
-/* How many of n <= BLOCK codes, a multiple of 64, have all digits of a mask that is not 0. */
-static unsigned count_codes(const uint8_t *code, size_t n, int mask)
-{
-    const VB m = (VB){0} + (uint8_t)mask;
-    VB counts = {0}; /* BLOCK / LANES at most in each byte, so that eight of them fit into one */
-    VL sum;
-    unsigned all = 0;
-    for (size_t k = 0; k < n; k += LANES) counts -= (VB)((*(const VB *)(code + k) & m) == m);
-    sum = (VL)counts * 0x0101010101010101u >> 56;
-    for (size_t i = 0; i < LANES / sizeof(uint64_t); i++) all += (unsigned)sum[i];
-    return all;
-}
-
-/* Adds what n <= BLOCK values of a group, with these codes, give to its sums. Both are filled up with zeros. */
-static void add_block(int bits, float *u, int32_t *code, size_t n, double *sum)
-{
-    const size_t whole = (n + LANES - 1) / LANES * LANES;
-    uint8_t byte[BLOCK];
-    double *all = sum + 1, *has = sum + 2, *both = has + bits;
-    memset(u + n, 0, (whole - n) * sizeof *u);
-    memset(code + n, 0, (whole - n) * sizeof *code);
-    SIMD_FOR(k, whole) byte[k] = (uint8_t)code[k];
-    sum[0] += (double)n;
-    switch (bits) {
-    case 1: sum_digits(u, code, whole, 1, all, has); break;
-    case 2: sum_digits(u, code, whole, 2, all, has); break;
-    case 3: sum_digits(u, code, whole, 3, all, has); break;
-    case 4: sum_digits(u, code, whole, 4, all, has); break;
-    default: sum_digits(u, code, whole, bits, all, has);
-    }
-    for (int i = 0; i < bits; i++)
-        for (int j = 0; j <= i; j++) *both++ += count_codes(byte, whole, 1 << i | 1 << j);
-}
-
-/* n <= BLOCK values of one group and norm: y, and what they add to the sums, unless sum is NULL. */
-static void quantize_block(const Lq *p, const Levels *v, const float *norm, const float *x, float *y,
-                           size_t n, double *sum)
-{
-    const float m = norm[0], s = norm[1];
-    float u[BLOCK], level[BLOCK];
-    int32_t code[BLOCK];
-    if (m != 0 || s != 1) {
-        SIMD_FOR(i, n) u[i] = (x[i] - m) / s;
-    } else {
-        memcpy(u, x, n * sizeof *u);
-    }
-    find_codes(v, p->k.levels, u, level, code, n);
-    if (sum) add_block(p->bits, u, code, n, sum);
-    if (p->k.passes) {
-        memmove(y, x, n * sizeof *y);
-        return;
-    }
-    SIMD_FOR(i, n)
-    {
-        const float value = level[i] * s + m;
-        y[i] = isnan(u[i]) ? u[i] : value;
-    }
+    for (int i = L; i < L + LQ_AT_ONCE; i++) v->t[i] = INFINITY, v->s[i] = 0, v->code[i] = 0; /* never reached */
 }
 
 /* Values [from, to): y, and the sums of their groups, unless sums is NULL. */
-static void quantize(const Lq *p, const Runs *r, const Levels *lv, const float *ms, StatSpan span,
-                     const float *x, float *y, double *sums)
+static void quantize(const Runs *r, const LqLevels *lv, const float *ms, StatSpan span, const float *x,
+                     float *y, double *sums)
 {
     for (size_t at = span.from, n; at < span.to; at += n) {
         const size_t group = at / r->len % r->groups, end = (at / r->len + 1) * r->len;
         n = (end < span.to ? end : span.to) - at;
-        if (n > BLOCK) n = BLOCK;
-        quantize_block(p, &lv[group], ms + 2 * (at / r->sample), x + at, y + at, n,
-                       sums ? sums + group * sums_of_group(p) : NULL);
+        if (n > LQ_BLOCK) n = LQ_BLOCK;
+        lq_block(&lv[group], ms + 2 * (at / r->sample), x + at, y + at, n,
+                 sums ? sums + group * lq_sums(lv->bits) : NULL);
     }
+}
+
+/* m pieces of len values, those of each side so far apart. */
+static void copy_pieces(float *to, size_t to_step, const float *from, size_t from_step, size_t m, size_t len)
+{
+    if (len == 1) {
+        SIMD_FOR(i, m) to[i * to_step] = from[i * from_step];
+        return;
+    }
+    for (size_t i = 0; i < m; i++)
+        SIMD_FOR(k, len) to[i * to_step + k] = from[i * from_step + k];
+}
+
+/* The same of maps in groups of channels, for a span of pixels: a block has the runs of one group in many of them. */
+static void quantize_pixels(const Runs *r, const LqLevels *lv, const float *ms, StatSpan span,
+                            const float *x, float *y, double *sums)
+{
+    const size_t len = r->len, c = len * r->groups, image = r->sample / c;
+    float in[LQ_BLOCK], out[LQ_BLOCK];
+    for (size_t at = span.from, m; at < span.to; at += m) {
+        const size_t ends = (at / image + 1) * image;
+        m = (ends < span.to ? ends : span.to) - at;
+        if (m > LQ_BLOCK / len) m = LQ_BLOCK / len;
+        for (size_t g = 0; g < r->groups; g++) {
+            copy_pieces(in, len, x + at * c + g * len, c, m, len);
+            lq_block(&lv[g], ms + 2 * (at / image), in, out, m * len,
+                     sums ? sums + g * lq_sums(lv->bits) : NULL);
+            copy_pieces(y + at * c + g * len, c, out, len, m, len);
+        }
+    }
+}
+
+/* The whole tensor in parts, which have sums of their own; NULL: none. */
+static void quantize_parts(const Lq *p, const Runs *r, const LqLevels *lv, const float *ms, const float *x,
+                           float *y, double *sums)
+{
+    const size_t parts = parts_of(p, r), per = sums_of(p, r), pixel = r->len * r->groups;
+    const bool by_pixels = r->groups > 1 && pixel <= r->sample && r->len <= LQ_BLOCK;
+    const size_t n = by_pixels ? r->n / pixel : r->n;
+    if (sums) memset(sums, 0, parts * per * sizeof *sums);
+    PARALLEL_FOR(i, parts)
+    {
+        const StatSpan span = parts == 1 ? (StatSpan){0, n} : by_pixels ? stat_split(n, (size_t)i) : stat_span(n, (size_t)i);
+        (by_pixels ? quantize_pixels : quantize)(r, lv, ms, span, x, y, sums ? sums + (size_t)i * per : NULL);
+    }
+    for (size_t i = 1; sums && i < parts; i++)
+        for (size_t k = 0; k < per; k++) sums[k] += sums[i * per + k];
 }
 
 /* ---- in float operations ---- */
@@ -371,7 +279,7 @@ static int steps(QInst *q, QuantForm *f, Err *e)
     int by = 0;
     (void)e;
     for (int g = 0; g < G; g++) {
-        Levels v;
+        LqLevels v;
         find_levels(p, g, &v);
         for (int k = 0; k < L; k++) {
             t[k * G + g] = v.t[k ? k : 1];
@@ -390,7 +298,7 @@ static int steps(QInst *q, QuantForm *f, Err *e)
 /* ---- the fit ---- */
 
 /* a x = r in place; false when singular. */
-static bool solve(double a[MAX_DIGITS][MAX_DIGITS], double *r, int n)
+static bool solve(double a[LQ_DIGITS][LQ_DIGITS], double *r, int n)
 {
     double tiny = 0;
     for (int i = 0; i < n; i++) tiny = a[i][i] > tiny ? a[i][i] : tiny;
@@ -420,9 +328,9 @@ static bool solve(double a[MAX_DIGITS][MAX_DIGITS], double *r, int n)
 }
 
 /* From digits 0 and 1 to -1 and 1, which are 2 d - 1, of `count` values and their sum. */
-static void minus_and_plus(double count, double sum, double a[MAX_DIGITS][MAX_DIGITS], double *r, int n)
+static void minus_and_plus(double count, double sum, double a[LQ_DIGITS][LQ_DIGITS], double *r, int n)
 {
-    double one[MAX_DIGITS];
+    double one[LQ_DIGITS];
     for (int i = 0; i < n; i++) one[i] = a[i][i], r[i] = 2 * r[i] - sum;
     for (int i = 0; i < n; i++)
         for (int j = 0; j < n; j++) a[i][j] = 4 * a[i][j] - 2 * one[i] - 2 * one[j] + count;
@@ -435,7 +343,7 @@ static void fit(QInst *q, int group, const double *sums)
     const float step = *(const float *)p->k.iteration->value.data - 1; /* before this one */
     float *b = p->basis->value.data, *e = p->auxil->value.data;
     const double *has = sums + 2, *both = has + n;
-    double a[MAX_DIGITS][MAX_DIGITS] = {{0}}, r[MAX_DIGITS] = {0};
+    double a[LQ_DIGITS][LQ_DIGITS] = {{0}}, r[LQ_DIGITS] = {0};
     for (int i = 0; i < n; i++) {
         r[i] = has[i];
         for (int j = 0; j <= i; j++) a[i][j] = a[j][i] = *both++;
@@ -474,24 +382,18 @@ static void forward(QInst *q, const Tensor *x, Tensor *y, const QCtx *c)
     float *top = c->save, *ms = norms(&r, top), *ys = y->data;
     const float *xs = x->data;
     double *sums = c->scratch;
-    Levels *lv = (void *)((char *)c->scratch + (parts * per * sizeof(double) + 63) / 64 * 64);
+    LqLevels *lv = (void *)((char *)c->scratch + (parts * per * sizeof(double) + 63) / 64 * 64);
     kw_begin(q, c);
     find_norms(p, xs, &r, ms);
     for (size_t g = 0; g < r.groups; g++) {
         find_levels(p, (int)g, &lv[g]);
         top[g] = lv[g].s[p->k.levels - 1];
     }
-    if (train) memset(sums, 0, parts * per * sizeof *sums);
-    PARALLEL_FOR(i, parts)
-    {
-        const StatSpan span = parts == 1 ? (StatSpan){0, r.n} : stat_span(r.n, (size_t)i);
-        quantize(p, &r, lv, ms, span, xs, ys, train ? sums + (size_t)i * per : NULL);
-    }
+    quantize_parts(p, &r, lv, ms, xs, ys, train ? sums : NULL);
+    if (p->k.passes) memcpy(ys, xs, tensor_bytes(y));
     if (!train) return;
-    for (size_t i = 1; i < parts; i++)
-        for (size_t k = 0; k < per; k++) sums[k] += sums[i * per + k];
     for (size_t g = 0; g < r.groups && !q->fault; g++)
-        fit(q, (int)g, sums + g * sums_of_group(p));
+        fit(q, (int)g, sums + g * lq_sums(p->bits));
     param_touch(p->basis);
     if (q->fault) memset(ys, 0, tensor_bytes(y));
 }
