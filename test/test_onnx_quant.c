@@ -194,14 +194,15 @@ static void test_f8net(void **state)
     static const struct {
         const char *net, *label;
         bool wo_clip, no_clipping, original, quant_bias, image, full;
-    } cases[] = {
-        {"resnet20_cifar", "_f8_clip", false, false, false, false, false, false},
-        {"resnet20_cifar", "_f8_bias", false, false, false, true, true, false},
-        {"resnet20_cifar", "_f8_no_clipping", false, true, false, false, true, false},
-        {"resnet18", "_f8_original", false, false, true, false, true, false},
-        {"mobilenet_v1", "_f8_wo_clip", true, false, false, false, false, false},
-        {"mobilenet_v2", "_f8_clip", false, false, false, false, true, false},
-        {"resnet50", "_f8_clip", false, false, false, false, true, true},
+        double clip;
+    } cases[] = { /* 50 layers clipped at 1.5 make 2^17 of a rounding, clipped at 4 2^9 */
+        {"resnet20_cifar", "_f8_clip", false, false, false, false, false, false, 1.5},
+        {"resnet20_cifar", "_f8_bias", false, false, false, true, true, false, 1.5},
+        {"resnet20_cifar", "_f8_no_clipping", false, true, false, false, true, false, 1.5},
+        {"resnet18", "_f8_original", false, false, true, false, true, false, 1.5},
+        {"mobilenet_v1", "_f8_wo_clip", true, false, false, false, false, false, 1.5},
+        {"mobilenet_v2", "_f8_clip", false, false, false, false, true, false, 1.5},
+        {"resnet50", "_f8_clip", false, false, false, false, true, true, 4},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         QOpts o;
@@ -209,7 +210,7 @@ static void test_f8net(void **state)
         qopts_default(&o);
         o.wt_quant = o.fm_quant = "f8net";
         o.wt_bit = o.fm_bit = 32;
-        o.act_clip_init = 1.5;
+        o.act_clip_init = cases[i].clip;
         o.f8.floating_model = o.f8.quant_avgpool = o.f8.pool_fusing = true;
         o.f8.floating_wo_clip = cases[i].wo_clip;
         o.f8.no_clipping = cases[i].no_clipping;
@@ -222,8 +223,7 @@ static void test_f8net(void **state)
                                             .q = &o,
                                             .label = cases[i].label,
                                             .size = 64,
-                                            .batch = 8,
-                                            .rtol = 1e-3});
+                                            .batch = 8});
     }
 }
 

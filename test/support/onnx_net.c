@@ -116,9 +116,11 @@ static double rounding(Model *m, const OnnxNetCase *c, const float *images, cons
     return most;
 }
 
+/* Nothing is rounded to levels. */
 static bool is_float(const QOpts *q)
 {
-    return str_eq(q->wt_quant, "none") && str_eq(q->fm_quant, "none") && str_eq(q->ot_quant, "none");
+    return (str_eq(q->wt_quant, "none") || q->wt_bit == 32) && (str_eq(q->fm_quant, "none") || q->fm_bit == 32) &&
+           (str_eq(q->ot_quant, "none") || q->ot_bit == 32);
 }
 
 void onnx_net_add(Judge *j, const OnnxNetCase *c)
@@ -150,8 +152,7 @@ void onnx_net_add(Judge *j, const OnnxNetCase *c)
     path = judge_add(j, name);
     if (export_float(model_qplan(m), &o, path, &e)) fail_msg("%s: %s", name, e.msg);
     judge_tensors(j, &in, &want);
-    atol = is_float(c->q) ? 4 * rounding(m, c, nhwc, logits) + 1e-6 * most
-                          : (c->rtol > 0 ? c->rtol : 1e-4) * most;
+    atol = is_float(c->q) ? 4 * rounding(m, c, nhwc, logits) + 1e-6 * most : 1e-4 * most;
     if (!(apart > 0.01 * most && apart > 20 * atol))
         fail_msg("%s: logits up to %g, of different images only %g apart, rounding %g", name, most,
                  apart, atol);
