@@ -41,6 +41,7 @@ static int check_net(Check *k, Err *e)
 {
     ParamStore *ps;
     size_t n = 0;
+    if (!k->s.cfg->run.test_only && session_fits(k->s.cfg, e)) return -1;
     if (session_open(&k->s, k->s.cfg, e)) return -1;
     ps = model_store(k->s.model);
     store_alloc_grads(ps);

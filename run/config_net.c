@@ -21,9 +21,7 @@ static const struct NetKey {
 #undef ROW
 };
 
-/* Its net with these options. 0, -1 with `e`, or 1 where the data do not say what it reads. Release with
- * spec_free, in any case. */
-static int build(const Config *c, NetOpts o, Spec *s, Err *e)
+int config_net_spec(const Config *c, NetOpts o, Spec *s, Err *e)
 {
     InputShape in;
     *s = (Spec){0};
@@ -45,8 +43,8 @@ static bool same_net(const Config *c, const NetOpts *o)
 {
     Spec a, b;
     Err e = {0};
-    bool same = !build(c, c->net, &a, &e);
-    same = !build(c, *o, &b, &e) && same && spec_equal(&a, &b);
+    bool same = !config_net_spec(c, c->net, &a, &e);
+    same = !config_net_spec(c, *o, &b, &e) && same && spec_equal(&a, &b);
     spec_free(&a);
     spec_free(&b);
     return same;
@@ -107,7 +105,7 @@ void config_check_net(const Config *c, Faults *f)
     Str text = {0};
     Err e = {0};
     if (f->n || !known(c)) return;
-    if (build(c, c->net, &s, &e) < 0 && config_family(c) == NAMES_KEYWORD) fault_lines(f, c, e.msg, "keyword");
+    if (config_net_spec(c, c->net, &s, &e) < 0 && config_family(c) == NAMES_KEYWORD) fault_lines(f, c, e.msg, "keyword");
     spec_free(&s);
     for (size_t i = 0; i < ARRAY_LEN(net_keys); i++)
         if (!key_state(c, net_keys[i].name)->idle && is_idle(c, &net_keys[i], &text))

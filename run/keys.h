@@ -155,6 +155,9 @@ bool config_reads(const Config *c, const char *key);
 void config_derive_reads(Config *c);
 void config_check_reads(const Config *c, Faults *f);
 void config_readers(const char *key, Str *out);
+/* The configuration's net with these options. 0, -1 with `e`, or 1 with `e` where the data do not say what it
+ * reads. Release with spec_free, in any case. */
+int config_net_spec(const Config *c, NetOpts o, Spec *s, Err *e);
 /* Words and keys that change nothing of the net; those of a file of the original are noted, keys of others are
  * faults. Faults of the net's builder. */
 void config_derive_net_words(Config *c);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "quant/lower.h"
 
@@ -36,6 +37,23 @@ struct Model {
     size_t pad_len;      /* floats it has room for */
 };
 
+int model_fits(const Spec *s, int copies, Err *e)
+{
+    const double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE), gib = 1 << 30;
+    double floats = 0;
+    for (int i = 0; i < s->n; i++) {
+        const Unit *u = &s->u[i];
+        if (u->kind == U_CONV) floats += (double)u->c * (u->ic / u->u.conv.groups) * u->u.conv.k * u->u.conv.k;
+        if (u->kind == U_LINEAR) floats += (double)u->c * u->ic;
+    }
+    if (!(have > 0) || floats * sizeof(float) * copies <= have) return 0;
+    return err_set(e, ERR_CONFIG,
+                   "net: %.3g weights%s take %.1f GiB, and this machine has %.1f; expected a smaller net "
+                   "(width_alpha, base, num_classes, image_size)",
+                   floats, copies > 1 ? ", their gradients and the optimizer's state" : "",
+                   floats * sizeof(float) * copies / gib, have / gib);
+}
+
 Model *model_new(const NetOpts *no, const QOpts *qo, double label_smoothing, uint64_t seed, Err *e)
 {
     Model *m = xcalloc(1, sizeof *m);
@@ -43,7 +61,7 @@ Model *model_new(const NetOpts *no, const QOpts *qo, double label_smoothing, uin
     m->seed = seed;
     m->qopts = *qo;
     m->prim = prim_open(e);
-    if (!m->prim || net_build(&m->spec, no, e) < 0 || qplan_build(&m->qp, &m->spec, &m->qopts, &m->store, e) < 0) {
+    if (!m->prim || net_build(&m->spec, no, e) < 0 || model_fits(&m->spec, 1, e) || qplan_build(&m->qp, &m->spec, &m->qopts, &m->store, e) < 0) {
         model_free(m);
         return NULL;
     }

@@ -9,6 +9,10 @@
 typedef struct Model Model;
 struct QPlan;
 
+/* Whether so many copies of its weights have room in the machine's memory; -1 with ERR_CONFIG. model_new asks
+ * for one of them. */
+int model_fits(const Spec *s, int copies, Err *e);
+
 /* Builds the Spec, assigns quantizers, declares and initialises parameters. classes, c, h, w are
  * taken from `no`. */
 Model *model_new(const NetOpts *no, const QOpts *qo, double label_smoothing, uint64_t seed, Err *e);

@@ -52,6 +52,15 @@ int session_open(Session *s, Config *cfg, Err *e)
     return policy_apply(&cfg->run.policy, PW_INIT, 0, model_qplan(s->model), e) < 0 ? -1 : 0;
 }
 
+int session_fits(const Config *cfg, Err *e)
+{
+    const OptimRule *rule = optim_find(cfg->optim.optimizer);
+    Spec s;
+    const int r = config_net_spec(cfg, cfg->net, &s, e) || model_fits(&s, 2 + (rule ? rule->nslots : 0), e);
+    spec_free(&s);
+    return r ? config_place(cfg, e) : 0;
+}
+
 int session_rules(Session *s, int64_t epoch, Err *e)
 {
     for (; s->rules <= epoch; s->rules++) {

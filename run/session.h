@@ -29,6 +29,9 @@ typedef struct Session {
 int session_open(Session *s, Config *cfg, Err *e);
 void session_free(Session *s);
 
+/* Before session_open: whether a training of the net has room in memory; -1 with `e`. */
+int session_fits(const Config *cfg, Err *e);
+
 /* Puts the policy's rules of all epochs up to this one (from 0) into force, those that are not yet, in
  * their order. Called before parameters of that epoch are loaded; session_load does it for a checkpoint
  * of a run unless the session trains. */

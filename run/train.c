@@ -449,7 +449,7 @@ static int already_finished(Trainer *t, Err *e)
 
 static int prepare_net(Trainer *t, bool resume, char **init, Err *e)
 {
-    if (recipe_try(t->run->cfg, e)) return -1;
+    if (session_fits(t->run->cfg, e) || recipe_try(t->run->cfg, e)) return -1;
     if (session_open(&t->s, t->run->cfg, e) || export_check(&t->s, e)) return -1;
     t->s.trains = true;
     store_alloc_grads(model_store(t->s.model));

@@ -379,6 +379,8 @@ static const struct {
      "react"},
     {"model: resnet34_\ndataset: imagenet\nkeyword: [origin, cbsa, singleconv]\n",
      "F:3:1: error: net: conv layer9.0.conv2.0 (unit "},
+    {"model: resnet101\ndataset: imagenet\nkeyword: [origin, cbsa, fix]\nbase: 64\nwidth_alpha: 16\n",
+     "F:5:1: error: net: 6.5e+11 weights take 2420.8 GiB"},
     {"model: nin\ndataset: cifar10\nkeyword: [cifar10]\nwidth_alpha: 0.5\n",
      "F:4:1: error: width_alpha: 0.5 has no effect on model: nin; expected 1, or a net"},
     {"model: pytorch-resnet18\ndataset: cifar10\nkeyword: [cifar10]\nbase: 5\n",
