@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "io/fs.h"
 #include "quant/quant.h"
@@ -186,6 +187,13 @@ int metrics_values(MetricsLog *m, int64_t step, int64_t epoch, int n, const char
     json_t *o = row_new(step, epoch, "params");
     for (int i = 0; i < n; i++) put_real(o, name[i], value[i]);
     return row_write(m, o, e);
+}
+
+/* What cannot be synced (a pipe) says EINVAL. */
+int metrics_sync(MetricsLog *m, Err *e)
+{
+    if (fflush(m->f) == 0 && (fsync(fileno(m->f)) == 0 || errno == EINVAL)) return 0;
+    return err_set(e, ERR_RUN, "%s: cannot be written: %s", m->path, strerror(errno));
 }
 
 void metrics_close(MetricsLog *m)

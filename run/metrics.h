@@ -67,6 +67,7 @@ int metrics_row(MetricsLog *m, const TopK *t, const MetricsRow *r, Err *e);
 /* A row of named values (split "params"): clip levels. */
 int metrics_values(MetricsLog *m, int64_t step, int64_t epoch, int n, const char *const *name,
                    const double *value, Err *e);
+int metrics_sync(MetricsLog *m, Err *e); /* all rows are on the disk */
 void metrics_close(MetricsLog *m);
 
 /* Reading: every number of every whole line, in order of the file. `line` counts from 0. */

@@ -106,6 +106,7 @@ int record_epoch(Recorder *r, const MetricsRow *train, const Meter *val, const W
 
 int record_flush(Recorder *r, bool curves, Err *e)
 {
+    if (metrics_sync(r->log, e)) return -1;
     if (r->tf && tfevents_flush(r->tf, e)) return -1;
     return curves && r->curves ? curves_write(r->metrics, r->curves, e) : 0;
 }

@@ -25,7 +25,7 @@ int record_interval(Recorder *r, const MetricsRow *row, Err *e);
 int record_epoch(Recorder *r, const MetricsRow *train, const Meter *val, const WidthMeters *w,
                  Err *e);
 
-/* Events reach the file; draws the curves when asked to. */
+/* Rows are on the disk, before a checkpoint that follows them; events reach the file; draws the curves when asked to. */
 int record_flush(Recorder *r, bool curves, Err *e);
 void record_close(Recorder *r);
 
