@@ -139,8 +139,11 @@ void exec_forward(Exec *x, uint64_t store_version)
             if (g->n[i].hoisted) run_forward(x, &g->n[i]);
         x->store_version = store_version;
     }
-    for (int i = 0; i < g->nn; i++)
-        if (!g->n[i].hoisted) run_forward(x, &g->n[i]);
+    for (int i = 0; i < g->nn; i++) {
+        if (g->n[i].hoisted) continue;
+        run_forward(x, &g->n[i]);
+        if (x->after) x->after(x, i, x->after_arg);
+    }
     if (x->fault) x->store_version = 0; /* a hoisted node tells it again next time */
 }
 

@@ -19,6 +19,10 @@ struct Exec {
     const char *fault; /* set by a node that cannot go on (constant weights ...); text lives as long
                           as the program */
     bool timing;
+    /* Told each node of a forward pass right after it ran, while the values it read and wrote are
+     * there; not hoisted ones. NULL: nobody looks. */
+    void (*after)(const Exec *x, int node, void *arg);
+    void *after_arg;
 };
 
 /* `arena` has at least plan->arena_bytes and outlives the Exec. */

@@ -60,8 +60,46 @@ int lower_conv(Lower *lw, int unit, int x, int w, int bias)
                    .pad = lw->padded[unit] ? 0 : a->pad,
                    .dilation = a->dilation ? a->dilation : 1,
                    .groups = a->groups ? a->groups : 1};
-    if (u->kind == U_LINEAR) return graph_linear(lw->g, u->name, x, w, bias);
-    return graph_conv(lw->g, u->name, x, w, bias, s);
+    lw->conv[unit] = u->kind == U_LINEAR ? graph_linear(lw->g, u->name, x, w, bias)
+                                         : graph_conv(lw->g, u->name, x, w, bias, s);
+    return lw->conv[unit];
+}
+
+static int value_of_param(const Graph *g, const Param *p)
+{
+    for (int v = 0; v < g->nv; v++)
+        if (g->v[v].param == p) return v;
+    return -1;
+}
+
+int lower_tensor(const Lower *lw, int unit, LayerTensor t, int *node)
+{
+    const Graph *g = lw->g;
+    const int y = lw->conv[unit], conv = y < 0 ? -1 : g->v[y].producer;
+    int v = -1;
+    if (y < 0) return -1;
+    switch (t) {
+    case LT_INPUT: /* padded: the quantizer is a node of its own */
+        v = lw->padded[unit] ? g->n[g->v[lw->quantized[unit]].producer].in[0] : lower_input(lw, unit, 0);
+        break;
+    case LT_QUANTIZED:
+        v = g->n[conv].in[0];
+        break;
+    case LT_WEIGHT:
+        v = value_of_param(g, lw->qp->u[unit].weight);
+        break;
+    case LT_QUANTIZED_WEIGHT:
+        v = g->n[conv].in[1];
+        break;
+    case LT_OUTPUT:
+        v = y;
+        break;
+    case LT_COUNT:
+        break;
+    }
+    /* What no node of the pass makes is there all the time. */
+    *node = v >= 0 && g->v[v].producer >= 0 && !g->v[v].hoisted ? g->v[v].producer : conv;
+    return v;
 }
 
 NormStats lower_norm_stats(const Lower *lw, int norm_unit)
@@ -158,6 +196,7 @@ static void lower_chain(Lower *lw, int unit)
         if (q && c.nq < CHAIN_MAX_Q) {
             reader[c.nq] = r;
             c.q[c.nq++] = q;
+            plain = plain || (!lower_trains(lw) && lw->qp->u[r].plain_input);
         } else {
             plain = true;
         }
@@ -271,7 +310,8 @@ void lower_begin(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int b
     lw->value = xcalloc((size_t)s->n, sizeof *lw->value);
     lw->quantized = xcalloc((size_t)s->n, sizeof *lw->quantized);
     lw->padded = xcalloc((size_t)s->n, sizeof *lw->padded);
-    for (int i = 0; i < s->n; i++) lw->value[i] = lw->quantized[i] = -1;
+    lw->conv = xcalloc((size_t)s->n, sizeof *lw->conv);
+    for (int i = 0; i < s->n; i++) lw->value[i] = lw->quantized[i] = lw->conv[i] = -1;
     ASSERT(s->u[0].kind == U_INPUT, "the first unit of a Spec is its input");
 }
 
@@ -322,4 +362,5 @@ void lower_free(Lower *lw)
     free(lw->value);
     free(lw->quantized);
     free(lw->padded);
+    free(lw->conv);
 }

@@ -19,6 +19,7 @@ typedef struct Lower {
     int *value;     /* per unit: its value, -1: not yet, or swallowed by a fusion */
     int *quantized; /* per conv or linear: its quantized input where it is made already, else -1 */
     bool *padded;   /* per conv: that input has the zeros of its padding around it */
+    int *conv;      /* per conv or linear: what its convolution makes, else -1 */
     int input, labels, logits, loss; /* labels, loss: -1 outside training */
 } Lower;
 
@@ -31,6 +32,25 @@ int lower_graph(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int ba
 /* The same; with `soft` the value `labels` is that of soft targets, f32 [batch, classes]. */
 int lower_graph_to(Lower *lw, Graph *g, QPlan *qp, Phase phase, int variant, int batch, bool soft, float smoothing, Err *e);
 void lower_free(Lower *lw);
+
+/* ---- for those who look at a layer while a finished graph runs ---- */
+
+/* Tensors of a conv or linear unit. */
+typedef enum LayerTensor {
+    LT_INPUT,            /* what the quantizer of its input reads (QUnit.plain_input); float: as LT_QUANTIZED */
+    LT_QUANTIZED,        /* what its convolution reads */
+    LT_WEIGHT,           /* its parameter */
+    LT_QUANTIZED_WEIGHT, /* what its convolution reads as weight */
+    LT_OUTPUT,           /* what its convolution makes, with its bias, before a quantizer of outputs */
+    LT_COUNT
+} LayerTensor;
+static inline bool layer_tensor_is_map(LayerTensor t) /* one for each image */
+{
+    return t != LT_WEIGHT && t != LT_QUANTIZED_WEIGHT;
+}
+
+/* Its value, or -1 where the unit has no convolution in this graph. *node: right after that node it is there. */
+int lower_tensor(const Lower *lw, int unit, LayerTensor t, int *node);
 
 /* ---- for methods with `.lower` ---- */
 /* The default lowering of a conv or linear unit. */

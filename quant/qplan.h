@@ -17,6 +17,7 @@ typedef struct QUnit {
     const QMethod *method;  /* whose `.lower` replaces the default chain; NULL: none */
     Param *weight, *bias;   /* conv, linear; weight is also the scalar of scale and shift, the slopes of PReLU */
     NormParams norm[QPLAN_MAX_VARIANTS];
+    bool plain_input;       /* evaluations make its input as it is before its quantizer too, for LT_INPUT of lower.h */
 } QUnit;
 
 typedef struct QPlan {

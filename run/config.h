@@ -16,6 +16,8 @@ typedef struct RunOpts {
     bool test_only;
     bool int_infer, integize, int_op_only; /* F8Net's integer stages */
     const char *dump_dir;                  /* of a test */
+    const char *probe_list[32];            /* tensors of layers that it writes */
+    int nprobe_list, probe_index[256], nprobe_index, probe_iteration;
     bool int_compare;                      /* with the simulated net */
     const char *integize_file_path, *int_op_only_file_path;
     const char *pretrained_file;    /* .pth or .safetensors, or a run folder (its best) */

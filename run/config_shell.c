@@ -14,12 +14,13 @@
 /* ---- tables ---- */
 
 typedef enum OptionKind {
-    VALUE, /* --x V */
-    LOWER, /* the same, in small letters */
-    FLAG,  /* --x: true */
-    OFF,   /* --x: false */
-    IDLE,  /* without effect, with all values behind it */
-    HERE   /* looked up in this file */
+    VALUE,  /* --x V */
+    VALUES, /* --x V ...: with commas between them */
+    LOWER,  /* --x V, in small letters */
+    FLAG,   /* --x: true */
+    OFF,    /* --x: false */
+    IDLE,   /* without effect, with all values behind it */
+    HERE    /* looked up in this file */
 } OptionKind;
 
 static const struct {
@@ -78,9 +79,9 @@ static const struct {
     {"re_init", FLAG, NULL},
     {"mixup_alpha", VALUE, NULL},
     {"mixup_enable", FLAG, NULL},
-    {"probe_iteration", IDLE, NULL},
-    {"probe_index", IDLE, NULL},
-    {"probe_list", IDLE, NULL},
+    {"probe_iteration", VALUE, NULL},
+    {"probe_index", VALUES, NULL},
+    {"probe_list", HERE, NULL},
     {"label_smooth", HERE, NULL},
     {"custom_decay_list", VALUE, NULL},
     {"custom_decay", VALUE, NULL},
@@ -321,8 +322,11 @@ static void take_options(Made *m, const ShellWord *w, size_t n)
         } else if (s.value) {
             take(m, s.row, s.value, w[i].line, w[i].col);
         } else if (i + 1 < n && !is_option(w[i + 1].s)) {
-            i++;
-            take(m, s.row, w[i].s, w[i].line, w[i].col);
+            const ShellWord *first = &w[++i];
+            const char *text = first->s;
+            while (kind == VALUES && i + 1 < n && !is_option(w[i + 1].s))
+                text = arena_printf(m->a, "%s,%s", text, w[++i].s);
+            take(m, s.row, text, first->line, first->col);
         } else {
             fault_at(m->f, m->file, w[i].line, w[i].col, "option '%.60s' needs a value", w[i].s);
         }
@@ -370,12 +374,11 @@ static void put_pretrained(Made *m)
 }
 
 /* Words that nobody knows have no effect in the original. */
-static bool put_keyword(Made *m)
+static void put_keyword(Made *m)
 {
     const Taken *t = here(m, "keyword");
     Yaml *list = scalar(m, "", t ? t->line : 0, t ? t->col : 0);
-    bool smooth = false;
-    if (!t) return false;
+    if (!t) return;
     list->kind = Y_LIST;
     list->v = arena_alloc(m->a, (strlen(t->text) + 1) * sizeof *list->v);
     for (const char *p = t->text; *p;) {
@@ -386,17 +389,26 @@ static bool put_keyword(Made *m)
         while (n && strchr(" \t\n", word[strlen(word) - 1]) && *word) word[strlen(word) - 1] = 0;
         if (!*word) continue;
         row = word_find(word);
-        if (row) {
+        if (row)
             list->v[list->n++] = scalar(m, word, t->line, t->col);
-            smooth = smooth || str_eq(row->name, "label-smooth");
-        } else {
+        else
             log_msg(LOG_WARN,
                     "%s:%d:%d: keyword: nobody knows '%s'; it has no effect, as in the original",
                     m->file, t->line, t->col, word);
-        }
     }
     put(m, "keyword", list);
-    return smooth;
+}
+
+/* An option that counts only beside this word. */
+static void put_beside(Made *m, const char *word, const char *option, const char *key)
+{
+    const Taken *t = here(m, option);
+    const Yaml *list = made(m, "keyword");
+    for (int i = 0; t && list && i < list->n; i++) {
+        if (!str_eq(word_find(list->v[i]->s)->name, word)) continue;
+        put(m, key, scalar(m, t->text, t->line, t->col));
+        return;
+    }
 }
 
 /* What follows from the data set: the original's transforms. DALI reads the same images. */
@@ -425,13 +437,12 @@ static bool takes_steps(const char *policy)
 
 static void finish(Made *m)
 {
-    const Taken *smooth = here(m, "label_smooth");
     const Yaml *policy = made(m, "lr_scheduler"), *epochs = made(m, "num_epochs");
-    const bool smoothed = put_keyword(m);
+    put_keyword(m);
+    put_beside(m, "label-smooth", "label_smooth", "label_smoothing");
+    put_beside(m, "probe", "probe_list", "probe_list");
     put_pretrained(m);
     put_transforms(m);
-    if (smooth && smoothed)
-        put(m, "label_smoothing", scalar(m, smooth->text, smooth->line, smooth->col));
     if (policy && takes_steps(policy->s) && !made(m, "multistep_lr_milestones"))
         put(m, "multistep_lr_milestones", scalar(m, "20,30,40", policy->line, policy->col));
     if (!epochs && !given(m, "evaluate"))

@@ -5,6 +5,7 @@
 #include "run/integer.h"
 #include "run/log.h"
 #include "run/original_log.h"
+#include "run/probe.h"
 #include "run/signals.h"
 
 /* Logits of the integer network; with int_compare the simulated net's too, to count against them. */
@@ -35,6 +36,7 @@ static int one_batch(Session *s, const Batch *b, Meter *m, WidthMeters *w, Err *
     for (int k = 0; k < s->nwidths; k++) {
         const float *logits;
         Meter now = {0};
+        if (s->probe) probe_width(s->probe, k);
         if (eval_width(s, s->width[k], b, &now.loss, &logits, e)) return -1;
         if (s->dump && k == 0) dump_batch(s->dump, s, b);
         if (s->dump) dump_logits(s->dump, s, k, b, logits);
@@ -43,6 +45,7 @@ static int one_batch(Session *s, const Batch *b, Meter *m, WidthMeters *w, Err *
         meter_add(&all, &now);
         if (w->n) meter_add(&w->m[k], &now);
     }
+    if (s->probe && probe_batch(s->probe, e)) return -1;
     if (s->original)
         original_log_test(s->original, b->number, loader_batches(s->loader[SPLIT_VAL]),
                           log_clock() - start, &all);

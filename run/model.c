@@ -8,8 +8,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "quant/lower.h"
-
 /* Graph, plan and primitives for one (phase, variant, batch, kind of targets). */
 typedef struct Program {
     Phase phase;
@@ -35,6 +33,7 @@ struct Model {
     uint64_t seed;
     float *pad_x;        /* a partial evaluation batch, padded */
     size_t pad_len;      /* floats it has room for */
+    const ModelWatch *watch;
 };
 
 int model_fits(const Spec *s, int copies, Err *e)
@@ -269,6 +268,50 @@ double cross_entropy_sum(const float *z, int classes, const int32_t *label, int 
     return sum;
 }
 
+void model_watch(Model *m, const ModelWatch *w)
+{
+    bool more = false;
+    m->watch = w;
+    for (int i = 0; i < m->spec.n; i++) {
+        const bool plain = w && w->want[i] >> LT_INPUT & 1;
+        more = more || (plain && !m->qp.u[i].plain_input);
+        m->qp.u[i].plain_input = plain;
+    }
+    if (more) model_drop_programs(m);
+}
+
+/* One evaluation that is watched. */
+typedef struct Watched {
+    const ModelWatch *by;
+    const Lower *lw;
+    int n; /* images */
+} Watched;
+
+static void show(const Exec *x, int node, void *arg)
+{
+    const Watched *w = arg;
+    for (int unit = 0; unit < w->lw->spec->n; unit++)
+        for (int k = 0; w->by->want[unit] >> k; k++) {
+            int at, v;
+            Tensor t;
+            if (!(w->by->want[unit] >> k & 1)) continue;
+            v = lower_tensor(w->lw, unit, (LayerTensor)k, &at);
+            if (v < 0 || at != node) continue;
+            t = x->g->v[v].t;
+            t.data = x->data[v];
+            if (layer_tensor_is_map((LayerTensor)k)) t.dim[0] = w->n;
+            w->by->see(w->by->arg, unit, (LayerTensor)k, &t);
+        }
+}
+
+static void eval_forward(Model *m, Program *p, int n)
+{
+    Watched w = {m->watch, &p->lw, n};
+    if (w.by) p->x.after = show, p->x.after_arg = &w;
+    exec_forward(&p->x, store_version(&m->store));
+    p->x.after = NULL;
+}
+
 int model_eval(Model *m, int variant, const float *x, const int32_t *label, int n, int batch, double *loss_sum,
                const float **logits, Err *e)
 {
@@ -291,7 +334,7 @@ int model_eval(Model *m, int variant, const float *x, const int32_t *label, int 
         x = m->pad_x;
     }
     exec_bind(&p->x, p->lw.input, x);
-    exec_forward(&p->x, store_version(&m->store));
+    eval_forward(m, p, n);
     if (p->x.fault) return err_set(e, ERR_DIVERGED, "%s", p->x.fault);
     z = p->x.data[p->lw.logits];
     if (logits) *logits = z;

@@ -4,10 +4,9 @@
 
 #include "data/data.h"
 #include "nets/nets.h"
-#include "quant/quant.h"
+#include "quant/lower.h"
 
 typedef struct Model Model;
-struct QPlan;
 
 /* Whether so many copies of its weights have room in the machine's memory; -1 with ERR_CONFIG. model_new asks
  * for one of them. */
@@ -20,7 +19,7 @@ void model_free(Model *m);
 
 const Spec *model_spec(const Model *m);
 ParamStore *model_store(Model *m);
-struct QPlan *model_qplan(Model *m);
+QPlan *model_qplan(Model *m);
 struct Prim *model_prim(Model *m);
 
 /* Builds (or finds) the program for (phase, variant, batch); it is also done on first use by the
@@ -45,6 +44,16 @@ int model_observe(Model *m, int variant, const float *x, const int32_t *label, i
  * cross-entropy over n. */
 int model_eval(Model *m, int variant, const float *x, const int32_t *label, int n, int batch,
                double *loss_sum, const float **logits, Err *e);
+/* Somebody who looks at tensors of layers while evaluations compute them. */
+typedef struct ModelWatch {
+    const unsigned *want; /* per unit of the Spec: bits 1 << LayerTensor */
+    /* `t` is there during the call; maps have the n images of model_eval, not the padding. */
+    void (*see)(void *arg, int unit, LayerTensor which, const Tensor *t);
+    void *arg;
+} ModelWatch;
+/* From the next model_eval on; NULL: nobody looks any more. Borrowed. Programs are made anew where
+ * one of the tensors would not be made otherwise; results are the same to the bit. */
+void model_watch(Model *m, const ModelWatch *w);
 /* Sum of the plain cross-entropy of n rows of logits; label -1: not counted. */
 double cross_entropy_sum(const float *z, int classes, const int32_t *label, int n);
 void model_after_step(Model *m); /* after the optimizer: every quantizer's after_step */

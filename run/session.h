@@ -19,6 +19,7 @@ typedef struct Session {
     struct Integers *ints; /* evaluation by whole numbers instead of `model`; NULL; borrowed */
     struct OriginalLog *original; /* log_file's lines of evaluations; NULL; borrowed */
     struct Dump *dump;     /* what evaluation reads and computes, kept; NULL; borrowed */
+    struct Probe *probe;   /* so are tensors of its layers; NULL; borrowed */
     bool trains;           /* weights that are loaded are a start: rules of their epochs do not count */
     int64_t rules;         /* the policy's rules of epochs before this one are in force */
     int width[METER_MAX_WIDTHS], nwidths; /* variants trained and evaluated: all, or the last without adaptive_training */

@@ -13,6 +13,7 @@
 #include "run/log.h"
 #include "run/manifest.h"
 #include "run/modes.h"
+#include "run/probe.h"
 #include "run/profiling.h"
 #include "run/runfolder.h"
 #include "run/signals.h"
@@ -44,7 +45,7 @@ static char *what_to_test(const Config *cfg, Err *e)
 static int load_net(Session *s, Config *cfg, const char *weights, Err *e)
 {
     const bool calibrate = cfg->run.bn_calib_before_test;
-    if (session_open(s, cfg, e) || export_check(s, e)) return -1;
+    if (session_open(s, cfg, e) || export_check(s, e) || probe_check(s, e)) return -1;
     if ((!*weights || !cfg->run.strict_load) && session_load_first(s, e)) return -1;
     if (*weights && session_load(s, weights, e)) return -1;
     profiling_log(s);
@@ -58,6 +59,7 @@ typedef struct Test {
     const IntStage *stage; /* NULL: the net as it is */
     Integers ints;
     Dump dump;
+    Probe *probe;
     RunFolder folder;
     Manifest *man;
     char *weights;
@@ -113,6 +115,18 @@ static int use_dump(Test *t, Err *e)
     return 0;
 }
 
+/* Into dump_dir, else below the test's own folder. */
+static int use_probe(Test *t, Err *e)
+{
+    const char *wanted = t->run->cfg->run.dump_dir;
+    char *dir;
+    if (!probe_wanted(t->run->cfg)) return 0;
+    dir = *wanted ? xstrdup(wanted) : runfolder_path(&t->folder, "probe");
+    t->s.probe = t->probe = probe_open(&t->s, dir, e);
+    free(dir);
+    return t->probe ? 0 : -1;
+}
+
 static int report(Test *t, const Meter *m, const WidthMeters *w, Err *e)
 {
     Session *s = &t->s;
@@ -130,6 +144,7 @@ static int report(Test *t, const Meter *m, const WidthMeters *w, Err *e)
     run_print_result(line.s);
     str_free(&line);
     if (!r && s->dump) r = dump_close(s->dump, e);
+    if (!r && s->probe) r = probe_close(s->probe, e);
     return r ? r : export_session(s, t->weights, e);
 }
 
@@ -164,7 +179,7 @@ static int test(Test *t, Err *e)
     int r;
     if (load_net(s, t->run->cfg, t->weights, e) || use_integers(t, e)) return -1;
     if (session_data(s, SPLIT_VAL, e) || runfolder_begin(&t->folder, t->run->cfg, e)) return -1;
-    if (write_integers(t, e) || use_dump(t, e)) return -1;
+    if (write_integers(t, e) || use_dump(t, e) || use_probe(t, e)) return -1;
     open_manifest(t);
     signals_install();
     p = (Progress){.eval_batches = loader_batches(s->loader[SPLIT_VAL]), .last_shown = log_clock()};
@@ -186,6 +201,7 @@ int test_run(Run *run, Err *e)
     }
     manifest_free(t.man);
     dump_abandon(&t.dump);
+    probe_free(t.probe);
     integers_close(&t.ints);
     session_free(&t.s);
     runfolder_close(&t.folder);
