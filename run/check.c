@@ -14,6 +14,7 @@
 #include "io/fs.h"
 #include "run/checkpoint.h"
 #include "run/commands.h"
+#include "run/probe.h"
 #include "run/progress.h"
 #include "run/runfolder.h"
 #include "run/session.h"
@@ -42,7 +43,7 @@ static int check_net(Check *k, Err *e)
     ParamStore *ps;
     size_t n = 0;
     if (!k->s.cfg->run.test_only && session_fits(k->s.cfg, e)) return -1;
-    if (session_open(&k->s, k->s.cfg, e)) return -1;
+    if (session_open(&k->s, k->s.cfg, e) || probe_check(&k->s, e)) return -1;
     ps = model_store(k->s.model);
     store_alloc_grads(ps);
     if (optim_init(&k->optim, &k->s.cfg->optim, ps, e)) return -1;

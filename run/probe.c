@@ -7,14 +7,15 @@
 
 #include "engine/bf16.h"
 #include "io/npy.h"
+#include "quant/keyword.h"
 #include "run/integer.h"
 #include "run/log.h"
 #include "run/which_net.h"
 
 /* The tensors that every layer has. */
 static const char *const items[LT_COUNT] = {
-    [LT_INPUT] = "before-quant",   [LT_QUANTIZED] = "after-quant",
-    [LT_WEIGHT] = "weight",        [LT_QUANTIZED_WEIGHT] = "weight-quant",
+    [LT_INPUT] = "before-quant", [LT_QUANTIZED] = "after-quant",
+    [LT_WEIGHT] = "weight",      [LT_QUANTIZED_WEIGHT] = "weight-quant",
     [LT_OUTPUT] = "output",
 };
 
@@ -46,9 +47,9 @@ struct Probe {
     bool failed;
 };
 
-bool probe_wanted(const Config *c)
+static bool wanted(const Session *s)
 {
-    return c->run.nprobe_list > 0;
+    return s->cfg->run.nprobe_list > 0;
 }
 
 /* ---- what is asked for ---- */
@@ -60,11 +61,17 @@ static int item_find(const char *name)
     return LT_COUNT;
 }
 
-/* Of "layer1.0.conv1.quant_activation.clip_val": clip_val. */
-static const char *own_name(const Param *p)
+/* What the quantizer calls this parameter, where it is one of its own: clip_val of
+ * "layer1.0.conv1.quant_activation.clip_val"; else NULL. */
+static const char *held_as(const QInst *q, const Param *p)
 {
-    const char *dot = strrchr(p->name, '.');
-    return dot ? dot + 1 : p->name;
+    const char *child = kw_child(q->role), *rest = p->name + strlen(q->name),
+               *dot = strrchr(p->name, '.');
+    for (int i = 0; i < q->np; i++)
+        if (q->p[i] == p) return dot ? dot + 1 : p->name;
+    if (!str_starts(p->name, q->name) || !str_starts(rest, child) || rest[strlen(child)] != '.')
+        return NULL;
+    return rest + strlen(child) + 1;
 }
 
 static const QInst *input_quantizer(const Session *s, int unit, int width)
@@ -75,15 +82,19 @@ static const QInst *input_quantizer(const Session *s, int unit, int width)
 static const Param *quantizer_param(const Session *s, int unit, int width, const char *name)
 {
     const QInst *q = input_quantizer(s, unit, width);
-    for (int i = 0; q && i < q->np; i++)
-        if (q->p[i] && str_eq(own_name(q->p[i]), name)) return q->p[i];
+    const ParamStore *ps = model_store(s->model);
+    for (int i = 0; q && i < ps->n; i++) {
+        const char *held = held_as(q, ps->p[i]);
+        if (held && str_eq(held, name)) return ps->p[i];
+    }
     return NULL;
 }
 
 static bool quantized(const Session *s, int unit)
 {
     for (int k = 0; k < s->nwidths; k++)
-        if (input_quantizer(s, unit, k) || qplan_get(model_qplan(s->model), unit, Q_WEIGHT, s->width[k]))
+        if (input_quantizer(s, unit, k) ||
+            qplan_get(model_qplan(s->model), unit, Q_WEIGHT, s->width[k]))
             return true;
     return false;
 }
@@ -137,7 +148,8 @@ static int check_layers(const Session *s, const Layers *l, Err *e)
         r = key_blame(s->cfg, "probe_index", e);
     }
     if (!r && !l->nchosen) {
-        err_set(e, ERR_CONFIG, "no layer is quantized; expected probe_index too, numbers of layers from %s",
+        err_set(e, ERR_CONFIG,
+                "no layer is quantized; expected probe_index too, numbers of layers from %s",
                 range.s);
         r = key_blame(s->cfg, "probe_list", e);
     }
@@ -150,14 +162,16 @@ enum { MAX_NAMES = 64 };
 /* What may be asked for: the items, then what quantizers of the chosen layers hold. */
 static size_t allowed_names(const Session *s, const Layers *l, const char *names[MAX_NAMES])
 {
+    const ParamStore *ps = model_store(s->model);
     size_t n = 0;
     for (; n < LT_COUNT; n++) names[n] = items[n];
     for (int i = 0; i < l->n * s->nwidths; i++) {
         const QInst *q = input_quantizer(s, l->unit[i / s->nwidths], i % s->nwidths);
-        for (int j = 0; q && l->chosen[i / s->nwidths] && j < q->np; j++) {
+        for (int j = 0; q && l->chosen[i / s->nwidths] && j < ps->n; j++) {
+            const char *held = held_as(q, ps->p[j]);
             size_t k = 0;
-            while (k < n && !str_eq(names[k], own_name(q->p[j]))) k++;
-            if (k == n && n < MAX_NAMES) names[n++] = own_name(q->p[j]);
+            while (held && k < n && !str_eq(names[k], held)) k++;
+            if (held && k == n && n < MAX_NAMES) names[n++] = held;
         }
     }
     return n;
@@ -188,9 +202,10 @@ int probe_check(const Session *s, Err *e)
     const IntStage *stage = int_stage(&s->cfg->run);
     Layers l;
     int r;
-    if (!probe_wanted(s->cfg)) return 0;
+    if (!wanted(s)) return 0;
     if (stage) {
-        err_set(e, ERR_CONFIG, "with %s another net is evaluated, of whole numbers; expected it without %s",
+        err_set(e, ERR_CONFIG,
+                "with %s another net is evaluated, of whole numbers; expected it without %s",
                 stage->name, stage->name);
         return key_blame(s->cfg, "probe_list", e);
     }
@@ -211,13 +226,19 @@ static void add_file(Probe *p, int index, int unit, int width, const char *item)
     if (which == LT_COUNT && !param) return; /* another layer has it */
     for (int i = 0; i < p->nfiles; i++) {
         const ProbeFile *f = &p->file[i];
-        if (f->index == index && f->width == width && str_eq(f->item, item)) return; /* asked for twice */
+        if (f->index == index && f->width == width && str_eq(f->item, item))
+            return; /* asked for twice */
     }
     name = xasprintf("%d-%s-%s.npy", index, model_spec(s->model)->u[unit].name, item);
     mem_grow(&p->file, &p->cap, (size_t)p->nfiles + 1, sizeof *p->file);
-    p->file[p->nfiles++] =
-        (ProbeFile){.index = index, .unit = unit, .width = width, .which = which, .param = param, .item = item,
-                    .name = path_of_width(name, s->nwidths > 1 ? session_width_text(s, width, text) : "")};
+    p->file[p->nfiles++] = (ProbeFile){
+        .index = index,
+        .unit = unit,
+        .width = width,
+        .which = which,
+        .param = param,
+        .item = item,
+        .name = path_of_width(name, s->nwidths > 1 ? session_width_text(s, width, text) : "")};
     if (!param) p->want[unit] |= 1u << which;
     free(name);
 }
@@ -282,36 +303,32 @@ static void see(void *arg, int unit, LayerTensor which, const Tensor *t)
     }
 }
 
-static int put_params(Probe *p, Err *e)
+static void list_files(Probe *p)
 {
-    for (int i = 0; i < p->nfiles; i++) {
-        ProbeFile *f = &p->file[i];
-        if (f->param && put(p, f, &f->param->value, false, e)) return -1;
-    }
-    return 0;
-}
-
-Probe *probe_open(const Session *s, const char *dir, Err *e)
-{
-    Probe *p = xcalloc(1, sizeof *p);
-    const RunOpts *o = &s->cfg->run;
+    const RunOpts *o = &p->s->cfg->run;
     Layers l;
-    p->s = s;
-    p->dir = xstrdup(dir);
-    p->left = o->probe_iteration;
-    p->want = xcalloc((size_t)model_spec(s->model)->n, sizeof *p->want);
-    p->watch = (ModelWatch){p->want, see, p};
-    layers_find(&l, s);
+    layers_find(&l, p->s);
     for (int i = 0; i < l.n; i++)
-        for (int k = 0; k < s->nwidths && l.chosen[i]; k++)
+        for (int k = 0; k < p->s->nwidths && l.chosen[i]; k++)
             for (int j = 0; j < o->nprobe_list; j++) add_file(p, i, l.unit[i], k, o->probe_list[j]);
     layers_free(&l);
-    if (fs_mkdirs(dir, e) || put_params(p, e)) {
-        probe_free(p);
-        return NULL;
-    }
+}
+
+int probe_begin(Session *s, const char *folder, Err *e)
+{
+    const char *dump = s->cfg->run.dump_dir;
+    Probe *p;
+    if (!wanted(s)) return 0;
+    s->probe = p = xcalloc(1, sizeof *p);
+    p->s = s;
+    p->dir = *dump ? xstrdup(dump) : fs_join(folder, "probe");
+    p->left = s->cfg->run.probe_iteration;
+    p->want = xcalloc((size_t)model_spec(s->model)->n, sizeof *p->want);
+    p->watch = (ModelWatch){p->want, see, p};
+    list_files(p);
+    if (fs_mkdirs(p->dir, e)) return *dump ? key_blame(s->cfg, "dump_dir", e) : -1;
     model_watch(s->model, &p->watch);
-    return p;
+    return 0;
 }
 
 void probe_width(Probe *p, int k)
@@ -342,12 +359,14 @@ static void describe(const Probe *p, const ProbeFile *f, Str *out)
     const QInst *q = quantizer_of(p, f);
     json_t *o = json_object(), *shape = json_array();
     char width[16], *text;
-    for (int i = 0; i < f->shape.ndim; i++) json_array_append_new(shape, json_integer(f->shape.dim[i]));
+    for (int i = 0; i < f->shape.ndim; i++)
+        json_array_append_new(shape, json_integer(f->shape.dim[i]));
     json_object_set_new(o, "file", json_string(f->name));
     json_object_set_new(o, "index", json_integer(f->index));
     json_object_set_new(o, "layer", json_string(model_spec(p->s->model)->u[f->unit].name));
     json_object_set_new(o, "item", json_string(f->item));
-    if (p->s->nwidths > 1) json_object_set_new(o, "width", json_string(session_width_text(p->s, f->width, width)));
+    if (p->s->nwidths > 1)
+        json_object_set_new(o, "width", json_string(session_width_text(p->s, f->width, width)));
     json_object_set_new(o, "shape", shape);
     json_object_set_new(o, "method", json_string(q ? q->method->name : "none"));
     json_object_set_new(o, "bits", json_integer(q ? q->bits : 32));
@@ -371,9 +390,18 @@ static int write_index(const Probe *p, Err *e)
     return r;
 }
 
-int probe_close(Probe *p, Err *e)
+static int put_params(Probe *p, Err *e)
 {
-    model_watch(p->s->model, NULL);
+    for (int i = 0; i < p->nfiles; i++) {
+        ProbeFile *f = &p->file[i];
+        if (f->param && put(p, f, &f->param->value, false, e)) return -1;
+    }
+    return 0;
+}
+
+static int finish(Probe *p, Err *e)
+{
+    if (put_params(p, e)) return -1;
     for (int i = 0; i < p->nfiles; i++)
         if (p->file[i].rows.open && npy_close(&p->file[i].rows, e)) return -1;
     if (write_index(p, e)) return -1;
@@ -381,9 +409,18 @@ int probe_close(Probe *p, Err *e)
     return 0;
 }
 
-void probe_free(Probe *p)
+int probe_end(Session *s, Err *e)
 {
+    const int r = s->probe ? finish(s->probe, e) : 0;
+    probe_abandon(s);
+    return r;
+}
+
+void probe_abandon(Session *s)
+{
+    Probe *p = s->probe;
     if (!p) return;
+    model_watch(s->model, NULL);
     for (int i = 0; i < p->nfiles; i++) {
         npy_abandon(&p->file[i].rows);
         free(p->file[i].name);
@@ -393,4 +430,5 @@ void probe_free(Probe *p)
     free(p->want);
     free(p->dir);
     free(p);
+    s->probe = NULL;
 }

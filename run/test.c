@@ -59,7 +59,6 @@ typedef struct Test {
     const IntStage *stage; /* NULL: the net as it is */
     Integers ints;
     Dump dump;
-    Probe *probe;
     RunFolder folder;
     Manifest *man;
     char *weights;
@@ -115,18 +114,6 @@ static int use_dump(Test *t, Err *e)
     return 0;
 }
 
-/* Into dump_dir, else below the test's own folder. */
-static int use_probe(Test *t, Err *e)
-{
-    const char *wanted = t->run->cfg->run.dump_dir;
-    char *dir;
-    if (!probe_wanted(t->run->cfg)) return 0;
-    dir = *wanted ? xstrdup(wanted) : runfolder_path(&t->folder, "probe");
-    t->s.probe = t->probe = probe_open(&t->s, dir, e);
-    free(dir);
-    return t->probe ? 0 : -1;
-}
-
 static int report(Test *t, const Meter *m, const WidthMeters *w, Err *e)
 {
     Session *s = &t->s;
@@ -144,7 +131,7 @@ static int report(Test *t, const Meter *m, const WidthMeters *w, Err *e)
     run_print_result(line.s);
     str_free(&line);
     if (!r && s->dump) r = dump_close(s->dump, e);
-    if (!r && s->probe) r = probe_close(s->probe, e);
+    if (!r) r = probe_end(s, e);
     return r ? r : export_session(s, t->weights, e);
 }
 
@@ -179,7 +166,7 @@ static int test(Test *t, Err *e)
     int r;
     if (load_net(s, t->run->cfg, t->weights, e) || use_integers(t, e)) return -1;
     if (session_data(s, SPLIT_VAL, e) || runfolder_begin(&t->folder, t->run->cfg, e)) return -1;
-    if (write_integers(t, e) || use_dump(t, e) || use_probe(t, e)) return -1;
+    if (write_integers(t, e) || use_dump(t, e) || probe_begin(s, t->folder.dir, e)) return -1;
     open_manifest(t);
     signals_install();
     p = (Progress){.eval_batches = loader_batches(s->loader[SPLIT_VAL]), .last_shown = log_clock()};
@@ -201,7 +188,7 @@ int test_run(Run *run, Err *e)
     }
     manifest_free(t.man);
     dump_abandon(&t.dump);
-    probe_free(t.probe);
+    probe_abandon(&t.s);
     integers_close(&t.ints);
     session_free(&t.s);
     runfolder_close(&t.folder);

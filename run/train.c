@@ -24,6 +24,7 @@
 #include "run/mixup.h"
 #include "run/modes.h"
 #include "run/original_log.h"
+#include "run/probe.h"
 #include "run/profiling.h"
 #include "run/progress.h"
 #include "run/recipe.h"
@@ -284,6 +285,7 @@ static int evaluate_now(Trainer *t, Err *e)
     Meter m;
     WidthMeters w;
     int r = evaluate(&t->s, &t->progress, &m, &w, e);
+    if (!r) r = probe_end(&t->s, e); /* of the first one */
     if (r) return r;
     t->progress.evals_left -= t->progress.evals_left > 0;
     st->val = m;
@@ -450,7 +452,8 @@ static int already_finished(Trainer *t, Err *e)
 static int prepare_net(Trainer *t, bool resume, char **init, Err *e)
 {
     if (session_fits(t->run->cfg, e) || recipe_try(t->run->cfg, e)) return -1;
-    if (session_open(&t->s, t->run->cfg, e) || export_check(&t->s, e)) return -1;
+    if (session_open(&t->s, t->run->cfg, e) || export_check(&t->s, e) || probe_check(&t->s, e))
+        return -1;
     t->s.trains = true;
     store_alloc_grads(model_store(t->s.model));
     if (optim_init(&t->optim, &t->run->cfg->optim, model_store(t->s.model), e)) return -1;
@@ -517,6 +520,7 @@ static int begin(Trainer *t, bool resume, const char *init, Err *e)
         r = manifest_save(t->manifest, "running", -1, e);
     }
     if (!r) r = record_open(&t->rec, &t->folder, &t->s, !resume ? -1 : t->st.step - due(t), e);
+    if (!r) r = probe_begin(&t->s, t->folder.dir, e);
     free(manifest);
     free(resolved);
     if (r) return -1;
@@ -572,6 +576,7 @@ int train_run(Run *run, Err *e)
     manifest_free(t.manifest);
     optim_free(&t.optim);
     mixup_free(&t.mixup);
+    probe_abandon(&t.s);
     session_free(&t.s);
     str_free(&t.config_text);
     runfolder_close(&t.folder);

@@ -86,7 +86,7 @@ static void test_table(void **state)
             fail_msg("'%s' names method '%s', which is none", r->name, r->method);
         if (r->effect != WE_SETS) continue;
         k = key_find(r->key);
-        if (!k || k->kind != KK_VALUE) fail_msg("'%s' sets '%s', which is no key", r->name, r->key);
+        if (!k || !key_has_value(k)) fail_msg("'%s' sets '%s', which is no key", r->name, r->key);
     }
     assert_null(word_find(""));
     assert_null(word_find("Fix"));
@@ -179,7 +179,9 @@ static void test_keys(void **state)
         {"cifar100, cifar10", "dataset: fake\n", "num_classes", "10"},
         {"cifar100", "dataset: fake\n", "image_size", "32"},
         {"cifar100", "dataset: fake\nnum_classes: 7\n", "num_classes", "7"},
-        {"imagenet, mean, pretrain, debug, probe, save, raw", "", "keyword", "[]"},
+        {"probe", "", "probe_list", "[before-quant, after-quant]"},
+        {"probe", "probe_list: output, weight\n", "probe_list", "[output, weight]"},
+        {"imagenet, mean, pretrain, debug, save, raw", "", "keyword", "[]"},
         {"dorefa", "wt_bit: 1.585\n", "wt_level", "3"},
         {"dorefa", "wt_bit: 1.585\n", "wt_bit", "1"},
         {"dorefa", "wt_bit: 2.585\nwt_level: 5\n", "wt_level", "5"},
@@ -572,6 +574,19 @@ static void test_shell_defaults(void **state)
     assert_false(c.quant.kw.tag[Q_ACT].half_range);
     assert_int_equal(c.quant.kw.tag[Q_ACT].level, 0); /* not enabled */
     config_free(&c);
+    for (int i = 0; i < 2; i++) { /* probe_list counts beside its word */
+        char *text = xasprintf("model=resnet18\nkeyword=origin,cbsa%s\noptions='-e --probe_list after-quant,weight "
+                               "--probe_index 3 5 --probe_iteration 2'\n",
+                               i ? ",probe" : "");
+        load_good(&c, "config.c", text);
+        assert_int_equal(c.run.nprobe_list, i ? 2 : 0);
+        if (i) assert_string_equal(c.run.probe_list[1], "weight");
+        assert_int_equal(c.run.nprobe_index, 2);
+        assert_int_equal(c.run.probe_index[1], 5);
+        assert_int_equal(c.run.probe_iteration, 2);
+        config_free(&c);
+        free(text);
+    }
 }
 
 static void test_shell_rejected(void **state)
