@@ -409,6 +409,9 @@ static void put_beside(Made *m, const char *word, const char *option, const char
         put(m, key, scalar(m, t->text, t->line, t->col));
         return;
     }
+    if (t)
+        log_msg(LOG_INFO, "%s:%d:%d: option '--%s' has no effect; expected %s in keyword too", m->file,
+                t->line, t->col, option, word);
 }
 
 /* What follows from the data set: the original's transforms. DALI reads the same images. */
