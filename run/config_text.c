@@ -3,6 +3,7 @@
 #include "run/config.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -167,12 +168,28 @@ int config_differs(const Config *c, const char *resolved_file, Str *out, Err *e)
     return rc ? -1 : differs;
 }
 
+/* Rules of a policy for epochs that are never begun: counted from 1, or of a longer run. */
+static void note_late_rules(const Config *c)
+{
+    const int64_t epochs = run_epochs(&c->run);
+    for (int i = 0; i < c->run.policy.n; i++) {
+        const PolicySection *s = &c->run.policy.s[i];
+        const PolicyItem *at = s->nblocks ? s->block[0].item : NULL;
+        if (!(s->when & 1u << PW_EPOCH) || !at) continue;
+        for (int k = 0; k < s->ntrigger; k++)
+            if (s->trigger[k] >= epochs)
+                log_msg(LOG_INFO, "%s:%d: policy: epoch %d never begins: the last of %" PRId64 " is %" PRId64, at->file,
+                        at->line, s->trigger[k], epochs, epochs - 1);
+    }
+}
+
 void config_note_ignored(const Config *c)
 {
     const char *rule = NULL;
     const Yaml resume = {.kind = Y_SCALAR, .s = c->run.resume};
     bool word;
     config_note_words(c);
+    if (!c->run.test_only) note_late_rules(c);
     if (*c->run.resume && !yaml_bool(&resume, &word))
         log_msg(LOG_INFO, "resume: '%s' is not read, as in the original; a run goes on from its own log_dir",
                 c->run.resume);

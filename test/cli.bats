@@ -547,6 +547,21 @@ EOF
     has "$err" "start_epoch: 8; expected less than num_epochs: 8"
 }
 
+@test "a policy: faults with their line, status 2; an epoch that never begins is told" {
+    lsq="$tiny wt_quant=lsq fm_quant=lsq" # one epoch
+    printf '%s\n' 'on init:' '  by_index: all' '  clip_val: nan' >nan.policy
+    both "$qrun" check $lsq policy=nan.policy
+    is "$status" 2
+    has "$err" "nan.policy:3:1: error: policy: layer1.0.conv1: clip_val: nan; expected a number"
+    : >empty.policy
+    both "$qrun" check $lsq policy=empty.policy
+    is "$status:$err" "2:empty.policy:1:1: error: policy: no section in this file; expected on init: or on epoch: 10 20"
+    printf '%s\n' 'on epoch: 0 1' '  by_index: all' '  stable: 3' >late.policy
+    both "$qrun" show $lsq policy=late.policy
+    is "$status" 0
+    has "$err" "late.policy:2: policy: epoch 1 never begins: the last of 1 is 0"
+}
+
 @test "config.xxxx files and words: show, list, one error with its line" {
     cat >config.lsq.a <<'END'
 # comment
