@@ -103,7 +103,7 @@ void words_docs(Str *out)
         "order "
         "never matters; a word counts when it is written exactly so, but `-` is as good as `_`. "
         "Where words exclude each other the one that stands first in these tables counts, and the "
-        "log says so. A key that is written down goes before a word. A role (weights, inputs, "
+        "log says so, as it does of a word that changes nothing of the net. A key that is written down goes before a word. A role (weights, inputs, "
         "outputs of layers) is quantized where its number of bits or levels is given "
         "(`wt_bit`, `fm_bit`, `ot_bit`) and its switch (`wt_enable` ...) is not false. Words that "
         "shape a net are for nets of the family `keyword`, which is then the default of `names`; "

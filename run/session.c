@@ -2,6 +2,7 @@
 #include "run/session.h"
 
 #include <inttypes.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,6 +92,16 @@ int session_eval_batch(const Session *s)
     return s->cfg->run.val_batch_size > 0 ? s->cfg->run.val_batch_size : s->cfg->run.batch_size;
 }
 
+/* Batches that are left over at the end of an epoch make no update: there must be enough for one. */
+static int check_sums(const Session *s, Err *e)
+{
+    const int64_t batches = session_epoch_batches(s);
+    if (s->cfg->run.test_only || s->cfg->optim.iter_size <= batches) return 0;
+    err_set(e, ERR_CONFIG, "an update sums %d batches, and an epoch has %" PRId64 "; expected at most as many",
+            s->cfg->optim.iter_size, batches);
+    return key_blame(s->cfg, "iter_size", e);
+}
+
 int session_data(Session *s, Split split, Err *e)
 {
     Dataset *d = &s->data[split];
@@ -104,7 +115,7 @@ int session_data(Session *s, Split split, Err *e)
     if (!s->loader[split]) return -1;
     if (loader_batches(s->loader[split]) < 1)
         return err_set(e, ERR_DATA, "%s: %u images make no batch of %d", d->where, d->count, batch);
-    return 0;
+    return split == SPLIT_TRAIN ? check_sums(s, e) : 0;
 }
 
 int64_t session_epoch_batches(const Session *s)

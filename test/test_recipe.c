@@ -249,6 +249,18 @@ static void summed_batches_are_one(void **state)
     assert_true(difference("one", "frozen", "running_mean") == 0);
 }
 
+/* An epoch that is too short for one update would train nothing, without a word. */
+static void too_few_batches_for_an_update(void **state)
+{
+    char *why = tiny_fault(root, "never", KEYS("synth_train=24", "batch_size=8", "iter_size=4"));
+    (void)state;
+    assert_non_null(why);
+    assert_non_null(strstr(why, "command line: error: iter_size: an update sums 4 batches, and an epoch has 3"));
+    free(why);
+    why = tiny_fault(root, "once", KEYS("synth_train=24", "batch_size=8", "iter_size=3", "num_epochs=1"));
+    assert_null(why);
+}
+
 static void frozen_parameters_see_statistics(void **state)
 {
     (void)state;
@@ -322,6 +334,7 @@ int main(void)
         cmocka_unit_test(gradients_are_clipped),
         cmocka_unit_test(rates_of_their_own),
         cmocka_unit_test(summed_batches_are_one),
+        cmocka_unit_test(too_few_batches_for_an_update),
         cmocka_unit_test(frozen_parameters_see_statistics),
         cmocka_unit_test(stopped_after_every_update),
     };
