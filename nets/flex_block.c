@@ -282,7 +282,7 @@ static int close_block(const Block *b, int y, int r)
     const Kn *k = b->k;
     if (b->fix && (k->order == NW_bacs || k->order == NW_bcas))
         y = kn_norm(k, y, "%sfix_bn", b->b->prefix);
-    y = spec_add(k->s, y, r);
+    y = kn_add(k, y, r);
     return b->fix && b->post ? kn_act(k, y, "%sfix_relu", b->b->prefix) : y;
 }
 

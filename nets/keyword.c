@@ -219,6 +219,19 @@ int kn_classifier(const Kn *k, int x, const char *name)
     return kn_linear(k, spec_flatten(k->s, x), name);
 }
 
+int kn_add(const Kn *k, int x, int skip)
+{
+    const Unit *a = &k->s->u[x], *b = &k->s->u[skip];
+    int named = x;
+    while (named > 0 && !*k->s->u[named].name) named--;
+    if (a->h != b->h || a->w != b->w)
+        kn_fault(k,
+                 "behind %s a map of %d x %d is added to one of %d x %d: a shortcut's average pool rounds down, "
+                 "and convolutions up; expected singleconv, or another image_size",
+                 k->s->u[named].name, b->h, b->w, a->h, a->w);
+    return spec_add(k->s, x, skip);
+}
+
 /* ---- units ---- */
 
 int kn_unit_conv(const Kn *k, int x, const void *conv)
@@ -233,7 +246,7 @@ int kn_unit(const Kn *k, int x, const KnUnit *u)
         if (*letter == 'c' && u->conv) x = u->conv(k, x, u->arg);
         if (*letter == 'b' && u->norm) x = kn_norm(k, x, "%s", u->norm);
         if (*letter == 'a' && u->act) x = kn_act(k, x, "%s", u->act);
-        if (*letter == 's' && u->skip >= 0) x = spec_add(k->s, x, u->skip);
+        if (*letter == 's' && u->skip >= 0) x = kn_add(k, x, u->skip);
         if (*letter == 's' && u->shift) x = spec_shift(k->s, x, 0, "%s", u->shift);
     }
     return x;

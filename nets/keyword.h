@@ -65,6 +65,7 @@ int kn_act(const Kn *k, int x, const char *fmt, ...) PRINTF_LIKE(3, 4);
  * alone. */
 void kn_unused_norm(const Kn *k, int x, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void kn_unused_act(const Kn *k, int x, const char *fmt, ...) PRINTF_LIKE(3, 4);
+int kn_add(const Kn *k, int x, int skip);     /* their sum, where they are of one size */
 int kn_repeat(const Kn *k, int x, int times); /* the channels of x, `times` times */
 /* Global average, flatten, linear layer (marked UM_LAST), fan in's uniform distribution. */
 int kn_classifier(const Kn *k, int x, const char *name);

@@ -184,6 +184,8 @@ static void refused(void **state)
         {"resnet20", "cifar10, cbsa, origin, fixup", "--base 3", "fixup has one branch a block; base: 3"},
         {"resnet20", "cifar10, cbsa, group-norm", "", "group-norm needs fm_quant_group"},
         {"resnet34_", "cifar10, cbsa, origin, singleconv", "", "is too large"},
+        {"resnet20", "cifar10, origin, cbsa, prone", "--input_size 28", "behind layer3.0.relu2.0 a map of 7 x 7 is added to one of 8 x 8"},
+        {"resnet20", "cifar10, cbsa, prone", "--input_size 28", "behind layer3.0.bn1.0 a map of 7 x 7 is added to one of 8 x 8"},
         {"pytorch-resnet18", "group-norm", "", "group-norm needs fm_quant_group"},
     };
     (void)state;
