@@ -120,10 +120,12 @@ int qinst_init_grouped(QInst *q, const QMethod *m, QRole role, int bits, int var
     q->enabled = true;
     q->owner = owner;
     q->priv = fn->priv_size ? xaligned(fn->priv_size) : NULL;
+    q->first_own = ps ? ps->n : 0;
     if (fn->init && fn->init(q, ps, e)) {
         qinst_free(q);
         return -1;
     }
+    q->nown = ps ? ps->n - q->first_own : 0;
     ASSERT(fn->nacc <= Q_MAX_ACC, "%s: %d sums", m->name, fn->nacc);
     return 0;
 }

@@ -135,6 +135,7 @@ typedef struct QInst {
     Param *owner;          /* weight role: the latent weight */
     Param *p[6];           /* its parameters and buffers, in order of declaration */
     int np;
+    int first_own, nown;   /* what init declared, as indices of the store: p and buffers beside it */
     const char *fault;     /* set by begin, forward or form when the tensor cannot be quantized (constant weights, clip level 0): one line that
                             * names the parameter, valid as long as the instance. The output is then zeros, never NaN; the executor
                             * stops the run with this text. NULL when the last begin or forward went well. */

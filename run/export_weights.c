@@ -39,17 +39,12 @@ int export_weights_check(const Session *s, Err *e)
     return 0;
 }
 
-/* Whether p belongs to the weight quantizer of a layer: it bears the layer's name, and is neither of
- * the layer nor of its activation quantizer. */
+/* Whether p belongs to the weight quantizer of a layer. */
 static bool only_quantizes(const QPlan *qp, const Param *p)
 {
     for (int i = 0; i < qp->spec->n; i++) {
-        const QUnit *u = &qp->u[i];
-        const QInst *w = qplan_get(qp, i, Q_WEIGHT, 0), *a = qplan_get(qp, i, Q_ACT, 0);
-        bool own = p == u->weight || p == u->bias;
-        if (!w || !str_starts(p->name, w->name)) continue;
-        for (int k = 0; a && k < a->np; k++) own = own || a->p[k] == p;
-        return !own;
+        const QInst *w = qplan_get(qp, i, Q_WEIGHT, 0);
+        if (w && p->index >= w->first_own && p->index < w->first_own + w->nown) return true;
     }
     return false;
 }

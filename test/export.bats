@@ -71,3 +71,14 @@ YML
     [ "$status" -eq 1 ]
     [[ "$output" == *"export_onnx: /nowhere/net_4bit.onnx: cannot be written"* ]]
 }
+
+@test "export_weights keeps the state of the quantizers of inputs and outputs" {
+    local keys="fm_quant=lsq fm_bit=3 ot_quant=lsq ot_bit=6 stable=1 batch_size=16 export_onnx="
+    run "$QRUN" -q "$DIR/float.yml" $keys wt_quant=lsq wt_bit=2 log_dir="$DIR/run9" export_weights="$DIR/w.safetensors"
+    [ "$status" -eq 0 ]
+    run "$QRUN" inspect "$DIR/w.safetensors"
+    [[ "$output" != *quant_weight* && "$output" == *quant_activation.iteration* && "$output" == *quant_output.clip_val* ]]
+    "$QRUN" -q test "$DIR/float.yml" $keys wt_quant=lsq wt_bit=2 log_dir="$DIR/t9" pretrained_file="$DIR/run9" dump_dir="$DIR/d6"
+    "$QRUN" -q test "$DIR/float.yml" $keys log_dir="$DIR/t10" pretrained_file="$DIR/w.safetensors" dump_dir="$DIR/d7"
+    cmp "$DIR/d6/output.npy" "$DIR/d7/output.npy"
+}
