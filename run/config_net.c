@@ -57,7 +57,12 @@ void config_derive_net_words(Config *c)
     for (int i = 0; i < c->words.nuse && known(c); i++) {
         WordUse *u = &c->words.use[i];
         NetOpts without = c->net;
-        if (u->row->effect != WE_NET || u->passed_over || net_words[u->row->net].group == NG_DATA) continue;
+        if (u->row->effect != WE_NET || u->passed_over) continue;
+        if (net_words[u->row->net].group == NG_DATA) { /* of the data too, so never without effect */
+            if (config_family(c) != NAMES_KEYWORD)
+                u->outcome = arena_printf(&c->arena, "classes and size of images; %s keeps its stem", c->net.model);
+            continue;
+        }
         without.words &= ~((NetWordSet)1 << u->row->net);
         if (!same_net(c, &without)) continue;
         u->passed_over = true;

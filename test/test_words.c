@@ -249,6 +249,7 @@ static void test_idle_words(void **state)
          {"fix_pooling", "bireal"}},
         {"t.yml", "model: nin\ndataset: synthetic\nkeyword: [cifar10, prone, PReLU, singleconv]\n", {"prone", "singleconv"}},
         {"t.yml", "model: resnet18\ndataset: imagenet\nkeyword: [origin, cbsa, fix_pooling, zir, fix]\n", {NULL}},
+        {"t.yml", "model: resnet18\ndataset: fake\nkeyword: [cifar10]\n", {NULL}},
         {"config.x", "model=resnet20\nepochs=1\nkeyword=cifar10,origin,cbsa,f1x1\noptions='--order c'\n", {"f1x1"}},
     };
     (void)state;
@@ -265,6 +266,7 @@ static void test_idle_words(void **state)
             told += idle;
         }
         assert_int_equal(told, want);
+        if (c.words.nuse == 1) assert_non_null(strstr(c.words.use[0].outcome, "resnet18 keeps its stem"));
         assert_int_equal(key_state(&c, "order")->idle, strstr(row[i].text, "order") != NULL);
         config_free(&c);
     }
