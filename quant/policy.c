@@ -252,18 +252,23 @@ const PolicyItem *policy_sets(const Policy *p, const char *attr)
     return NULL;
 }
 
-bool policy_acts(const Policy *p, int64_t epoch)
+static bool any_acts(const Policy *p, PolicyWhen when, int64_t epoch)
 {
     for (int i = 0; i < p->n; i++)
-        if (acts(&p->s[i], PW_EPOCH, epoch)) return true;
+        if (acts(&p->s[i], when, epoch)) return true;
     return false;
+}
+
+bool policy_acts(const Policy *p, int64_t epoch)
+{
+    return any_acts(p, PW_EPOCH, epoch);
 }
 
 int policy_apply(const Policy *p, PolicyWhen when, int64_t epoch, QPlan *qp, Err *e)
 {
     int *unit, r = 0;
     Apply a = {.qp = qp, .told = p->told, .e = e};
-    if (!p->n) return 0;
+    if (!any_acts(p, when, epoch)) return 0; /* most epochs */
     a.unit = unit = xcalloc((size_t)qp->spec->n, sizeof *unit);
     a.layers = policy_layers(qp, unit);
     for (int s = 0; s < p->n && !r; s++)
