@@ -102,6 +102,8 @@ static Cycle cycle_at(const OptimOpts *o, double e)
         c.length = (n < o->nmilestones ? o->milestones[n] : o->num_epochs) - c.start;
     } else if (o->cycle > 0) {
         double mult = o->cycle_mult >= 1 ? o->cycle_mult : 1;
+        c.index = mult > 1 ? 0 : (int)(e / o->cycle); /* many short ones: not one by one */
+        c.start = (double)c.index * o->cycle;
         for (c.length = o->cycle; e >= c.start + c.length; c.index++) {
             c.start += c.length;
             c.length *= mult;
@@ -111,20 +113,26 @@ static Cycle cycle_at(const OptimOpts *o, double e)
     return c;
 }
 
-/* The cycle that a warm-up ends in begins with the full rate there. */
-static double sgdr(const OptimOpts *o, double e)
+/* A cosine from `top` to the floor in each cycle. The cycle that a warm-up ends in begins there. */
+static double cosine_cycle(const OptimOpts *o, double e, Cycle c, double top)
 {
-    Cycle c = cycle_at(o, e);
+    const double floor_ = relative(o, o->lr_min);
     if (c.start < o->warmup_epochs && o->warmup_epochs < c.start + c.length) {
         c.length -= o->warmup_epochs - c.start;
         c.start = o->warmup_epochs;
     }
-    return half_cosine(o, (e - c.start) / c.length);
+    return floor_ + (top - floor_) * (1 + cos(M_PI * (e - c.start) / c.length)) / 2;
+}
+
+static double sgdr(const OptimOpts *o, double e)
+{
+    return cosine_cycle(o, e, cycle_at(o, e), 1);
 }
 
 static double sgdr_step(const OptimOpts *o, double e)
 {
-    return sgdr(o, e) * pow(o->gamma, cycle_at(o, e).index);
+    const Cycle c = cycle_at(o, e);
+    return cosine_cycle(o, e, c, pow(o->gamma, c.index));
 }
 
 /* Per epoch; the first epoch of a later cycle is already its second step. */

@@ -240,6 +240,16 @@ static void test_other_schedules(void **state)
     expect_rate(&o, 10, 0.05);
     o.lr_scheduler = "sgdr_step";
     expect_rate(&o, 10, 0.0005);
+    o.lr_min = 4e-4; /* where every cycle ends, however low it began */
+    expect_rate(&o, 10, 4e-4 + (1e-3 - 4e-4) / 2);
+    expect_rate(&o, 6, 1e-3);
+    o.lr_min = 0;
+    o.cycle_mult = 1; /* cycles of 2 epochs */
+    o.lr_scheduler = "sgdr";
+    o.num_epochs = 1000000;
+    expect_rate(&o, 1.5, 0.05 * (1 + cos(M_PI * 0.75)));
+    expect_rate(&o, 2, 0.1);
+    expect_rate(&o, 999999, 0.05);
 
     o = plain; /* the rate that a warm-up reached is where the cosine begins */
     o.lr_scheduler = "sgdr";
