@@ -487,6 +487,17 @@ static void prepare_recipe(Trainer *t)
                    (size_t)in->c * (size_t)in->h * (size_t)in->w, o->batch_size);
 }
 
+/* What cannot be lowered, or has no room, is found before anything is put into the folder. The program is the one of
+ * the first update; blended targets have one of their own, made when they come. */
+static int prepare_program(Trainer *t, Err *e)
+{
+    const uint32_t images = t->s.data[SPLIT_TRAIN].count;
+    const int batch = images < (uint32_t)t->o->batch_size ? (int)images : t->o->batch_size;
+    size_t bytes;
+    return t->o->mixup_enable ? model_plan_bytes(t->s.model, PH_TRAIN, t->s.width[0], batch, &bytes, e)
+                              : model_prepare(t->s.model, PH_TRAIN, t->s.width[0], batch, e);
+}
+
 static int prepare_data(Trainer *t, Err *e)
 {
     t->s.original = &t->original;
@@ -546,8 +557,8 @@ static int train(Trainer *t, Err *e)
     if (resume && finished(t->o, &t->st)) return already_finished(t, e);
     signals_install();
     if (original_log_open(&t->original, t->run->cfg, e)) return -1;
-    r = prepare_net(t, resume, &init, e) || prepare_data(t, e) || begin(t, resume, init, e) ||
-        loop(t, e);
+    r = prepare_net(t, resume, &init, e) || prepare_data(t, e) || prepare_program(t, e) ||
+        begin(t, resume, init, e) || loop(t, e);
     free(init);
     if (r) return -1;
     if (t->stopping) return stopped(t, e);

@@ -346,6 +346,12 @@ planned() {
     has "$err" "holds a run of another configuration; what differs: image_size: 0 -> 40"
 }
 
+@test "a net that its method cannot take: status 2 before anything is written" {
+    both "$qrun" -q $tiny model=nin wt_quant=f8net fm_quant=f8net bit=8 log_dir=untouched
+    is "$status:$err" "2:qrun: error: body.0: F8Net needs a batch norm right behind each convolution, and none of its own bias"
+    [ ! -e untouched ]
+}
+
 @test "missing data: status 3, and what to type; no folder stays behind" {
     both "$qrun" $tiny dataset=cifar10 dataset_dir=nowhere log_dir=new/er/run
     is "$status" 3
