@@ -17,7 +17,7 @@ static const struct {
 } cases[] = {
     {"resnet20", "cifar10,origin,cbsa,fix,fixup,bias,singleconv,LReLU", "", "_fixup", 16},
     {"resnet20", "cifar10,cabs,PReLU", "--base 2", "_bireal_base2", 16},
-    {"resnet20", "cifar10,origin,cbsa,fix,prone,singleconv", "", "_prone", 32},
+    {"resnet20", "cifar10,origin,cbsa,fix,prone,singleconv", "--input_size 28", "_prone", 28},
     {"resnet20", "cifar10,origin,cbas,prone,bn_before_restore,no_prone_downsample", "", "_prone_norm", 32},
     {"resnet20", "cifar10,origin,bacs,preBN,patch_preBN_stem,DCHR,fix", "", "_dchr", 16},
     {"resnet20", "cifar10,bcas,identify_norm,ReLU6", "", "_bcas", 16},
