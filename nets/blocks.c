@@ -2,7 +2,6 @@
  * 3x3 convolution ("v1.5"), as torchvision and all the originals do. */
 #include "nets/blocks.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -10,19 +9,12 @@ enum { EXPANSION = 4 }; /* output channels of a bottleneck per channel of its wi
 
 #define NAME_LEN 128
 
-static Init uniform_fan_in(int fan_in)
-{
-    float bound = (float)(1 / sqrt(fan_in));
-    return (Init){INIT_UNIFORM, -bound, bound};
-}
-
 int block_conv(Spec *s, int x, const NetStyle *st, int oc, int k, int stride, const char *fmt, ...)
 {
     char name[NAME_LEN];
     ConvAttr a = {.oc = oc, .k = k, .stride = stride, .pad = k / 2};
     FORMAT_NAME(name, fmt);
-    a.init = st->init == CI_FAN_OUT ? (Init){INIT_NORMAL, 0, (float)sqrt(2.0 / (k * k * oc))}
-                                    : uniform_fan_in(s->u[x].c * k * k);
+    a.init = st->init == CI_FAN_OUT ? init_normal(k * k * oc) : init_uniform(s->u[x].c * k * k);
     return spec_conv(s, x, a, "%s", name);
 }
 
@@ -104,7 +96,7 @@ int block_classifier(Spec *s, int x, const NetStyle *st, int classes)
     LinearAttr a = {.out = classes, .bias = true};
     x = spec_pool(s, x, (PoolAttr){.kind = POOL_GLOBAL_AVG});
     x = spec_flatten(s, x);
-    a.init = a.bias_init = uniform_fan_in(s->u[x].c);
+    a.init = a.bias_init = init_uniform(s->u[x].c);
     x = spec_linear(s, x, a, "%s", st->fc);
     spec_mark(s, x, UM_LAST);
     return x;

@@ -69,18 +69,12 @@ int kn_width(const NetOpts *o, int channels)
 
 /* ---- layers ---- */
 
-static Init uniform_fan_in(int fan_in)
-{
-    const float bound = (float)(1 / sqrt(fan_in));
-    return (Init){INIT_UNIFORM, -bound, bound};
-}
-
 static Init conv_init(const Kn *k, int ic, const KnConv *c)
 {
     const int fan_in = ic / (c->groups ? c->groups : 1) * c->k * c->k;
     const int fan = k->init == KI_FAN_IN ? fan_in : c->oc * c->k * c->k;
     if (c->zero) return (Init){INIT_CONST, 0, 0};
-    if (k->init == KI_TORCH) return uniform_fan_in(fan_in);
+    if (k->init == KI_TORCH) return init_uniform(fan_in);
     return (Init){INIT_NORMAL, 0, (float)(sqrt(2.0 / fan) * (c->gain > 0 ? c->gain : 1))};
 }
 
@@ -207,7 +201,7 @@ int kn_repeat(const Kn *k, int x, int times)
 int kn_linear(const Kn *k, int x, const char *name)
 {
     LinearAttr a = {.out = k->o->num_classes, .bias = true};
-    a.init = a.bias_init = uniform_fan_in(k->s->u[x].c);
+    a.init = a.bias_init = init_uniform(k->s->u[x].c);
     x = spec_linear(k->s, x, a, "%s", name);
     spec_mark(k->s, x, UM_LAST);
     return x;

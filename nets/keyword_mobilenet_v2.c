@@ -8,7 +8,6 @@
 #include "nets/blocks.h"
 #include "nets/keyword_mobilenet.h"
 
-#include <math.h>
 #include <stdio.h>
 
 enum { NAME_LEN = 96, LAST = 1280 };

@@ -4,7 +4,6 @@
  * Sources: torchvision's models/mobilenetv2.py and FAT_Quantization imagenet/models/mobilenetv2.py,
  * which names the same (ReLU6, dropout 0.2); deJQK/AdaBits models/q_mobilenet_v2.py and F8Net's, with
  * ReLU and without dropout. All but the convolutions that end a block are marked UM_WIDE. */
-#include <math.h>
 #include <stdio.h>
 
 #include "nets/blocks.h"
@@ -29,9 +28,8 @@ typedef struct Step {
 static int step(Spec *s, int x, NetNames names, const Step *t, const char *prefix)
 {
     ConvAttr a = {.oc = t->oc, .k = t->k, .stride = t->stride, .pad = t->k / 2, .groups = t->groups};
-    const float bound = (float)(1 / sqrt(s->u[x].c / t->groups * t->k * t->k));
-    a.init = names == NAMES_FAT ? (Init){INIT_UNIFORM, -bound, bound}
-                                : (Init){INIT_NORMAL, 0, (float)sqrt(2.0 / (t->k * t->k * t->oc))};
+    a.init = names == NAMES_FAT ? init_uniform(s->u[x].c / t->groups * t->k * t->k)
+                                : init_normal(t->k * t->k * t->oc);
     x = spec_conv(s, x, a, "%s%s", prefix, t->conv);
     spec_mark(s, x, t->marks);
     x = block_norm(s, x, "%s%s", prefix, t->norm);

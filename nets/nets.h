@@ -5,6 +5,11 @@
 #include "engine/spec.h"
 #include "nets/words.h"
 
+/* PyTorch's own initial values: uniform within 1 / sqrt(fan in). */
+Init init_uniform(int fan_in);
+/* Those of He et al.: normal, deviation sqrt(2 / fan). */
+Init init_normal(int fan);
+
 /* The family whose parameter names (and initialisation) a net takes. */
 typedef enum NetNames {
     NAMES_DEFAULT, /* that of the alias the user typed */

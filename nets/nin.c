@@ -7,7 +7,6 @@
 #include "nets/blocks.h"
 #include "nets/keyword.h"
 
-#include <math.h>
 
 static const struct Step {
     int oc, k; /* oc 0: the classes */
@@ -28,8 +27,7 @@ int net_nin(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *e
     x = spec_input(s, o->in_c, o->in_h, o->in_w);
     for (int i = 0; i <= LAST; i++) {
         const struct Step *t = &steps[i];
-        const float bound = (float)(1 / sqrt(s->u[x].c * t->k * t->k));
-        const Init init = {INIT_UNIFORM, -bound, bound};
+        const Init init = init_uniform(s->u[x].c * t->k * t->k);
         const ConvAttr conv = {.oc = t->oc ? t->oc : o->num_classes, .k = t->k, .pad = t->k / 2,
                                .bias = i == 0 || i == LAST, .init = init, .bias_init = init};
         x = spec_conv(s, x, conv, "body.%d", number);

@@ -212,6 +212,17 @@ NetOpts net_usual(const NetDef *net)
                      .width_alpha = net->width_alpha};
 }
 
+Init init_uniform(int fan_in)
+{
+    const float bound = fan_in > 0 ? (float)(1 / sqrt(fan_in)) : 0;
+    return (Init){INIT_UNIFORM, -bound, bound};
+}
+
+Init init_normal(int fan)
+{
+    return (Init){INIT_NORMAL, 0, (float)sqrt(2.0 / fan)};
+}
+
 /* As PyTorch's layers are made: uniform to 1 / sqrt(fan in), biases too. */
 static void plain_init(Spec *s)
 {
@@ -220,8 +231,7 @@ static void plain_init(Spec *s)
         const bool conv = u->kind == U_CONV;
         const int fan_in = conv ? u->ic / (u->u.conv.groups ? u->u.conv.groups : 1) * u->u.conv.k * u->u.conv.k
                                 : u->ic * u->ih * u->iw;
-        const float bound = fan_in > 0 ? (float)(1 / sqrt(fan_in)) : 0;
-        const Init init = {INIT_UNIFORM, -bound, bound};
+        const Init init = init_uniform(fan_in);
         if (conv) u->u.conv.init = u->u.conv.bias_init = init;
         if (u->kind == U_LINEAR) u->u.linear.init = u->u.linear.bias_init = init;
     }

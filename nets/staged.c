@@ -3,7 +3,6 @@
  * convolutions, ReLU (not ReLU6) in both MobileNets, classifier weights normal with deviation 0.01. */
 #include "nets/staged.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -15,7 +14,7 @@ static int one(Spec *s, int x, const StagedStyle *st, const StagedConv *c, unsig
                bool last, const char *group, int *at)
 {
     ConvAttr a = {.oc = c->oc, .k = c->k, .stride = c->stride, .pad = c->k / 2, .groups = c->groups};
-    a.init = (Init){INIT_NORMAL, 0, (float)sqrt(2.0 / (c->k * c->k * c->oc))};
+    a.init = init_normal(c->k * c->k * c->oc);
     x = spec_conv(s, x, a, "%s.%d%s", group, *at, st->joined ? ".conv" : "");
     if (marks) spec_mark(s, x, marks);
     x = block_norm(s, x, "%s.%d%s", group, st->joined ? *at : *at + 1, st->joined ? ".bn" : "");

@@ -7,7 +7,6 @@
  * goes on at 5 bits, and which the norm behind them takes out again; here they never have. */
 #include "nets/blocks.h"
 
-#include <math.h>
 
 static const NetStyle styles[] = {{.names = NAMES_FAT, .init = CI_TORCH}};
 
@@ -16,7 +15,6 @@ int net_vgg7(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *
     const NetStyle *st = style_find(styles, ARRAY_LEN(styles), net, names, e);
     LinearAttr fc = {.out = o->num_classes, .bias = true};
     int x, number = 0;
-    float bound;
     if (!st) return -1;
     x = spec_input(s, o->in_c, o->in_h, o->in_w);
     for (int pair = 0; pair < 3; pair++) {
@@ -31,8 +29,7 @@ int net_vgg7(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, Err *
     }
     x = spec_pool(s, x, (PoolAttr){.kind = POOL_AVG, .k = 2, .stride = 2});
     x = spec_dropout(s, spec_flatten(s, x), 0.5f);
-    bound = (float)(1 / sqrt(s->u[x].c));
-    fc.init = fc.bias_init = (Init){INIT_UNIFORM, -bound, bound};
+    fc.init = fc.bias_init = init_uniform(s->u[x].c);
     x = spec_linear(s, x, fc, "classifier.linear2");
     spec_mark(s, x, UM_LAST);
     return spec_finish(s, x, e);

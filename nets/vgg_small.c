@@ -10,7 +10,6 @@
 #include "nets/blocks.h"
 #include "nets/keyword.h"
 
-#include <math.h>
 #include <stdio.h>
 
 enum { STEPS = 6 };
@@ -38,7 +37,6 @@ int net_vgg_small(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, 
     const int word = net_word_first(o->words, NG_ORDER_VGG);
     LinearAttr fc = {.out = o->num_classes, .bias = true};
     int x, begin;
-    float bound;
     Kn k;
     (void)names;
     if (kn_begin(&k, s, o, KI_FAN_IN, e) || kn_need_one_branch(&k, net->name, e)) return -1;
@@ -53,9 +51,8 @@ int net_vgg_small(Spec *s, const NetDef *net, NetNames names, const NetOpts *o, 
     }
     x = spec_flatten(s, step(&k, x, "ba", STEPS + 1));
     kn_declare(s, begin, "", made);
-    bound = (float)(1 / sqrt(s->u[x].c));
-    fc.init = (Init){INIT_NORMAL, 0, (float)sqrt(2.0 / s->u[x].c)};
-    fc.bias_init = (Init){INIT_UNIFORM, -bound, bound};
+    fc.init = init_normal(s->u[x].c);
+    fc.bias_init = init_uniform(s->u[x].c);
     x = spec_linear(s, x, fc, "classifier");
     spec_mark(s, x, UM_LAST);
     return kn_finish(&k, x, e);
