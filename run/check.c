@@ -11,13 +11,17 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "data/class_names.h"
 #include "io/fs.h"
 #include "run/checkpoint.h"
 #include "run/commands.h"
+#include "run/export_key.h"
 #include "run/probe.h"
 #include "run/progress.h"
+#include "run/recipe.h"
 #include "run/runfolder.h"
 #include "run/session.h"
+#include "run/which_net.h"
 
 #define STEPS 3
 
@@ -38,12 +42,44 @@ static void say(Check *k, const char *what, const char *fmt, ...)
     str_printf(&k->out, "%-12s %s\n", what, text);
 }
 
+/* Whether FOLDER, the value of KEY, is there or can be made, and written to. */
+static int check_writable_folder(const char *key, const char *folder, Err *e)
+{
+    char *dir = runfolder_existing(folder);
+    int r = 0;
+    if (fs_exists(dir) != 2)
+        r = err_set(e, ERR_RUN, "%s %s: %s is a file, not a folder", key, folder, dir);
+    else if (access(dir, W_OK | X_OK))
+        r = err_set(e, ERR_RUN, "%s %s: %s: %s", key, folder, dir, strerror(errno));
+    free(dir);
+    return r;
+}
+
+/* Files beside those of the run folder: log_file is appended to, class_names is for a later predict. */
+static int check_files(const Check *k, Err *e)
+{
+    const RunOpts *o = &k->s.cfg->run;
+    Arena a = {0};
+    int r = 0;
+    if (fs_exists(o->log_file) == 1 && access(o->log_file, W_OK))
+        r = err_set(e, ERR_RUN, "log_file: %s: %s", o->log_file, strerror(errno));
+    else if (*o->log_file && fs_exists(o->log_file) != 1 && fs_check_writable(o->log_file, e))
+        r = key_blame(k->s.cfg, "log_file", e);
+    else if (*o->class_names && !class_names_read(o->class_names, k->s.classes, &a, e))
+        r = key_blame(k->s.cfg, "class_names", e);
+    else if (o->test_only && *o->dump_dir)
+        r = check_writable_folder("dump_dir", o->dump_dir, e);
+    arena_free(&a);
+    return r;
+}
+
 static int check_net(Check *k, Err *e)
 {
+    const bool trains = !k->s.cfg->run.test_only;
     ParamStore *ps;
     size_t n = 0;
-    if (!k->s.cfg->run.test_only && session_fits(k->s.cfg, e)) return -1;
-    if (session_open(&k->s, k->s.cfg, e) || probe_check(&k->s, e)) return -1;
+    if (trains && (session_fits(k->s.cfg, e) || recipe_try(k->s.cfg, e))) return -1;
+    if (session_open(&k->s, k->s.cfg, e) || export_check(&k->s, e) || probe_check(&k->s, e) || check_files(k, e)) return -1;
     ps = model_store(k->s.model);
     store_alloc_grads(ps);
     if (optim_init(&k->optim, &k->s.cfg->optim, ps, e)) return -1;
@@ -54,11 +90,23 @@ static int check_net(Check *k, Err *e)
     return 0;
 }
 
+static int check_tested(Check *k, Err *e)
+{
+    char *path = weights_to_test(k->s.cfg, e);
+    int r = path ? 0 : -1;
+    if (!r && (!*path || !k->s.cfg->run.strict_load)) r = session_load_first(&k->s, e);
+    if (!r && *path) r = session_load(&k->s, path, e);
+    if (!r) say(k, "weights", "%s fits", *path ? path : "fp_pretrained_file or the import");
+    free(path);
+    return r;
+}
+
 static int check_weights(Check *k, Err *e)
 {
     const char *given = k->s.cfg->run.pretrained_file;
     char *path;
     int r;
+    if (k->s.cfg->run.test_only) return check_tested(k, e);
     if (session_load_first(&k->s, e)) return -1;
     if ((!given || !*given) && session_has_first(&k->s.cfg->run)) {
         say(k, "weights", "fp_pretrained_file or the import fits");
@@ -115,16 +163,8 @@ static int check_disk(Check *k, Err *e)
 static int check_folder(Check *k, Err *e)
 {
     const RunFolder folder = {.dir = (char *)(uintptr_t)k->s.cfg->run.log_dir, .lock = -1};
-    char *dir = runfolder_existing(folder.dir);
-    int r = 0;
-    if (fs_exists(dir) != 2)
-        r = err_set(e, ERR_RUN, "log_dir %s: %s is a file, not a folder", folder.dir, dir);
-    else if (access(dir, W_OK | X_OK))
-        r = err_set(e, ERR_RUN, "log_dir %s: %s: %s", folder.dir, dir, strerror(errno));
-    else if (!k->s.cfg->run.test_only)
-        r = runfolder_check_config(&folder, k->s.cfg, e);
-    free(dir);
-    return r;
+    if (check_writable_folder("log_dir", folder.dir, e)) return -1;
+    return k->s.cfg->run.test_only ? 0 : runfolder_check_config(&folder, k->s.cfg, e);
 }
 
 /* Seconds of one update: the least of three after one that builds the programs. */

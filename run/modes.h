@@ -28,6 +28,10 @@ int test_run(Run *r, Err *e);
 int profiling_run(Run *r, Err *e);
 int lr_test_run(Run *r, Err *e);
 
+/* pretrained_file, else what a training in log_dir left; "" where only fp_pretrained_file or an import is asked
+ * for; NULL with `e` where there is nothing. The caller frees. */
+char *weights_to_test(const Config *cfg, Err *e);
+
 /* Prints the one result line on stdout. */
 void run_print_result(const char *line);
 

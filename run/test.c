@@ -19,9 +19,7 @@
 #include "run/signals.h"
 #include "run/which_net.h"
 
-/* pretrained_file, else what a training in log_dir left; "" where only fp_pretrained_file or an
- * import is asked for. The caller frees. */
-static char *what_to_test(const Config *cfg, Err *e)
+char *weights_to_test(const Config *cfg, Err *e)
 {
     const RunOpts *o = &cfg->run;
     char *own = checkpoint_path(o->log_dir, CKPT_BEST);
@@ -180,7 +178,7 @@ int test_run(Run *run, Err *e)
     Test t = {.run = run, .folder = {.lock = -1}, .stage = int_stage(&run->cfg->run)};
     char *dir = fs_join(run->cfg->run.log_dir, mode_name(&t));
     int r = -1;
-    t.weights = what_to_test(run->cfg, e);
+    t.weights = weights_to_test(run->cfg, e);
     if (t.weights && !check_output(&t, e) && !runfolder_open(&t.folder, dir, e)) r = test(&t, e);
     if (r && t.man && e->kind != ERR_EXPECT) {
         Err ignored;

@@ -170,6 +170,23 @@ out.txt"
     both "$qrun" check $tiny log_dir=run/run.json
     is "$status" 1
     has "$err" "is a file, not a folder"
+    # Beside the folder: what a run refuses at its start or, of a policy, at an epoch.
+    new="$tiny log_dir=new"
+    both "$qrun" check $new test_only=true
+    is "$status:$err" "3:qrun: error: nothing to test: no pretrained_file is given and new holds no checkpoint"
+    both "$qrun" check $new export_onnx=none/net.onnx
+    is "$status:$err" "1:command line: error: export_onnx: none/net.onnx: cannot be written: No such file or directory"
+    both "$qrun" check $new log_file=none/log
+    is "$status:$err" "1:command line: error: log_file: none/log: cannot be written: No such file or directory"
+    both "$qrun" check $new class_names=none
+    is "$status:$err" "3:command line: error: class_names: none: No such file or directory"
+    both "$qrun" check $tiny test_only=true dump_dir=out.txt/dump
+    is "$status:$err" "1:qrun: error: dump_dir out.txt/dump: out.txt is a file, not a folder"
+    printf '%s\n' 'on epoch: 0' '  by_index: all' '  level_num: -300' >low.policy
+    both "$qrun" check $new wt_quant=lsq fm_quant=lsq policy=low.policy
+    is "$status" 2
+    has "$err" "low.policy:3:1: error: policy: layer1.0.conv1: level_num: -284 levels; expected 2 to 256"
+    [ ! -e new ]
     echo "model: [" >run/resolved.yml
     both "$qrun" $tiny
     is "$status" 2
