@@ -48,6 +48,20 @@ int graph_add(Graph *g, const char *name, int a, int b)
     return graph_out(g, graph_node(g, &op_add, name, 2, in, NULL, 0), g->v[a].t);
 }
 
+/* b NULL: ones. */
+static double sum_of_products(const float *a, const float *b, size_t n)
+{
+    double sum = 0;
+    if (b) {
+        PAR_PRAGMA_(omp simd reduction(+ : sum))
+        for (size_t i = 0; i < n; i++) sum += (double)a[i] * (double)b[i];
+    } else {
+        PAR_PRAGMA_(omp simd reduction(+ : sum))
+        for (size_t i = 0; i < n; i++) sum += (double)a[i];
+    }
+    return sum;
+}
+
 /* Sums go to chunks, then over them in their order: the same for any number of threads. */
 static int prepare_scalar(Graph *g, Node *n, unsigned bwd_in)
 {
@@ -58,11 +72,26 @@ static int prepare_scalar(Graph *g, Node *n, unsigned bwd_in)
     return 0;
 }
 
-static float sum_chunks(const double *part, size_t chunks)
+/* u: what the scalar multiplies; NULL: it is added. */
+static void scalar_backward(Node *n, Exec *x, const float *u)
 {
-    double sum = 0;
+    const float *dy = exec_gout(x, n, 0), s = u ? *(const float *)exec_in(x, n, 1) : 1;
+    float *dx = exec_gin(x, n, 0), *ds = exec_gin(x, n, 1);
+    const size_t len = tensor_len(&x->g->v[n->in[0]].t), chunks = par_chunks(len);
+    double *part = exec_scratch_bwd(x, n), sum = 0;
+    PARALLEL_FOR(c, chunks)
+    {
+        const size_t at = (size_t)c * PAR_CHUNK, m = par_chunk_len(len, (size_t)c);
+        part[c] = sum_of_products(dy + at, u ? u + at : NULL, m);
+        if (!dx) continue;
+        if (u) {
+            SIMD_FOR(i, m) dx[at + i] = dy[at + i] * s;
+        } else if (dx != dy) {
+            memcpy(dx + at, dy + at, m * sizeof *dx);
+        }
+    }
     for (size_t c = 0; c < chunks; c++) sum += part[c];
-    return (float)sum;
+    if (ds) *ds = (float)sum;
 }
 
 static int scale_prepare(Graph *g, Node *n, Prim *p, Err *e)
@@ -86,21 +115,7 @@ static void scale_forward(Node *n, Exec *x)
 
 static void scale_backward(Node *n, Exec *x)
 {
-    const float *u = exec_in(x, n, 0), s = *(const float *)exec_in(x, n, 1), *dy = exec_gout(x, n, 0);
-    float *dx = exec_gin(x, n, 0), *ds = exec_gin(x, n, 1);
-    const size_t len = tensor_len(&x->g->v[n->in[0]].t);
-    double *part = exec_scratch_bwd(x, n);
-    PARALLEL_FOR(c, par_chunks(len))
-    {
-        const size_t at = (size_t)c * PAR_CHUNK, m = par_chunk_len(len, (size_t)c);
-        double sum = 0;
-        PAR_PRAGMA_(omp simd reduction(+ : sum))
-        for (size_t i = 0; i < m; i++) sum += (double)dy[at + i] * (double)u[at + i];
-        part[c] = sum;
-        if (!dx) continue;
-        SIMD_FOR(i, m) dx[at + i] = dy[at + i] * s;
-    }
-    if (ds) *ds = sum_chunks(part, par_chunks(len));
+    scalar_backward(n, x, exec_in(x, n, 0));
 }
 
 static void shift_forward(Node *n, Exec *x)
@@ -112,20 +127,7 @@ static void shift_forward(Node *n, Exec *x)
 
 static void shift_backward(Node *n, Exec *x)
 {
-    const float *dy = exec_gout(x, n, 0);
-    float *dx = exec_gin(x, n, 0), *ds = exec_gin(x, n, 1);
-    const size_t len = tensor_len(&x->g->v[n->in[0]].t);
-    double *part = exec_scratch_bwd(x, n);
-    PARALLEL_FOR(c, par_chunks(len))
-    {
-        const size_t at = (size_t)c * PAR_CHUNK, m = par_chunk_len(len, (size_t)c);
-        double sum = 0;
-        PAR_PRAGMA_(omp simd reduction(+ : sum))
-        for (size_t i = 0; i < m; i++) sum += (double)dy[at + i];
-        part[c] = sum;
-        if (dx && dx != dy) memcpy(dx + at, dy + at, m * sizeof *dx);
-    }
-    if (ds) *ds = sum_chunks(part, par_chunks(len));
+    scalar_backward(n, x, NULL);
 }
 
 static const OpDef op_scale = {"scale", 0, scale_prepare, scale_forward, scale_backward, NULL};
