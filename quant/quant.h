@@ -258,6 +258,11 @@ int qinst_init(QInst *q, const QMethod *m, QRole role, int bits, int variant, co
 int qinst_init_grouped(QInst *q, const QMethod *m, QRole role, int bits, int variant, const QOpts *o, ParamStore *ps, Param *owner,
                        unsigned marks, int conv_groups, int ndim, const int *shape, const char *name, Err *e);
 void qinst_free(QInst *q);
+/* Whether its init declared the parameter. */
+static inline bool qinst_owns(const QInst *q, const Param *p)
+{
+    return p->index >= q->first_own && p->index < q->first_own + q->nown;
+}
 
 /* "5bit", or "w4a8" where activations have other bits; act 0: as bits. */
 const char *width_text(int bits, int act, char text[16]);

@@ -44,7 +44,7 @@ static bool only_quantizes(const QPlan *qp, const Param *p)
 {
     for (int i = 0; i < qp->spec->n; i++) {
         const QInst *w = qplan_get(qp, i, Q_WEIGHT, 0);
-        if (w && p->index >= w->first_own && p->index < w->first_own + w->nown) return true;
+        if (w && qinst_owns(w, p)) return true;
     }
     return false;
 }

@@ -7,7 +7,6 @@
 
 #include "engine/bf16.h"
 #include "io/npy.h"
-#include "quant/keyword.h"
 #include "run/integer.h"
 #include "run/log.h"
 #include "run/which_net.h"
@@ -61,17 +60,14 @@ static int item_find(const char *name)
     return LT_COUNT;
 }
 
-/* What the quantizer calls this parameter, where it is one of its own: clip_val of
+/* What the quantizer calls this parameter, where it is one of its own or shared with it: clip_val of
  * "layer1.0.conv1.quant_activation.clip_val"; else NULL. */
 static const char *held_as(const QInst *q, const Param *p)
 {
-    const char *child = kw_child(q->role), *rest = p->name + strlen(q->name),
-               *dot = strrchr(p->name, '.');
-    for (int i = 0; i < q->np; i++)
-        if (q->p[i] == p) return dot ? dot + 1 : p->name;
-    if (!str_starts(p->name, q->name) || !str_starts(rest, child) || rest[strlen(child)] != '.')
-        return NULL;
-    return rest + strlen(child) + 1;
+    const char *dot = strrchr(p->name, '.');
+    bool held = qinst_owns(q, p);
+    for (int i = 0; i < q->np; i++) held = held || q->p[i] == p;
+    return !held ? NULL : dot ? dot + 1 : p->name;
 }
 
 static const QInst *input_quantizer(const Session *s, int unit, int width)
