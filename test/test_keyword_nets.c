@@ -203,17 +203,8 @@ static void refused(void **state)
 
 static void build(Spec *s, const char *model, const char *words, const char *options, int size)
 {
-    Config cfg;
-    NetOpts o;
     Err e = {0};
-    if (words_config(&cfg, model, words, options, &e)) fail_msg("%s with %s: %s", model, words, e.msg);
-    o = cfg.net;
-    o.num_classes = 10;
-    o.in_c = 3;
-    o.in_h = o.in_w = size;
-    *s = (Spec){0};
-    if (net_build(s, &o, &e)) fail_msg("%s with %s: %s", model, words, e.msg);
-    config_free(&cfg);
+    if (words_spec(s, model, words, options, 10, size, &e)) fail_msg("%s with %s: %s", model, words, e.msg);
 }
 
 static int unit_named(const Spec *s, const char *name)

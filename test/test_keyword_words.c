@@ -115,20 +115,8 @@ static const char *const elsewhere[] = {"zir", "f1x1"};
 static int build(Spec *s, const Row *r, bool with, Err *e)
 {
     char words[256];
-    Config cfg;
-    NetOpts o;
-    int status = -1;
     snprintf(words, sizeof words, "%s%s%s", r->beside, *r->beside && with ? "," : "", with ? r->word : "");
-    *s = (Spec){0};
-    if (!words_config(&cfg, r->model, words, r->options, e)) {
-        o = cfg.net;
-        o.num_classes = 10;
-        o.in_c = 3;
-        o.in_h = o.in_w = r->size;
-        status = net_build(s, &o, e);
-    }
-    config_free(&cfg);
-    return status;
+    return words_spec(s, r->model, words, r->options, 10, r->size, e);
 }
 
 /* What is wrong with a row, or nothing. */

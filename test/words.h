@@ -8,4 +8,7 @@
  * Release with config_free, in any case. */
 int words_config(Config *cfg, const char *model, const char *words, const char *options, Err *e);
 
+/* The net itself, for so many classes and images of 3 x size x size. -1 with `e` set. Release with spec_free, in any case. */
+int words_spec(Spec *s, const char *model, const char *words, const char *options, int classes, int size, Err *e);
+
 #endif

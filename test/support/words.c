@@ -38,3 +38,19 @@ int words_config(Config *cfg, const char *model, const char *words, const char *
     str_free(&text);
     return status;
 }
+
+int words_spec(Spec *s, const char *model, const char *words, const char *options, int classes, int size, Err *e)
+{
+    Config cfg;
+    int status = -1;
+    *s = (Spec){0};
+    if (!words_config(&cfg, model, words, options, e)) {
+        NetOpts o = cfg.net;
+        o.num_classes = classes;
+        o.in_c = 3;
+        o.in_h = o.in_w = size;
+        status = net_build(s, &o, e);
+    }
+    config_free(&cfg);
+    return status;
+}
